@@ -1,0 +1,1 @@
+"""Generated messages and stubs. Never edited: run ``nox -s generate``."""

@@ -1,0 +1,80 @@
+"""The errors of trio_sched, except those of the etcd client.
+
+.. code-block:: text
+
+    TrioSchedError                  every error of ours
+    ├── EtcdError                   whatever went wrong with etcd or on the way
+    │                               to it; the tree goes on in
+    │                               trio_sched.etcd_shim.errors
+    ├── EndOfResults                the block was left, there is no next decision
+    ├── HostnameInUse               another live process has joined by this name
+    ├── SessionLost                 the lease, or one of the keys under it, is gone
+    └── StrategyError               a strategy raised, or chose what it may not
+
+Bad arguments are ``ValueError`` or ``TypeError``, before anything is sent.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "EndOfResults",
+    "HostnameInUse",
+    "SessionLost",
+    "StrategyError",
+    "TrioSchedError",
+]
+
+
+class TrioSchedError(Exception):
+    """Base of every error that trio_sched raises of its own."""
+
+
+class EndOfResults(TrioSchedError):
+    """`Result.next` was called after the ``schedule()`` block had been left."""
+
+
+class HostnameInUse(TrioSchedError):
+    """Another live process has joined the path under the same host name.
+
+    Attributes:
+        path: the path that both want to join.
+        hostname: the name in question.
+        lease: id of the lease that holds the name.
+    """
+
+    def __init__(self, path: str, hostname: str, lease: int) -> None:
+        super().__init__(
+            f"host name {hostname!r} is in use under {path!r}: "
+            f"lease {lease:x} holds it and is being renewed"
+        )
+        self.path = path
+        self.hostname = hostname
+        self.lease = lease
+
+
+class SessionLost(TrioSchedError):
+    """A session is over before its block was left.
+
+    Attributes:
+        lease: id of the lease.
+        reason: one short clause in plain words.
+    """
+
+    def __init__(self, lease: int, reason: str) -> None:
+        super().__init__(f"session under lease {lease:x} is lost: {reason}")
+        self.lease = lease
+        self.reason = reason
+
+
+class StrategyError(TrioSchedError):
+    """A strategy raised, or its choice broke the rules. The cause is attached.
+
+    Attributes:
+        strategy: name of the strategy.
+        reason: one short clause in plain words.
+    """
+
+    def __init__(self, strategy: str, reason: str) -> None:
+        super().__init__(f"strategy {strategy!r}: {reason}")
+        self.strategy = strategy
+        self.reason = reason

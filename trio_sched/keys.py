@@ -1,0 +1,127 @@
+"""The names of the keys under a path, and the checks of what goes into them.
+
+The layout is shared with a Go package of 2018, so none of it is ours to change;
+see ``docs/`` for what each key holds. Pure: no I/O.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["PathKeys", "check_hostname", "check_path", "prefix_end"]
+
+
+def check_path(path: str) -> str:
+    """Return `path` if hosts can share it, else raise.
+
+    Raises:
+        TypeError: it is not a string.
+        ValueError: it does not start with ``/``, ends with ``/``, or cannot be
+            encoded as UTF-8.
+    """
+    if not isinstance(path, str):
+        raise TypeError(f"path must be a str, not {type(path).__name__}")
+    if not path.startswith("/") or path.endswith("/"):
+        raise ValueError(
+            f"path must start with '/' and not end with '/', as in '/jobs/backup'; got {path!r}"
+        )
+    _check_encodable("path", path)
+    return path
+
+
+def check_hostname(hostname: str) -> str:
+    """Return `hostname` if a host can join under it, else raise.
+
+    Raises:
+        TypeError: it is not a string.
+        ValueError: it is empty, holds ``,`` or ``/``, or cannot be encoded as
+            UTF-8.
+    """
+    if not isinstance(hostname, str):
+        raise TypeError(f"hostname must be a str, not {type(hostname).__name__}")
+    if not hostname:
+        raise ValueError("hostname must not be empty")
+    for forbidden in ",/":
+        if forbidden in hostname:
+            raise ValueError(f"hostname must not hold {forbidden!r}; got {hostname!r}")
+    _check_encodable("hostname", hostname)
+    return hostname
+
+
+def _check_encodable(what: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as exc:
+        raise ValueError(f"{what} cannot be encoded as UTF-8: {text!r}") from exc
+
+
+def prefix_end(prefix: bytes) -> bytes:
+    """Return the end of the range of all keys that start with `prefix`.
+
+    That is the prefix with its last byte that is not 0xff made one greater. A
+    prefix of nothing else ends at ``\\0``, which to etcd means "all that follow".
+    """
+    stem = prefix.rstrip(b"\xff")
+    if not stem:
+        return b"\0"
+    return stem[:-1] + bytes([stem[-1] + 1])
+
+
+@dataclass(frozen=True, slots=True)
+class PathKeys:
+    """The keys under one path.
+
+    Args:
+        path: a path that `check_path` accepts.
+    """
+
+    path: str
+
+    @property
+    def exchange(self) -> bytes:
+        """Prefix of the keys by which hosts are discovered."""
+        return f"{self.path}/exchange/".encode()
+
+    @property
+    def election(self) -> bytes:
+        """Prefix of the keys of candidates."""
+        return f"{self.path}/election/".encode()
+
+    @property
+    def scheduled(self) -> bytes:
+        """The key that holds the chosen hosts."""
+        return f"{self.path}/scheduled".encode()
+
+    @property
+    def decision(self) -> bytes:
+        """The key that holds who chose them, and why."""
+        return f"{self.path}/decision".encode()
+
+    @property
+    def control(self) -> bytes:
+        """The key by which operators steer."""
+        return f"{self.path}/control".encode()
+
+    @property
+    def slots(self) -> bytes:
+        """Prefix of the keys that stand for the right to run."""
+        return f"{self.path}/slots/".encode()
+
+    def host(self, hostname: str) -> bytes:
+        """Return the key under which `hostname` is discovered."""
+        return self.exchange + hostname.encode()
+
+    def candidate(self, lease: int) -> bytes:
+        """Return the key of the candidate whose session has this lease.
+
+        The id is read as unsigned, in lower-case hex without prefix or padding.
+        """
+        return self.election + f"{lease & 0xFFFF_FFFF_FFFF_FFFF:x}".encode()
+
+    def hostname(self, key: bytes) -> str:
+        """Return the host name in a key below `exchange`.
+
+        Bytes that are not UTF-8 come back as surrogate escapes, so that no two
+        keys give the same name.
+        """
+        return key.removeprefix(self.exchange).decode(errors="surrogateescape")
