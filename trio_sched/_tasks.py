@@ -1,0 +1,182 @@
+"""Task patterns that the rest is built on.
+
+*Service tasks* outlive the body that uses them. A connection's reader and
+writer, or a lease's renewals, are needed by the clean-up that a cancellation
+starts; were they cancelled with the body, the revoke in its ``finally`` would
+find no connection. So each runs in a shielded scope of its own, and is
+cancelled when the block is left, after the body has ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar, TypeVarTuple
+
+import trio
+
+__all__ = ["Doorbell", "ServiceNursery", "finish", "open_service_nursery"]
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+class Doorbell:
+    """One task waits, another rings. Nothing is remembered.
+
+    So the one who waits looks first whether there is anything to do, and the
+    one who rings has made something to do before. Cheaper than an event that
+    would have to be made anew for each wait.
+    """
+
+    __slots__ = ("_task",)
+
+    def __init__(self) -> None:
+        self._task: trio.lowlevel.Task | None = None
+
+    async def wait(self) -> None:
+        """Wait for the next ring. A checkpoint, even if it rings at once.
+
+        Raises:
+            trio.BusyResourceError: another task is waiting already.
+        """
+        if self._task is not None:
+            raise trio.BusyResourceError("another task is waiting already")
+        self._task = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._abort)
+
+    def _abort(self, _raise_cancel: object) -> trio.lowlevel.Abort:
+        self._task = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def ring(self) -> None:
+        """Wake the task that waits, if one does."""
+        task = self._task
+        if task is not None:
+            self._task = None
+            trio.lowlevel.reschedule(task)
+
+
+class ServiceNursery:
+    """Starts tasks that no outer cancellation reaches. See the module's head."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+        self._scopes: set[trio.CancelScope] = set()
+        self._closing = False
+
+    @property
+    def closing(self) -> bool:
+        """True from the moment at which the block is being left."""
+        return self._closing
+
+    def start_soon(
+        self, fn: Callable[[*Ts], Awaitable[object]], *args: *Ts, name: str | None = None
+    ) -> trio.CancelScope:
+        """Run ``fn(*args)`` as a service task; return the scope that ends it.
+
+        An exception of the task cancels the body, and leaves the block.
+        """
+        scope = trio.CancelScope(shield=True)
+        if self._closing:
+            scope.cancel()
+        self._scopes.add(scope)
+        self._nursery.start_soon(self._serve, scope, fn, args, name=name or fn)
+        return scope
+
+    async def _serve(
+        self, scope: trio.CancelScope, fn: Callable[[*Ts], Awaitable[object]], args: tuple[*Ts]
+    ) -> None:
+        try:
+            with scope:
+                await fn(*args)
+        finally:
+            self._scopes.discard(scope)
+
+    def cancel(self) -> None:
+        """End all tasks, and those still to come."""
+        self._closing = True
+        for scope in self._scopes:
+            scope.cancel()
+
+
+@asynccontextmanager
+async def open_service_nursery() -> AsyncIterator[ServiceNursery]:
+    """Open a nursery whose tasks end after the body, whatever ends the body.
+
+    One exception leaves the block, never a group: the body's own as it was
+    raised, unless it is only the echo (``Cancelled``) of a task's failure; then
+    the first failure of a task. ``KeyboardInterrupt`` and the like go first.
+    """
+    body: BaseException | None = None
+    service: ServiceNursery | None = None
+    failure: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            service = ServiceNursery(nursery)
+            try:
+                yield service
+            except BaseException as exc:
+                body = exc
+                raise
+            finally:
+                service.cancel()
+    except BaseException as exc:  # noqa: BLE001 # chosen from and raised below
+        failure = _choose(exc, body)
+    if failure is not None:
+        raise failure
+
+
+def _choose(raised: BaseException, body: BaseException | None) -> BaseException:
+    """Pick the one exception that tells what happened."""
+    leaves = _leaves(raised)
+    for exc in leaves:
+        if not isinstance(exc, (Exception, trio.Cancelled, GeneratorExit)):
+            return exc
+    if body is not None and not isinstance(body, trio.Cancelled):
+        return body
+    for exc in leaves:
+        if not isinstance(exc, trio.Cancelled):
+            return exc
+    return body if body is not None else leaves[0]
+
+
+def _leaves(exc: BaseException) -> list[BaseException]:
+    if isinstance(exc, BaseExceptionGroup):
+        return [leaf for inner in exc.exceptions for leaf in _leaves(inner)]
+    return [exc]
+
+
+async def finish(grace: float, fn: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
+    """Run ``fn(*args)`` to its end even if cancelled meanwhile, within bounds.
+
+    For a request that must not be abandoned half-way, as nobody would know then
+    whether it was carried out. A cancellation from outside takes effect as soon
+    as `fn` has ended, or `grace` seconds later, when `fn` is cancelled.
+    """
+    await trio.lowlevel.checkpoint_if_cancelled()
+    scope = trio.CancelScope(shield=True)
+    waiting = trio.CancelScope()
+    results: list[T] = []
+
+    async def run() -> None:
+        try:
+            with scope:
+                results.append(await fn(*args))
+        finally:
+            waiting.cancel()
+
+    failure: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run)
+            try:
+                with waiting:
+                    await trio.sleep_forever()
+            finally:
+                scope.deadline = min(scope.deadline, trio.current_time() + grace)
+    except BaseException as exc:  # noqa: BLE001 # chosen from and raised below
+        failure = _choose(exc, None)
+    if failure is not None:
+        raise failure
+    return results[0]

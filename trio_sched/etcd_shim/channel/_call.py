@@ -1,0 +1,203 @@
+"""One call, as grpclib's generated stubs use it.
+
+The stubs ask a channel for a call, enter it with ``async with``, and use
+`send_message`, `recv_message`, `end`, `cancel` and ``async for``. Nothing in
+leaving a call waits: a cancelled call becomes an RST_STREAM that is queued, so
+a caller's own exception or cancellation is never replaced by one from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
+
+import trio
+from grpclib.const import Cardinality, Status
+
+from trio_sched.etcd_shim.errors import ConnectionLost, DeadlineExceeded, RemoteProtocolError
+
+if TYPE_CHECKING:
+    from trio_sched.etcd_shim.channel._channel import Channel
+    from trio_sched.etcd_shim.channel._connection import CallState, Connection
+
+__all__ = ["Call", "ProtoMessage"]
+
+
+class ProtoMessage(Protocol):
+    """What is needed of a protobuf message."""
+
+    def SerializeToString(self) -> bytes:  # noqa: N802 # protobuf's name
+        """Return the message encoded."""
+        ...
+
+    @classmethod
+    def FromString(cls, data: bytes, /) -> Self:  # noqa: N802 # protobuf's name
+        """Return the message that `data` encodes."""
+        ...
+
+
+Req = TypeVar("Req", bound=ProtoMessage)
+Rep = TypeVar("Rep", bound=ProtoMessage)
+
+
+class Call(Generic[Req, Rep]):
+    """A call that is sent when its first message, or `send_request`, is.
+
+    Errors of the server, and a connection that ends under the call, come out of
+    whatever method waits for the answer.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        path: str,
+        cardinality: Cardinality,
+        reply_type: type[Rep],
+        timeout: float | None,
+        metadata: Mapping[str, str] | None,
+    ) -> None:
+        self._channel = channel
+        self._path = path
+        self._one_reply = not cardinality.server_streaming
+        self._one_request = not cardinality.client_streaming
+        self._reply_type = reply_type
+        self._timeout = timeout
+        self._metadata = metadata
+        self._scope: AbstractContextManager[trio.CancelScope] | None = None
+        self._cancel_scope: trio.CancelScope | None = None
+        self._connection: Connection | None = None
+        self._state: CallState | None = None
+        self._stream_id = 0
+        self._ended = False
+
+    async def __aenter__(self) -> Self:
+        if self._timeout is not None:
+            self._cancel_scope = trio.move_on_after(self._timeout)
+            self._cancel_scope.__enter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._reset()
+        scope, self._cancel_scope = self._cancel_scope, None
+        if scope is not None and scope.__exit__(exc_type, exc, traceback):
+            raise DeadlineExceeded(
+                Status.DEADLINE_EXCEEDED, f"no answer to {self._path} within {self._timeout} s"
+            ) from None
+
+    def _reset(self) -> None:
+        if self._connection is not None:
+            self._connection.cancel(self._stream_id)
+
+    # ---- sending -----------------------------------------------------------------
+
+    async def send_request(self, *, end: bool = False) -> None:
+        """Begin the call without a message. A checkpoint."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        connection, state = await self._begin()
+        if end:
+            connection.end(self._stream_id, state)
+        connection.flush()
+
+    async def send_message(self, message: Req, *, end: bool = False) -> None:
+        """Send a message; begin the call with it if it has not begun.
+
+        Waits until the message has found room in the windows, unless it is a
+        request that an answer will be waited for anyway. Cancelled, the message
+        may be sent in part, and the call can only be left.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        connection, state = await self._begin()
+        if state.ended:
+            self._raise_ended(state)
+        connection.send(self._stream_id, state, message.SerializeToString(), end=end)
+        connection.flush()
+        if not self._one_request:
+            await self._wait_for_room(connection, state)
+
+    async def end(self) -> None:
+        """End our half of the call. A checkpoint."""
+        await trio.lowlevel.checkpoint()
+        if self._connection is not None and self._state is not None and not self._state.ended:
+            self._connection.end(self._stream_id, self._state)
+            self._connection.flush()
+
+    async def cancel(self) -> None:
+        """Cancel the call: RST_STREAM. A checkpoint."""
+        self._reset()
+        await trio.lowlevel.checkpoint()
+
+    async def _begin(self) -> tuple[Connection, CallState]:
+        while self._connection is None or self._state is None:
+            connection = await self._channel.connection()
+            if not await connection.admission.enter():
+                continue
+            opened = connection.open(self._channel.headers(connection, self._path, self._metadata, self._timeout))
+            if opened is not None:
+                self._connection = connection
+                self._stream_id, self._state = opened
+        return self._connection, self._state
+
+    async def _wait_for_room(self, connection: Connection, state: CallState) -> None:
+        await connection.wait_drained()
+        while not state.sent and not state.ended:
+            await state.room.wait()
+
+    def _raise_ended(self, state: CallState) -> None:
+        if state.error is not None:
+            raise state.error
+        raise ConnectionLost(f"the server ended {self._path} before all was sent")
+
+    # ---- receiving -----------------------------------------------------------------
+
+    async def recv_message(self) -> Rep | None:
+        """Wait for the next message and return it; None after the last one.
+
+        Cancelled, no message is lost.
+
+        Raises:
+            RpcError: the server ended the call with an error.
+            ConnectionLost: the connection ended first.
+        """
+        connection, state = await self._begin()
+        if self._one_reply:
+            while not state.ended:
+                await state.news.wait()
+        elif state.messages:
+            await trio.lowlevel.checkpoint()
+        else:
+            while not state.messages and not state.ended:
+                await state.news.wait()
+        if state.error is not None and (self._one_reply or not state.messages):
+            raise state.error
+        return self._take_message(connection, state)
+
+    def _take_message(self, connection: Connection, state: CallState) -> Rep | None:
+        if not state.messages:
+            if self._one_reply and not self._ended:
+                raise RemoteProtocolError(f"the answer to {self._path} holds no message")
+            return None
+        payload = state.messages.popleft()
+        self._ended = True
+        if not state.ended:
+            connection.consumed(self._stream_id, payload)
+        try:
+            return self._reply_type.FromString(payload)
+        except Exception as exc:
+            raise RemoteProtocolError(f"the answer to {self._path} cannot be decoded") from exc
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Rep:
+        """Wait for the next message; the end of the call ends the loop."""
+        message = await self.recv_message()
+        if message is None:
+            raise StopAsyncIteration
+        return message

@@ -1,0 +1,320 @@
+"""The half of a connection that waits: a reader, a writer, and the open calls.
+
+Theory of operation
+-------------------
+The pure half (`Protocol`) turns bytes into events; this half moves the bytes.
+All of its bookkeeping is synchronous, so no cancellation can come in between.
+
+Two service tasks own the byte stream. Nobody else ever awaits it: a cancelled
+`send_all` would leave half a frame behind, and the server would have to reset
+the connection with everybody's calls on it. Whoever has something to send puts
+it into the protocol and calls `flush`. That tries the socket once, without
+waiting; what the kernel does not take at once is left to the writer.
+
+A call waits at most for two things: to be let in (`Admission`), and for news
+(`CallState.news`, `CallState.room`), which the reader brings.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from trio_sched._tasks import Doorbell
+from trio_sched.etcd_shim.channel._admission import Admission
+from trio_sched.etcd_shim.channel._events import (
+    CallEnded,
+    ConnectionBroken,
+    Event,
+    GoAway,
+    Headers,
+    Message,
+    Metadata,
+    Pong,
+    RequestSent,
+    SettingsChanged,
+)
+from trio_sched.etcd_shim.errors import ConnectionLost, EtcdError
+
+if TYPE_CHECKING:
+    from trio_sched.etcd_shim.channel._endpoint import ByteStream, Endpoint
+    from trio_sched.etcd_shim.channel._protocol import Protocol
+
+__all__ = ["CallState", "Connection", "ConnectionStatistics"]
+
+# A peer that makes us answer (pings, settings) and does not read is cut off.
+_MAX_OUTPUT = 32 * 2**20
+
+
+class CallState:
+    """What has arrived for one call, and who waits for more."""
+
+    __slots__ = ("ended", "error", "initial", "messages", "news", "room", "sent", "trailers")
+
+    def __init__(self) -> None:
+        self.messages: deque[bytes] = deque()
+        self.initial: Metadata | None = None
+        self.trailers: Metadata | None = None
+        self.ended = False
+        self.error: EtcdError | None = None
+        self.sent = True  # nothing of ours waits for a window
+        self.news = Doorbell()
+        self.room = Doorbell()
+
+    def finish(self, error: EtcdError | None, trailers: Metadata = ()) -> None:
+        """Note how the call ended and wake whoever waits."""
+        self.ended = True
+        self.error = error
+        self.trailers = trailers
+        self.news.ring()
+        self.room.ring()
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionStatistics:
+    """A snapshot of one connection.
+
+    Attributes:
+        endpoint: URL of the member.
+        open_calls: calls under way.
+        waiting_calls: calls that wait until the server takes more.
+        unread_bytes: received for calls, and not yet taken by them.
+        unsent_bytes: queued, and not yet taken by the kernel.
+        started_calls: calls ever begun.
+    """
+
+    endpoint: str
+    open_calls: int
+    waiting_calls: int
+    unread_bytes: int
+    unsent_bytes: int
+    started_calls: int
+
+
+class Connection:
+    """One HTTP/2 connection. See the head of the module."""
+
+    def __init__(self, endpoint: Endpoint, stream: ByteStream, protocol: Protocol) -> None:
+        self.endpoint = endpoint
+        self._stream = stream
+        self._protocol = protocol
+        self._calls: dict[int, CallState] = {}
+        self._started_calls = 0
+        self._unsent = b""
+        self._writer = Doorbell()
+        self._writing = True  # until the writer waits for the first time
+        self._drained = trio.lowlevel.ParkingLot()
+        self._error: EtcdError | None = None
+        self._ending = trio.CancelScope()
+        self.accepting = True
+        self.admission = Admission(protocol.max_calls)
+
+    # ---- the service tasks ---------------------------------------------------
+
+    async def run(self) -> EtcdError:
+        """Serve until the connection is over; return why it is.
+
+        Cancelled, it closes the connection, and calls under way end with
+        `ConnectionLost`.
+        """
+        self._protocol.start()
+        try:
+            with self._ending:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._write)
+                    nursery.start_soon(self._read)
+        finally:
+            self._break(ConnectionLost("the connection was closed"))
+            self._protocol.close()
+            self._try_to_send()  # the farewell, if the kernel has room for it
+            with trio.CancelScope(shield=True):
+                await self._stream.aclose()
+        assert self._error is not None
+        return self._error
+
+    async def _write(self) -> None:
+        while True:
+            data = self._unsent + self._protocol.take_output()
+            self._unsent = b""
+            if data:
+                try:
+                    await self._stream.send_all(data)
+                except (OSError, trio.BrokenResourceError) as exc:
+                    self._lose(exc)
+                    return
+            else:
+                self._drained.unpark_all()
+                self._writing = False
+                await self._writer.wait()
+
+    async def _read(self) -> None:
+        while self._error is None:
+            try:
+                data = await self._stream.receive_some()
+            except (OSError, trio.BrokenResourceError) as exc:
+                self._lose(exc)
+                return
+            events = self._protocol.receive(data) if data else self._protocol.receive_eof()
+            for event in events:
+                self._take(event)
+            self.flush()
+
+    # ---- what the reader brings -----------------------------------------------
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case Message(stream_id, payload):
+                call = self._calls[stream_id]
+                call.messages.append(payload)
+                call.news.ring()
+            case CallEnded(stream_id, error, trailers):
+                self._forget(stream_id).finish(error, trailers)
+            case Headers(stream_id, metadata):
+                self._calls[stream_id].initial = metadata
+                self._calls[stream_id].news.ring()
+            case RequestSent(stream_id):
+                self._calls[stream_id].sent = True
+                self._calls[stream_id].room.ring()
+            case SettingsChanged():
+                self.admission.set_limit(self._protocol.max_calls)
+            case GoAway():
+                self._go_away(event)
+            case ConnectionBroken(error):
+                self._break(error)
+            case Pong():
+                pass
+
+    def _forget(self, stream_id: int) -> CallState:
+        call = self._calls.pop(stream_id)
+        self.admission.leave()
+        if not self.accepting and not self._calls:
+            self._break(ConnectionLost("the server said goodbye", processed=False))
+        return call
+
+    def _go_away(self, event: GoAway) -> None:
+        self._stop_accepting()
+        error = ConnectionLost(
+            f"the server said goodbye before it looked at the call ({event.reason!r})",
+            processed=False,
+        )
+        for stream_id in [id_ for id_ in self._calls if id_ > event.last_stream_id]:
+            self._protocol.reset(stream_id)
+            self._forget(stream_id).finish(error)
+        if not self._calls:
+            self._break(error)
+
+    def _stop_accepting(self) -> None:
+        self.accepting = False
+        self.admission.close()
+
+    def _lose(self, exc: BaseException) -> None:
+        error = ConnectionLost(f"the connection to {self.endpoint} broke: {exc or repr(exc)}")
+        error.__cause__ = exc
+        self._break(error)
+
+    def _break(self, error: EtcdError) -> None:
+        """End everything, once."""
+        if self._error is not None:
+            return
+        self._error = error
+        self._stop_accepting()
+        calls, self._calls = self._calls, {}
+        for call in calls.values():
+            call.finish(_same_again(error))
+        self._drained.unpark_all()
+        self._ending.cancel()
+
+    # ---- what calls want --------------------------------------------------------
+
+    def open(self, headers: Iterable[tuple[bytes, bytes]]) -> tuple[int, CallState] | None:
+        """Begin a call whose place in `admission` is taken.
+
+        None means that this connection takes no more calls.
+        """
+        stream_id = self._protocol.open(headers) if self.accepting else None
+        if stream_id is None:
+            self._stop_accepting()
+            self.admission.leave()
+            return None
+        call = CallState()
+        self._calls[stream_id] = call
+        self._started_calls += 1
+        return stream_id, call
+
+    def send(self, stream_id: int, call: CallState, payload: bytes, *, end: bool) -> None:
+        """Queue a message of a call that has not ended. `flush` sends it."""
+        call.sent = self._protocol.send(stream_id, payload, end=end)
+
+    def end(self, stream_id: int, call: CallState) -> None:
+        """Queue the end of our half of a call. `flush` sends it."""
+        call.sent = self._protocol.end(stream_id)
+
+    def consumed(self, stream_id: int, payload: bytes) -> None:
+        """Give the window of a message back that was taken."""
+        self._protocol.consumed(stream_id, payload)
+        self.flush()
+
+    def cancel(self, stream_id: int) -> None:
+        """Reset a call, if it is still open."""
+        if stream_id in self._calls:
+            self._protocol.reset(stream_id)
+            self._forget(stream_id).finish(None)
+            self.flush()
+
+    def flush(self) -> None:
+        """See to it that what is queued gets sent. Never waits."""
+        if self._writing or self._error is not None:
+            if self._protocol.output_size > _MAX_OUTPUT:
+                self._break(ConnectionLost(f"{self.endpoint} does not read what we send"))
+            return
+        if not self._try_to_send():
+            self._writing = True
+            self._writer.ring()
+
+    def _try_to_send(self) -> bool:
+        """Offer what is queued to the kernel; False if some of it is left."""
+        data = self._unsent + self._protocol.take_output()
+        if not data:
+            return True
+        try:
+            sent = self._stream.send_nowait(data)
+        except OSError as exc:
+            self._lose(exc)
+            return True
+        self._unsent = data[sent:]
+        return not self._unsent
+
+    async def wait_drained(self) -> None:
+        """Wait until the kernel has taken what is queued. Always a checkpoint."""
+        if self._writing and self._error is None:
+            await self._drained.park()
+        else:
+            await trio.lowlevel.checkpoint()
+
+    def statistics(self) -> ConnectionStatistics:
+        """Return how the connection does."""
+        return ConnectionStatistics(
+            endpoint=str(self.endpoint),
+            open_calls=len(self._calls),
+            waiting_calls=self.admission.waiting,
+            unread_bytes=sum(len(m) for call in self._calls.values() for m in call.messages),
+            unsent_bytes=len(self._unsent) + self._protocol.output_size,
+            started_calls=self._started_calls,
+        )
+
+
+def _same_again(error: EtcdError) -> EtcdError:
+    """Return a copy of a connection's error, for one of the calls that share it.
+
+    One exception object raised in many tasks would collect all their tracebacks.
+    """
+    if isinstance(error, ConnectionLost):
+        copy: EtcdError = ConnectionLost(str(error), processed=error.processed)
+    else:
+        copy = type(error)(*error.args)
+    copy.__cause__ = error.__cause__
+    return copy

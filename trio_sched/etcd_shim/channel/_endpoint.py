@@ -1,0 +1,176 @@
+"""Endpoints: the URLs of etcd members, and how a byte stream to one is opened."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from dataclasses import dataclass
+from typing import Self
+from urllib.parse import urlsplit
+
+import trio
+
+__all__ = ["ByteStream", "Endpoint", "SocketByteStream", "TLSByteStream", "open_byte_stream"]
+
+_SCHEMES = "http://HOST:PORT, https://HOST:PORT or unix:///PATH"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where an etcd member listens.
+
+    Attributes:
+        url: as it was given.
+        scheme: ``http``, ``https`` or ``unix``.
+        host: name or address; for ``unix``, the socket's path.
+        port: TCP port; 0 for ``unix``.
+    """
+
+    url: str
+    scheme: str
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, url: str) -> Self:
+        """Return the endpoint that a URL stands for.
+
+        Raises:
+            TypeError: it is not a string.
+            ValueError: it is not one of the forms that are understood.
+        """
+        if not isinstance(url, str):
+            raise TypeError(f"an endpoint must be a str, not {type(url).__name__}")
+        parts = urlsplit(url)
+        if parts.scheme == "unix":
+            path = parts.netloc + parts.path
+            if not path:
+                raise ValueError(f"endpoint {url!r} names no socket; use {_SCHEMES}")
+            return cls(url, "unix", path, 0)
+        extra = parts.path.strip("/") or parts.query or parts.fragment or parts.username
+        if parts.scheme not in ("http", "https") or not parts.hostname or extra:
+            raise ValueError(f"endpoint {_redacted(url)!r} is not understood; use {_SCHEMES}")
+        return cls(url, parts.scheme, parts.hostname, parts.port or 2379)
+
+    @property
+    def authority(self) -> bytes:
+        """The ``:authority`` of a request to it."""
+        if self.scheme == "unix":
+            return b"localhost"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}".encode()
+
+    def __str__(self) -> str:
+        return self.url
+
+
+def _redacted(url: str) -> str:
+    """Leave out what stands before an ``@``, as it may be a password."""
+    head, at, tail = url.rpartition("@")
+    return f"{head.partition('//')[0]}//…@{tail}" if at else url
+
+
+class ByteStream:
+    """Bytes to and from a member. `send_nowait` is what a trio stream lacks."""
+
+    def send_nowait(self, _data: bytes) -> int:
+        """Send what fits without waiting and return how much that was."""
+        return 0
+
+    async def send_all(self, data: bytes) -> None:
+        """Send all of it. Cancelled, it may have sent a part."""
+        raise NotImplementedError
+
+    async def receive_some(self) -> bytes:
+        """Wait for bytes and return them; nothing means the end."""
+        raise NotImplementedError
+
+    async def aclose(self) -> None:
+        """Close it at once."""
+        raise NotImplementedError
+
+
+_RECEIVE_SIZE = 65536
+
+
+class SocketByteStream(ByteStream):
+    """A connected socket, taken over from trio so that it can be tried first."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._socket = socket.socket(fileno=stream.socket.detach())
+        self._socket.setblocking(False)
+
+    def send_nowait(self, data: bytes) -> int:
+        """Send what the kernel takes at once."""
+        try:
+            return self._socket.send(data)
+        except (BlockingIOError, InterruptedError):
+            return 0
+
+    async def send_all(self, data: bytes) -> None:
+        """Send all of it, waiting for the kernel as needed."""
+        await trio.lowlevel.checkpoint()
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[self._socket.send(view) :]
+            except (BlockingIOError, InterruptedError):
+                await trio.lowlevel.wait_writable(self._socket)
+
+    async def receive_some(self) -> bytes:
+        """Wait until the kernel has bytes, and return them."""
+        while True:
+            await trio.lowlevel.wait_readable(self._socket)
+            try:
+                return self._socket.recv(_RECEIVE_SIZE)
+            except (BlockingIOError, InterruptedError):
+                continue
+
+    async def aclose(self) -> None:
+        """Close the socket."""
+        trio.lowlevel.notify_closing(self._socket)
+        self._socket.close()
+        await trio.lowlevel.checkpoint()
+
+
+class TLSByteStream(ByteStream):
+    """TLS over a trio stream."""
+
+    def __init__(self, stream: trio.SSLStream[trio.SocketStream]) -> None:
+        self._stream = stream
+
+    async def send_all(self, data: bytes) -> None:
+        """Send all of it."""
+        await self._stream.send_all(data)
+
+    async def receive_some(self) -> bytes:
+        """Wait for bytes and return them."""
+        return bytes(await self._stream.receive_some(_RECEIVE_SIZE))
+
+    async def aclose(self) -> None:
+        """Close without TLS's farewell, as HTTP/2 has its own."""
+        await trio.aclose_forcefully(self._stream)
+
+
+async def open_byte_stream(endpoint: Endpoint, ssl_context: ssl.SSLContext | None) -> ByteStream:
+    """Connect to a member.
+
+    Raises:
+        OSError: it cannot be reached; `ssl.SSLError` is one, too.
+        trio.BrokenResourceError: the TLS handshake failed; the cause says why.
+    """
+    if endpoint.scheme == "unix":
+        return SocketByteStream(await trio.open_unix_socket(endpoint.host))
+    stream = await trio.open_tcp_stream(endpoint.host, endpoint.port)
+    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if endpoint.scheme == "http":
+        return SocketByteStream(stream)
+    context = ssl_context or ssl.create_default_context()
+    context.set_alpn_protocols(["h2"])
+    tls = trio.SSLStream(stream, context, server_hostname=endpoint.host, https_compatible=True)
+    try:
+        await tls.do_handshake()
+    except BaseException:
+        await trio.aclose_forcefully(tls)
+        raise
+    return TLSByteStream(tls)
