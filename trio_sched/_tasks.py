@@ -15,7 +15,7 @@ from typing import TypeVar, TypeVarTuple
 
 import trio
 
-__all__ = ["Doorbell", "ServiceNursery", "finish", "open_service_nursery"]
+__all__ = ["Doorbell", "ServiceNursery", "finish", "open_plain_nursery", "open_service_nursery"]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -127,6 +127,19 @@ async def open_service_nursery() -> AsyncIterator[ServiceNursery]:
         raise failure
 
 
+@asynccontextmanager
+async def open_plain_nursery() -> AsyncIterator[trio.Nursery]:
+    """Open a nursery out of which one exception comes, never a group."""
+    failure: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            yield nursery
+    except BaseException as exc:  # noqa: BLE001 # chosen from and raised below
+        failure = _choose(exc, None)
+    if failure is not None:
+        raise failure
+
+
 def _choose(raised: BaseException, body: BaseException | None) -> BaseException:
     """Pick the one exception that tells what happened."""
     leaves = _leaves(raised)
@@ -166,17 +179,11 @@ async def finish(grace: float, fn: Callable[[*Ts], Awaitable[T]], *args: *Ts) ->
         finally:
             waiting.cancel()
 
-    failure: BaseException | None = None
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(run)
-            try:
-                with waiting:
-                    await trio.sleep_forever()
-            finally:
-                scope.deadline = min(scope.deadline, trio.current_time() + grace)
-    except BaseException as exc:  # noqa: BLE001 # chosen from and raised below
-        failure = _choose(exc, None)
-    if failure is not None:
-        raise failure
+    async with open_plain_nursery() as nursery:
+        nursery.start_soon(run)
+        try:
+            with waiting:
+                await trio.sleep_forever()
+        finally:
+            scope.deadline = min(scope.deadline, trio.current_time() + grace)
     return results[0]

@@ -11,6 +11,7 @@
         ├── MessageTooLarge             an answer is larger than we accept
         ├── WatchCanceled               etcd ended a watch
         │   └── Compacted               … as its history is gone
+        ├── WatchOverflow               a watcher did not read what it asked for
         └── RpcError                    etcd answered with an error
             ├── DeadlineExceeded
             ├── InvalidArgument
@@ -40,6 +41,7 @@ Every class carries what a program would ask for as attributes.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 from grpclib.const import Status
 
@@ -76,6 +78,8 @@ __all__ = [
     "Unavailable",
     "Unimplemented",
     "WatchCanceled",
+    "WatchOverflow",
+    "again",
     "rpc_error",
 ]
 
@@ -153,6 +157,23 @@ class Compacted(WatchCanceled):
 
     def __init__(self, reason: str, revision: int) -> None:
         super().__init__(reason or f"history before revision {revision} is compacted")
+        self.revision = revision
+
+
+class WatchOverflow(EtcdError):
+    """A watcher did not read, its buffer is full, and events had to be dropped.
+
+    Attributes:
+        limit: how many events the buffer holds.
+        revision: the revision up to which every event was, or can still be, read.
+    """
+
+    def __init__(self, limit: int, revision: int) -> None:
+        super().__init__(
+            f"{limit} events wait to be read and more came; "
+            f"a new watch can go on at revision {revision + 1}"
+        )
+        self.limit = limit
         self.revision = revision
 
 
@@ -284,6 +305,20 @@ _BY_WORDS: tuple[tuple[str, type[RpcError]], ...] = (
     ("context deadline exceeded", DeadlineExceeded),
     ("invalid auth token", Unauthenticated),
 )
+
+
+E = TypeVar("E", bound=EtcdError)
+
+
+def again(error: E) -> E:
+    """Return a copy of an error, for one of several tasks that fail by it.
+
+    One exception object raised in many tasks would collect all their tracebacks.
+    """
+    copy = type(error).__new__(type(error), *error.args)
+    copy.__dict__.update(error.__dict__)
+    copy.__cause__ = error.__cause__
+    return copy
 
 
 def rpc_error(status: Status, message: str) -> RpcError:

@@ -7,7 +7,11 @@ the stubs hold in their hands.
 
 from trio_sched.etcd_shim.channel._channel import (
     Channel as Channel,
+)
+from trio_sched.etcd_shim.channel._channel import (
     ChannelStatistics as ChannelStatistics,
+)
+from trio_sched.etcd_shim.channel._channel import (
     open_channel as open_channel,
 )
 from trio_sched.etcd_shim.channel._connection import ConnectionStatistics as ConnectionStatistics

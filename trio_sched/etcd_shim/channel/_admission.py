@@ -9,7 +9,6 @@ from grpclib.const import Status
 
 from trio_sched.etcd_shim.errors import ResourceExhausted
 
-
 __all__ = ["Admission"]
 
 

@@ -138,7 +138,9 @@ class Call(Generic[Req, Rep]):
             connection = await self._channel.connection()
             if not await connection.admission.enter():
                 continue
-            opened = connection.open(self._channel.headers(connection, self._path, self._metadata, self._timeout))
+            opened = connection.open(
+                self._channel.headers(connection, self._path, self._metadata, self._timeout)
+            )
             if opened is not None:
                 self._connection = connection
                 self._stream_id, self._state = opened

@@ -190,11 +190,21 @@ class Channel:
             except trio.TooSlowError:
                 reasons[endpoint.url] = TimeoutError(f"no answer in {self._connect_timeout} s")
             except (OSError, trio.BrokenResourceError) as exc:
-                reasons[endpoint.url] = exc.__cause__ or exc
+                reasons[endpoint.url] = _root(exc)
             else:
                 protocol = Protocol(max_message_size=self._max_message_size)
                 return Connection(endpoint, stream, protocol), {}
         return None, reasons
+
+
+def _root(exc: BaseException) -> BaseException:
+    """Return what is behind trio's "all attempts failed" and "broken resource"."""
+    inner = exc.__cause__
+    if inner is None:
+        return exc
+    while isinstance(inner, BaseExceptionGroup):
+        inner = inner.exceptions[0]
+    return inner
 
 
 def _request_headers(endpoint: Endpoint, path: str) -> HeaderList:

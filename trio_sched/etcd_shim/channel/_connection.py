@@ -38,7 +38,7 @@ from trio_sched.etcd_shim.channel._events import (
     RequestSent,
     SettingsChanged,
 )
-from trio_sched.etcd_shim.errors import ConnectionLost, EtcdError
+from trio_sched.etcd_shim.errors import ConnectionLost, EtcdError, again
 
 if TYPE_CHECKING:
     from trio_sched.etcd_shim.channel._endpoint import ByteStream, Endpoint
@@ -212,7 +212,7 @@ class Connection:
         self.admission.close()
 
     def _lose(self, exc: BaseException) -> None:
-        error = ConnectionLost(f"the connection to {self.endpoint} broke: {exc or repr(exc)}")
+        error = ConnectionLost(f"the connection to {self.endpoint} broke: {str(exc) or repr(exc)}")
         error.__cause__ = exc
         self._break(error)
 
@@ -224,7 +224,7 @@ class Connection:
         self._stop_accepting()
         calls, self._calls = self._calls, {}
         for call in calls.values():
-            call.finish(_same_again(error))
+            call.finish(again(error))
         self._drained.unpark_all()
         self._ending.cancel()
 
@@ -305,16 +305,3 @@ class Connection:
             unsent_bytes=len(self._unsent) + self._protocol.output_size,
             started_calls=self._started_calls,
         )
-
-
-def _same_again(error: EtcdError) -> EtcdError:
-    """Return a copy of a connection's error, for one of the calls that share it.
-
-    One exception object raised in many tasks would collect all their tracebacks.
-    """
-    if isinstance(error, ConnectionLost):
-        copy: EtcdError = ConnectionLost(str(error), processed=error.processed)
-    else:
-        copy = type(error)(*error.args)
-    copy.__cause__ = error.__cause__
-    return copy

@@ -98,7 +98,7 @@ class SocketByteStream(ByteStream):
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self._socket = socket.socket(fileno=stream.socket.detach())
-        self._socket.setblocking(False)
+        self._socket.settimeout(0)
 
     def send_nowait(self, data: bytes) -> int:
         """Send what the kernel takes at once."""

@@ -28,7 +28,8 @@ the events of the good bytes before it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 from urllib.parse import unquote
 
 import h2.events as h2e
@@ -126,7 +127,7 @@ class Protocol:
                 normalize_outbound_headers=False,
             )
         )
-        self._handlers = {
+        self._handlers: dict[type, Callable[[Any, list[Event]], None]] = {
             h2e.ResponseReceived: self._on_response,
             h2e.DataReceived: self._on_data,
             h2e.TrailersReceived: self._on_trailers,
@@ -286,8 +287,7 @@ class Protocol:
 
     def _take_data(self, stream_id: int, call: _Call, data: bytes, events: list[Event]) -> None:
         messages = call.decoder.feed(data)
-        for payload in messages:
-            events.append(Message(stream_id, payload))
+        events.extend(Message(stream_id, payload) for payload in messages)
         if messages:
             # What was given back of the first of them is not given back again.
             call.owed -= call.partial_owed

@@ -1,0 +1,189 @@
+"""Leases: grant, revoke, list, and renewals over one shared stream.
+
+All leases of a client are renewed over one LeaseKeepAlive call. A service task
+owns that call; `Renewals.renew` hands it an id and waits for the answer. When
+the call ends, everyone who waits gets its error, and the next renewal begins a
+new one.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import trio
+from grpclib.const import Status
+
+from trio_sched._tasks import Doorbell, open_plain_nursery
+from trio_sched.etcd_shim._pb import messages_pb2 as pb
+from trio_sched.etcd_shim.errors import (
+    ClientClosed,
+    ConnectionLost,
+    EtcdError,
+    LeaseNotFound,
+    again,
+)
+
+if TYPE_CHECKING:
+    from grpclib.client import Stream
+
+    from trio_sched._tasks import ServiceNursery
+    from trio_sched.etcd_shim._pb.services_grpc import LeaseStub
+
+__all__ = ["MAX_TTL", "Lease", "LeaseInfo", "check_ttl", "new_lease_id"]
+
+MAX_TTL: Final = 9_000_000_000
+"""The longest TTL that etcd grants, in seconds."""
+
+# A member that has lost its quorum fails such a call instead of staying silent.
+HAS_LEADER = {"hasleader": "true"}
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A lease that was granted.
+
+    Attributes:
+        id: its id.
+        ttl: the TTL that the server gave it, in seconds; it may be longer than
+            the one asked for.
+    """
+
+    id: int
+    ttl: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseInfo:
+    """How a lease does.
+
+    Attributes:
+        id: its id.
+        ttl: seconds until it lapses.
+        granted_ttl: the TTL that it was granted with, in seconds.
+        keys: the keys that hang on it, if they were asked for.
+    """
+
+    id: int
+    ttl: int
+    granted_ttl: int
+    keys: tuple[bytes, ...]
+
+
+def new_lease_id() -> int:
+    """Return a random id for a lease: positive, 63 bits."""
+    return secrets.randbits(62) + 1
+
+
+def check_ttl(ttl: int) -> int:
+    """Return `ttl` if it can be asked for, else raise.
+
+    Raises:
+        TypeError: it is not a whole number.
+        ValueError: it is not between 1 and `MAX_TTL`.
+    """
+    if isinstance(ttl, bool) or not isinstance(ttl, int):
+        raise TypeError(f"a TTL is a whole number of seconds, not {ttl!r}")
+    if not 1 <= ttl <= MAX_TTL:
+        raise ValueError(f"a TTL must be between 1 and {MAX_TTL} seconds, not {ttl}")
+    return ttl
+
+
+class _Renewal:
+    """One renewal that somebody waits for."""
+
+    __slots__ = ("bell", "error", "ttl")
+
+    def __init__(self) -> None:
+        self.bell = Doorbell()
+        self.error: EtcdError | None = None
+        self.ttl: int | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.error is not None or self.ttl is not None
+
+
+class Renewals:
+    """The shared stream of renewals. See the head of the module."""
+
+    def __init__(self, services: ServiceNursery, stub: LeaseStub) -> None:
+        self._services = services
+        self._stub = stub
+        self._queued: deque[int] = deque()
+        self._pending: dict[int, deque[_Renewal]] = {}
+        self._bell = Doorbell()
+        self._serving = False
+
+    async def renew(self, lease: int) -> int:
+        """Renew a lease and return its TTL, in seconds.
+
+        Cancelled, the renewal may still reach the server.
+
+        Raises:
+            LeaseNotFound: the lease is gone.
+            EtcdError: the stream ended before the answer came.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._services.closing:
+            raise ClientClosed("the client's block was left")
+        renewal = _Renewal()
+        self._pending.setdefault(lease, deque()).append(renewal)
+        self._queued.append(lease)
+        if self._serving:
+            self._bell.ring()
+        else:
+            self._serving = True
+            self._services.start_soon(self._serve)
+        while not renewal.done:
+            await renewal.bell.wait()
+        if renewal.error is not None:
+            raise renewal.error
+        if not renewal.ttl:
+            raise LeaseNotFound(Status.NOT_FOUND, f"lease {lease:x} is gone")
+        return renewal.ttl
+
+    async def _serve(self) -> None:
+        """Run one LeaseKeepAlive call to its end."""
+        error: EtcdError = ConnectionLost("the stream of renewals ended")
+        try:
+            async with self._stub.LeaseKeepAlive.open(metadata=HAS_LEADER) as call:
+                await call.send_request()
+                async with open_plain_nursery() as nursery:
+                    nursery.start_soon(self._send_queued, call)
+                    async for answer in call:
+                        self._settle(answer)
+                    nursery.cancel_scope.cancel()
+        except EtcdError as exc:
+            error = exc
+        finally:
+            self._serving = False
+            self._fail_all(error)
+
+    async def _send_queued(
+        self, call: Stream[pb.LeaseKeepAliveRequest, pb.LeaseKeepAliveResponse]
+    ) -> None:
+        while True:
+            while self._queued:
+                await call.send_message(pb.LeaseKeepAliveRequest(id=self._queued.popleft()))
+            await self._bell.wait()
+
+    def _settle(self, answer: pb.LeaseKeepAliveResponse) -> None:
+        waiting = self._pending.get(answer.id)
+        if waiting is None:
+            return
+        renewal = waiting.popleft()
+        if not waiting:
+            del self._pending[answer.id]
+        renewal.ttl = answer.ttl
+        renewal.bell.ring()
+
+    def _fail_all(self, error: EtcdError) -> None:
+        self._queued.clear()
+        pending, self._pending = self._pending, {}
+        for waiting in pending.values():
+            for renewal in waiting:
+                renewal.error = again(error)
+                renewal.bell.ring()

@@ -1,0 +1,344 @@
+"""Watches: many on one stream, resumed without a gap or a repeat.
+
+Theory of operation
+-------------------
+A service task, `WatchHub._serve`, owns the Watch call that all watchers of a
+client share. Each watcher has an id of our own choosing and knows `next_revision`,
+the first revision that it has not been given. When the call ends with a fault
+that another connection may not have, the task begins a new call, and asks for
+each watcher again from there. So a watcher sees every event exactly once.
+
+Each watcher has a buffer of its own, counted in events. A watcher that does not
+read fills its buffer, and is then told so by `WatchOverflow`; it holds nobody up.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import trio
+
+from trio_sched._tasks import Doorbell, open_plain_nursery
+from trio_sched.etcd_shim._backoff import Backoff
+from trio_sched.etcd_shim._pb import messages_pb2 as pb
+from trio_sched.etcd_shim.errors import (
+    ClientClosed,
+    Compacted,
+    ConnectionFailed,
+    ConnectionLost,
+    EtcdError,
+    Unavailable,
+    WatchCanceled,
+    WatchOverflow,
+    again,
+)
+from trio_sched.etcd_shim.kv import Key, KeyValue, prefix_range, to_bytes
+
+if TYPE_CHECKING:
+    from grpclib.client import Stream
+
+    from trio_sched._tasks import ServiceNursery
+    from trio_sched.etcd_shim._pb.services_grpc import WatchStub
+
+__all__ = ["Event", "EventType", "WatchBatch", "WatchHub", "Watcher"]
+
+HAS_LEADER = {"hasleader": "true"}
+
+
+class EventType(enum.Enum):
+    """What happened to a key."""
+
+    PUT = "put"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A change of one key.
+
+    Attributes:
+        type: what happened.
+        kv: the key afterwards. Of a deleted key only `key` and `mod_revision`,
+            the revision of its deletion, mean something.
+        prev_kv: the key before, if that was asked for and it existed.
+    """
+
+    type: EventType
+    kv: KeyValue
+    prev_kv: KeyValue | None
+
+    @classmethod
+    def decode(cls, event: pb.Event) -> Self:
+        """Return the value for a message."""
+        kind = EventType.DELETE if event.type == pb.Event.DELETE else EventType.PUT
+        prev = KeyValue.decode(event.prev_kv) if event.HasField("prev_kv") else None
+        return cls(kind, KeyValue.decode(event.kv), prev)
+
+
+@dataclass(frozen=True, slots=True)
+class WatchBatch:
+    """Events that arrived together. One revision is never split over two batches.
+
+    Attributes:
+        events: in order of their revisions; empty if this is only progress.
+        revision: everything up to this revision has been delivered.
+    """
+
+    events: tuple[Event, ...]
+    revision: int
+
+
+class Watcher:
+    """One watch. Made by `Client.watch`; iterate it, or call `receive`.
+
+    Attributes:
+        next_revision: the first revision that has not been delivered by etcd.
+    """
+
+    def __init__(self, watch_id: int, request: pb.WatchCreateRequest, buffer_size: int) -> None:
+        self._id = watch_id
+        self._request = request
+        self._buffer_size = buffer_size
+        self.next_revision = request.start_revision
+        self._created = trio.Event()
+        self._batches: deque[WatchBatch] = deque()
+        self._buffered = 0
+        self._unread: deque[Event] = deque()
+        self._fragments: list[pb.Event] = []
+        self._error: EtcdError | None = None
+        self._bell = Doorbell()
+
+    async def receive(self) -> WatchBatch:
+        """Wait for the next events and return all that arrived together.
+
+        Cancelled, it loses none.
+
+        Raises:
+            Compacted: the history to be watched is gone.
+            WatchCanceled: etcd ended the watch.
+            WatchOverflow: the buffer was full; what is in it is returned first.
+            EtcdError: the watch cannot go on.
+            trio.BusyResourceError: another task is waiting already.
+        """
+        if self._batches:
+            await trio.lowlevel.checkpoint()
+        while not self._batches:
+            if self._error is not None:
+                await trio.lowlevel.checkpoint()
+                raise again(self._error)
+            await self._bell.wait()
+        batch = self._batches.popleft()
+        self._buffered -= len(batch.events)
+        return batch
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        """Wait for the next event. Raises as `receive` does."""
+        if self._unread:
+            await trio.lowlevel.checkpoint()
+        while not self._unread:
+            self._unread.extend((await self.receive()).events)
+        return self._unread.popleft()
+
+    # ---- what the hub says ---------------------------------------------------
+
+    def _creation(self) -> pb.WatchRequest:
+        """Return the request that begins the watch, or resumes it."""
+        request = pb.WatchCreateRequest()
+        request.CopyFrom(self._request)
+        request.start_revision = self.next_revision
+        self._fragments.clear()
+        return pb.WatchRequest(create_request=request)
+
+    def _note_created(self, revision: int) -> None:
+        if not self.next_revision:
+            self.next_revision = revision + 1
+        self._created.set()
+
+    def _take(self, answer: pb.WatchResponse) -> None:
+        if answer.fragment or self._fragments:
+            self._fragments.extend(answer.events)
+            if answer.fragment:
+                return
+            events: Sequence[pb.Event] = tuple(self._fragments)
+            self._fragments.clear()
+        else:
+            events = answer.events
+        if self._error is None:
+            self._deliver(tuple(Event.decode(event) for event in events), answer.header.revision)
+
+    def _deliver(self, events: tuple[Event, ...], revision: int) -> None:
+        if events:
+            revision = events[-1].kv.mod_revision
+            if self._buffered + len(events) > self._buffer_size and self._buffered:
+                self._fail(WatchOverflow(self._buffer_size, self.next_revision - 1))
+                return
+        self.next_revision = max(self.next_revision, revision + 1)
+        self._buffered += len(events)
+        self._batches.append(WatchBatch(events, revision))
+        self._bell.ring()
+
+    def _fail(self, error: EtcdError) -> None:
+        if self._error is None:
+            self._error = error
+            self._created.set()
+            self._bell.ring()
+
+
+class WatchHub:
+    """The shared stream of watches. See the head of the module."""
+
+    def __init__(self, services: ServiceNursery, stub: WatchStub) -> None:
+        self._services = services
+        self._stub = stub
+        self._watchers: dict[int, Watcher] = {}
+        self._last_id = 0
+        self._outgoing: deque[pb.WatchRequest] = deque()
+        self._bell = Doorbell()
+        self._serving = False
+        self._connected = False
+
+    @property
+    def open_watches(self) -> int:
+        """How many watches there are."""
+        return len(self._watchers)
+
+    @asynccontextmanager
+    async def watch(
+        self, request: pb.WatchCreateRequest, buffer_size: int
+    ) -> AsyncIterator[Watcher]:
+        """Open a watch; it is created at the server when the block is entered."""
+        if self._services.closing:
+            raise ClientClosed("the client's block was left")
+        self._last_id += 1
+        request.watch_id = self._last_id
+        watcher = Watcher(self._last_id, request, buffer_size)
+        self._watchers[watcher._id] = watcher  # noqa: SLF001 # one module, two classes
+        self._start(watcher)
+        try:
+            await watcher._created.wait()  # noqa: SLF001
+            if watcher._error is not None:  # noqa: SLF001
+                raise again(watcher._error)  # noqa: SLF001
+            yield watcher
+        finally:
+            self._forget(watcher)
+
+    def _start(self, watcher: Watcher) -> None:
+        if not self._serving:
+            self._serving = True
+            self._services.start_soon(self._serve)
+        elif self._connected:
+            self._send(watcher._creation())  # noqa: SLF001
+
+    def _forget(self, watcher: Watcher) -> None:
+        if self._watchers.pop(watcher._id, None) is not None and self._connected:  # noqa: SLF001
+            cancel = pb.WatchCancelRequest(watch_id=watcher._id)  # noqa: SLF001
+            self._send(pb.WatchRequest(cancel_request=cancel))
+
+    def _send(self, request: pb.WatchRequest) -> None:
+        self._outgoing.append(request)
+        self._bell.ring()
+
+    # ---- the service task ------------------------------------------------------
+
+    async def _serve(self) -> None:
+        """Keep a Watch call open as long as there is a watcher that needs it."""
+        backoff = Backoff(cap=2.0)
+        try:
+            while True:
+                error = await self._serve_call(backoff)
+                if not isinstance(error, (ConnectionFailed, ConnectionLost, Unavailable)):
+                    break
+                if not self._watchers:
+                    return
+                await trio.sleep(backoff.next())
+            for watcher in tuple(self._watchers.values()):
+                self._drop(watcher, error)
+        except trio.Cancelled:
+            for watcher in tuple(self._watchers.values()):
+                self._drop(watcher, ClientClosed("the client's block was left"))
+            raise
+        finally:
+            self._serving = False
+
+    async def _serve_call(self, backoff: Backoff) -> EtcdError:
+        """Run one Watch call to its end and return why it ended."""
+        try:
+            async with self._stub.Watch.open(metadata=HAS_LEADER) as call:
+                await call.send_request()
+                self._outgoing.clear()
+                self._outgoing.extend(w._creation() for w in self._watchers.values())  # noqa: SLF001
+                self._connected = True
+                async with open_plain_nursery() as nursery:
+                    nursery.start_soon(self._send_outgoing, call)
+                    async for answer in call:
+                        backoff.reset()
+                        self._take(answer)
+                    nursery.cancel_scope.cancel()
+        except EtcdError as exc:
+            return exc
+        finally:
+            self._connected = False
+        return ConnectionLost("the stream of watches ended")
+
+    async def _send_outgoing(self, call: Stream[pb.WatchRequest, pb.WatchResponse]) -> None:
+        while True:
+            while self._outgoing:
+                await call.send_message(self._outgoing.popleft())
+            await self._bell.wait()
+
+    def _take(self, answer: pb.WatchResponse) -> None:
+        watcher = self._watchers.get(answer.watch_id)
+        if watcher is None:
+            return
+        if answer.canceled:
+            self._drop(watcher, _cancellation(answer))
+        elif answer.created:
+            watcher._note_created(answer.header.revision)  # noqa: SLF001
+        else:
+            watcher._take(answer)  # noqa: SLF001
+            if watcher._error is not None:  # noqa: SLF001 # it overflowed
+                self._forget(watcher)
+
+    def _drop(self, watcher: Watcher, error: EtcdError) -> None:
+        self._watchers.pop(watcher._id, None)  # noqa: SLF001
+        watcher._fail(again(error))  # noqa: SLF001
+
+
+def _cancellation(answer: pb.WatchResponse) -> WatchCanceled:
+    if answer.compact_revision:
+        return Compacted(answer.cancel_reason, answer.compact_revision)
+    return WatchCanceled(answer.cancel_reason)
+
+
+def creation(
+    key: Key,
+    *,
+    prefix: bool,
+    range_end: Key,
+    start_revision: int,
+    prev_kv: bool,
+    progress_notify: bool,
+) -> pb.WatchCreateRequest:
+    """Return the request for a watch, its id aside."""
+    if prefix:
+        start, end = prefix_range(key)
+    else:
+        start, end = to_bytes(key), to_bytes(range_end)
+    if not start:
+        raise ValueError("a key must not be empty; watch b'\\0' with range_end=ALL_KEYS for all")
+    return pb.WatchCreateRequest(
+        key=start,
+        range_end=end,
+        start_revision=start_revision,
+        prev_kv=prev_kv,
+        progress_notify=progress_notify,
+        fragment=True,
+    )
