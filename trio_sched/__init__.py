@@ -1,1 +1,42 @@
-"""trio_sched."""
+"""trio_sched: a distributed host scheduler for Trio, on etcd v3.
+
+Hosts that share a path discover each other, elect a leader, and the leader's
+strategy picks up to `max_count` of them; every host reads the same decision.
+"""
+
+from trio_sched.etcd_shim import Client as Client
+from trio_sched.etcd_shim import open_client as open_client
+from trio_sched.etcd_shim.errors import EtcdError as EtcdError
+from trio_sched.exceptions import (
+    EndOfResults as EndOfResults,
+)
+from trio_sched.exceptions import (
+    HostnameInUse as HostnameInUse,
+)
+from trio_sched.exceptions import (
+    SessionLost as SessionLost,
+)
+from trio_sched.exceptions import (
+    StrategyError as StrategyError,
+)
+from trio_sched.exceptions import (
+    TrioSchedError as TrioSchedError,
+)
+from trio_sched.model import Host as Host
+from trio_sched.model import Hosts as Hosts
+from trio_sched.result import Result as Result
+from trio_sched.scheduler import schedule as schedule
+from trio_sched.strategies import (
+    Strategy as Strategy,
+)
+from trio_sched.strategies import (
+    StrategyOptions as StrategyOptions,
+)
+from trio_sched.strategies import (
+    known_strategies as known_strategies,
+)
+from trio_sched.strategies import (
+    register as register,
+)
+
+__version__ = "0.1.0"

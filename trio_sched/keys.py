@@ -56,10 +56,10 @@ def _check_encodable(what: str, text: str) -> None:
 
 
 def prefix_end(prefix: bytes) -> bytes:
-    """Return the end of the range of all keys that start with `prefix`.
+    r"""Return the end of the range of all keys that start with `prefix`.
 
     That is the prefix with its last byte that is not 0xff made one greater. A
-    prefix of nothing else ends at ``\\0``, which to etcd means "all that follow".
+    prefix of nothing else ends at ``\0``, which to etcd means "all that follow".
     """
     stem = prefix.rstrip(b"\xff")
     if not stem:
@@ -108,8 +108,11 @@ class PathKeys:
         return f"{self.path}/slots/".encode()
 
     def host(self, hostname: str) -> bytes:
-        """Return the key under which `hostname` is discovered."""
-        return self.exchange + hostname.encode()
+        """Return the key under which `hostname` is discovered.
+
+        It undoes `hostname`, also for names that only others would register.
+        """
+        return self.exchange + hostname.encode(errors="surrogateescape")
 
     def candidate(self, lease: int) -> bytes:
         """Return the key of the candidate whose session has this lease.

@@ -7,10 +7,12 @@ somebody else, so decoding never raises: what does not parse is left out.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 __all__ = [
     "DecisionRecord",
@@ -18,10 +20,16 @@ __all__ = [
     "Hosts",
     "Options",
     "decode_scheduled",
+    "encode_host",
     "encode_scheduled",
 ]
 
 _NOTHING: Mapping[str, object] = MappingProxyType({})
+
+
+def _nothing() -> Mapping[str, object]:
+    # A factory: before Python 3.12 a mappingproxy is not hashable, and so no default.
+    return _NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +70,8 @@ class Host:
     name: str
     lease: int = 0
     joined_revision: int = 0
-    data: Mapping[str, object] = field(default=_NOTHING)
-    options: Mapping[str, object] = field(default=_NOTHING)
+    data: Mapping[str, object] = field(default_factory=_nothing)
+    options: Mapping[str, object] = field(default_factory=_nothing)
 
     @classmethod
     def decode(cls, name: str, value: bytes, *, lease: int, joined_revision: int) -> Self:
@@ -83,7 +91,7 @@ def encode_host(options: Options, data: Mapping[str, object] = _NOTHING) -> byte
     return _dump({"data": dict(data), "options": options.as_json()})
 
 
-class Hosts(tuple[str, ...]):
+class Hosts(tuple[str, ...]):  # noqa: SLOT001 # a tuple's subclass can have no slots
     """A decision as a reader sees it: the chosen hosts' names, sorted.
 
     It is a tuple, and equal to any tuple of the same names.
@@ -127,11 +135,15 @@ def encode_scheduled(hosts: Iterable[str]) -> bytes:
 
     Raises:
         ValueError: there are none. An empty value reads as one host without a
-            name to the Go package; delete the key instead.
+            name to the Go package; delete the key instead. Or one of them is
+            empty or holds a ``,``, so that it would read as something else.
     """
     names = sorted({_encode(name) for name in hosts})
     if not names:
         raise ValueError("an empty decision has no value: delete the key instead")
+    for name in names:
+        if not name or b"," in name:
+            raise ValueError(f"host name {name!r} does not fit into 'scheduled'")
     return b",".join(names)
 
 
@@ -158,7 +170,7 @@ class DecisionRecord:
     leader: str
     fence: int
     reason: str = ""
-    options: Mapping[str, object] = field(default=_NOTHING)
+    options: Mapping[str, object] = field(default_factory=_nothing)
 
     def encode(self) -> bytes:
         """Return the record as JSON."""
@@ -180,8 +192,8 @@ class DecisionRecord:
         if not isinstance(leader, str) or type(fence) is not int or not isinstance(reason, str):
             return None
         try:
-            hosts = {name: int(str(lease), 16) for name, lease in parsed["hosts"].items()}  # type: ignore[attr-defined] # anything else is caught
-        except (KeyError, AttributeError, ValueError):
+            hosts = {name: int(lease, 16) for name, lease in parsed["hosts"].items()}  # type: ignore[attr-defined] # anything else is caught
+        except (KeyError, AttributeError, TypeError, ValueError):
             return None
         return cls(hosts, leader, fence, reason, _object_at(parsed, "options"))
 
@@ -201,8 +213,13 @@ def _dump(value: Mapping[str, object]) -> bytes:
 
 
 def _parse_object(value: bytes) -> Mapping[str, object]:
+    text = value.decode(errors="surrogateescape")
     try:
-        parsed = json.loads(value.decode(errors="surrogateescape"))
+        parsed = json.loads(text)
+        if "\\u" in text:
+            # An escape may stand for half a character, which no key can hold. Refuse
+            # it here, so that whatever has been decoded can be encoded, too.
+            _encode(json.dumps(parsed, ensure_ascii=False))
     except (ValueError, RecursionError):
         return _NOTHING
     return parsed if isinstance(parsed, dict) else _NOTHING

@@ -1,0 +1,191 @@
+"""How a host gets its keys into etcd, and out again: the transactions.
+
+One transaction registers the host and its candidacy and reads what is there, so
+a join costs the same whatever the size of the pool. Leaving revokes the lease,
+which deletes both keys in one revision; whoever finds the pool empty afterwards
+was the last, and takes the decision away too. That look comes *after* the revoke,
+so of several hosts that leave at once exactly the last one sees it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import trio
+
+from trio_sched._view import Version
+from trio_sched.election import predecessor_before
+from trio_sched.etcd_shim import (
+    Client,
+    Compare,
+    Delete,
+    EventType,
+    Get,
+    GetResult,
+    KeyValue,
+    Put,
+    TxnResult,
+)
+from trio_sched.etcd_shim.errors import LeaseNotFound
+from trio_sched.etcd_shim.kv import prefix_range
+from trio_sched.exceptions import HostnameInUse
+from trio_sched.keys import PathKeys
+from trio_sched.session import Session, revoke_quietly
+
+__all__ = ["Joined", "clear_if_last", "join", "version_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """What the store was like when this host had joined.
+
+    Attributes:
+        fence: create_revision of its candidate key.
+        predecessor: the candidate before it; None if it leads.
+        scheduled: the key of that name.
+        decision: the key of that name.
+        revision: the store's revision at which all of this was read.
+    """
+
+    fence: int
+    predecessor: KeyValue | None
+    scheduled: Version
+    decision: Version
+    revision: int
+
+
+def version_of(found: GetResult) -> Version:
+    """Return the state of the one key that a read was about."""
+    kv = found.kv
+    return Version() if kv is None else Version(kv.value, kv.mod_revision, kv.lease)
+
+
+async def join(
+    client: Client, keys: PathKeys, hostname: str, value: bytes, session: Session
+) -> Joined:
+    """Register a host and its candidacy under its session.
+
+    A key of the same name from a life before is waited for, one TTL at most.
+
+    Raises:
+        HostnameInUse: its lease is being renewed by somebody.
+        SessionLost: our own lease went meanwhile.
+    """
+    key, candidate = keys.host(hostname), keys.candidate(session.lease)
+    first, end = prefix_range(keys.election)
+    newest = Get(first, end, limit=2, sort_order="descending", sort_target="create_revision")
+    while True:
+        try:
+            answer = await client.txn(
+                [Compare.create_revision(key, "==", 0)],
+                [
+                    Put(key, value, session.lease),
+                    Put(candidate, hostname, session.lease),
+                    newest,
+                    Get(keys.scheduled),
+                    Get(keys.decision),
+                ],
+                [Get(key)],
+            )
+        except LeaseNotFound as exc:
+            raise session.lose("the lease was revoked or has lapsed") from exc
+        if answer.succeeded:
+            return _joined(answer)
+        kv = answer.get(0).kv
+        if kv is not None and kv.lease == session.lease:
+            return await resume(client, keys, hostname, value, session)
+        if kv is not None:
+            await _wait_for_name(client, keys.path, hostname, kv, answer.revision)
+
+
+def _joined(answer: TxnResult) -> Joined:
+    own, *before = answer.get(2).kvs
+    return Joined(
+        own.create_revision,
+        before[0] if before else None,
+        version_of(answer.get(3)),
+        version_of(answer.get(4)),
+        answer.revision,
+    )
+
+
+async def resume(
+    client: Client, keys: PathKeys, hostname: str, value: bytes, session: Session
+) -> Joined:
+    """Go on with keys that hang on this session's lease already.
+
+    Raises:
+        SessionLost: one of them is gone, or hangs on another lease.
+    """
+    key, candidate = keys.host(hostname), keys.candidate(session.lease)
+    answer = await client.txn(
+        [Compare.lease(key, "==", session.lease), Compare.lease(candidate, "==", session.lease)],
+        [
+            Put(key, value, session.lease),
+            Get(candidate),
+            Get(keys.scheduled),
+            Get(keys.decision),
+        ],
+    )
+    if not answer.succeeded:
+        raise session.lose("its keys are gone")
+    own = answer.get(1).kvs[0]
+    before = await client.read(predecessor_before(keys, own.create_revision))
+    return Joined(
+        own.create_revision,
+        before.kv,
+        version_of(answer.get(2)),
+        version_of(answer.get(3)),
+        answer.revision,
+    )
+
+
+async def _wait_for_name(
+    client: Client, path: str, hostname: str, kv: KeyValue, revision: int
+) -> None:
+    """Wait until a key of our name has lapsed, unless somebody keeps it alive."""
+    in_use = HostnameInUse(path, hostname, kv.lease)
+    if not kv.lease:
+        raise in_use
+    try:
+        left = (await client.lease_time_to_live(kv.lease)).ttl
+    except LeaseNotFound:
+        left = 0
+    # etcd tells whole seconds, rounded down, and looks for lapsed leases twice a second.
+    with trio.move_on_after(left + 2):
+        async with client.watch(kv.key, start_revision=revision + 1) as events:
+            async for event in events:
+                if event.type is EventType.DELETE:
+                    return
+    raise in_use
+
+
+async def clear_if_last(client: Client, keys: PathKeys, decision_lease: int) -> bool:
+    """Take the decision away if no host is left; True if it was so.
+
+    Args:
+        client: the client to ask with.
+        keys: of the path.
+        decision_lease: the decision lease that this host holds as the leader; 0
+            if it holds none.
+
+    Raises:
+        EtcdError: etcd did not answer.
+    """
+    answer = await client.txn(
+        [Compare.create_revision(keys.exchange, "==", 0).over_prefix()],
+        [Get(keys.scheduled), Get(keys.decision), Delete(keys.scheduled), Delete(keys.decision)],
+        [Get(keys.decision, keys_only=True)],
+    )
+    if answer.succeeded:
+        found = {kv.lease for index in (0, 1) for kv in answer.get(index)}
+        leases = (found | {decision_lease}) - {0}
+    else:
+        # Others stay. The decision lapses unless the next leader takes it over; a
+        # lease that it does not hang on is of no use to anybody.
+        kv = answer.get(0).kv
+        needed = kv is not None and kv.lease == decision_lease
+        leases = set() if needed else {decision_lease} - {0}
+    for lease in leases:
+        await revoke_quietly(client, lease)
+    return answer.succeeded

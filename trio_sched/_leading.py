@@ -1,0 +1,275 @@
+"""What a host does while it leads: it drives a `LeaderCore`.
+
+The core decides, this carries out. One task reads the pool at one revision and
+then follows it by a watch; one keeps the decision lease; and one hands what has
+happened to the core, in batches, and carries out what the core wants. A burst of
+events that comes while a write is under way is one batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import trio
+
+from trio_sched._joining import version_of
+from trio_sched._tasks import Doorbell, finish, open_plain_nursery
+from trio_sched._view import DecisionView
+from trio_sched.core import (
+    Elected,
+    Event,
+    Fail,
+    HostCame,
+    HostWent,
+    Intent,
+    LeaderCore,
+    LoadSnapshot,
+    Snapshot,
+    StartTimer,
+    Stored,
+    TimerFired,
+    Warn,
+    WriteDecision,
+    WriteDone,
+    WriteLost,
+    WriteRefused,
+)
+from trio_sched.etcd_shim import (
+    Client,
+    Compare,
+    Delete,
+    EventType,
+    Get,
+    KeyValue,
+    Put,
+    TxnResult,
+    WatchBatch,
+)
+from trio_sched.etcd_shim._backoff import TRANSIENT, persist
+from trio_sched.etcd_shim.errors import Compacted, LeaseExists, LeaseNotFound, WatchOverflow
+from trio_sched.etcd_shim.lease import new_lease_id
+from trio_sched.keys import PathKeys
+from trio_sched.model import Host, encode_scheduled
+from trio_sched.session import Session, revoke_quietly
+
+__all__ = ["DECISION_TTLS", "Leading"]
+
+DECISION_TTLS = 3
+"""How many session TTLs a decision outlives the hosts who could renew it."""
+
+_POOL_BUFFER = 100_000  # events of the pool that may wait to be read
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a host leads, and as whom."""
+
+    client: Client
+    keys: PathKeys
+    hostname: str
+    session: Session
+    logger: logging.Logger
+
+
+class Leading:
+    """One term of leadership. `run` leads until it is cancelled or fails."""
+
+    def __init__(self, place: Place, core: LeaderCore, fence: int, grace: float) -> None:
+        self._place = place
+        self._client = place.client
+        self._keys = place.keys
+        self._core = core
+        self._fence = fence
+        self._grace = grace
+        self._candidate = place.keys.candidate(place.session.lease)
+        self._events: deque[Event] = deque()
+        self._bell = Doorbell()
+        self._timer: float | None = None
+        self._pool_scope = trio.CancelScope()
+        self._inherited: int = 0  # the decision lease of the leader before us
+        self.decision_lease = 0
+
+    def tell(self, event: Event) -> None:
+        """Let the core know what has happened. Never waits."""
+        self._events.append(event)
+        self._bell.ring()
+
+    async def run(self) -> None:
+        """Lead until cancelled.
+
+        Raises:
+            SessionLost: our candidate key is gone.
+            StrategyError: the strategy raised, or broke its rules.
+        """
+        self._core.handle(Elected(self._fence))  # it wants a snapshot, which comes anyway
+        async with open_plain_nursery() as nursery:
+            nursery.start_soon(self._keep_decision_lease)
+            nursery.start_soon(self._follow_pool)
+            nursery.start_soon(self._evaluate)
+
+    # ---- evaluation ------------------------------------------------------------
+
+    async def _evaluate(self) -> None:
+        while True:
+            batch = await self._next_batch()
+            for intent in self._core.handle(*batch):
+                await self._carry_out(intent)
+
+    async def _next_batch(self) -> Sequence[Event]:
+        """Wait until something has happened, and return all that has."""
+        await trio.lowlevel.checkpoint()
+        while not self._events:
+            with trio.CancelScope() as scope:
+                if self._timer is not None:
+                    scope.deadline = self._timer
+                await self._bell.wait()
+            if scope.cancelled_caught:
+                self._timer = None
+                self._events.append(TimerFired())
+        batch, self._events = self._events, deque()
+        return batch
+
+    async def _carry_out(self, intent: Intent) -> None:
+        match intent:
+            case LoadSnapshot():
+                self._pool_scope.cancel()
+            case WriteDecision():
+                self.tell(await self._write(intent))
+            case StartTimer(delay):
+                self._timer = trio.current_time() + delay
+            case Warn(kind, message, extra):
+                self._place.logger.warning(message, extra={"kind": kind, **extra})
+            case Fail(error):
+                raise error
+
+    # ---- the pool -----------------------------------------------------------------
+
+    async def _follow_pool(self) -> None:
+        """Tell the core who is there and who comes and goes, starting over if need be."""
+        while True:
+            with trio.CancelScope() as self._pool_scope:
+                snapshot = await persist(self._read_snapshot)
+                self.tell(snapshot)
+                try:
+                    await self._watch_pool(snapshot.revision)
+                except (Compacted, WatchOverflow):
+                    continue  # what was missed is in the next snapshot
+
+    async def _read_snapshot(self) -> Snapshot:
+        answer = await self._client.txn(
+            success=[
+                Get.prefix(self._keys.exchange),
+                Get(self._keys.scheduled),
+                Get(self._keys.decision),
+            ]
+        )
+        hosts = tuple(self._host(kv) for kv in answer.get(0))
+        view = self._view(answer, 1)
+        if view.decision_lease != self.decision_lease:
+            self._inherited = view.decision_lease
+        return Snapshot(answer.revision, hosts, view.stored)
+
+    def _view(self, answer: TxnResult, first: int) -> DecisionView:
+        view = DecisionView()
+        scheduled, decision = answer.get(first), answer.get(first + 1)
+        view.load(version_of(scheduled), version_of(decision), answer.revision)
+        return view
+
+    def _host(self, kv: KeyValue) -> Host:
+        return Host.decode(
+            self._keys.hostname(kv.key),
+            kv.value,
+            lease=kv.lease,
+            joined_revision=kv.create_revision,
+        )
+
+    async def _watch_pool(self, revision: int) -> None:
+        async with self._client.watch(
+            self._keys.exchange,
+            prefix=True,
+            start_revision=revision + 1,
+            buffer_size=_POOL_BUFFER,
+        ) as watcher:
+            while True:
+                self._take_pool(await watcher.receive())
+
+    def _take_pool(self, batch: WatchBatch) -> None:
+        for event in batch.events:
+            if event.type is EventType.PUT:
+                self.tell(HostCame(self._host(event.kv), event.kv.mod_revision))
+            else:
+                self.tell(HostWent(self._keys.hostname(event.kv.key), event.kv.mod_revision))
+
+    # ---- writing --------------------------------------------------------------------
+
+    async def _write(self, intent: WriteDecision) -> Event:
+        """Write a decision, guarded by our fence and by what we last saw."""
+        lease = await self._ensure_decision_lease()
+        keys, names = self._keys, intent.record.hosts
+        try:
+            answer = await self._client.txn(
+                [
+                    Compare.create_revision(self._candidate, "==", intent.fence),
+                    Compare.mod_revision(keys.scheduled, "==", intent.expected_revision),
+                ],
+                [
+                    Put(keys.scheduled, encode_scheduled(names), lease)
+                    if names
+                    else Delete(keys.scheduled),
+                    Put(keys.decision, intent.record.encode(), lease),
+                ],
+                [Get(self._candidate), Get(keys.scheduled), Get(keys.decision)],
+            )
+        except LeaseNotFound:
+            self.decision_lease = 0  # somebody revoked it; the core will ask again
+            return WriteLost(intent.fence)
+        except TRANSIENT:
+            return WriteLost(intent.fence)
+        if answer.succeeded:
+            await self._revoke_inherited()
+            return WriteDone(answer.revision, intent.fence)
+        return self._refused(answer, intent.fence)
+
+    def _refused(self, answer: TxnResult, fence: int) -> WriteRefused:
+        candidate = answer.get(0).kv
+        if candidate is None or candidate.create_revision != fence:
+            raise self._place.session.lose("its candidate key is gone")
+        stored: Stored = self._view(answer, 1).stored
+        return WriteRefused(fenced=False, stored=stored, fence=fence)
+
+    # ---- the decision lease -----------------------------------------------------------
+
+    async def _ensure_decision_lease(self) -> int:
+        if not self.decision_lease:
+            # Noted before it is asked for, so that leaving revokes it whatever happens.
+            self.decision_lease = new_lease_id()
+            ttl = self._place.session.ttl * DECISION_TTLS
+            await persist(finish, self._grace, self._grant_decision_lease, ttl)
+        return self.decision_lease
+
+    async def _grant_decision_lease(self, ttl: int) -> None:
+        with contextlib.suppress(LeaseExists):  # an answer was lost; the id is ours alone
+            await self._client.lease_grant(ttl, self.decision_lease)
+
+    async def _keep_decision_lease(self) -> None:
+        """Renew it at a third of its TTL, that is, once in a session TTL."""
+        while True:
+            await trio.sleep(self._place.session.ttl)
+            lease = self.decision_lease
+            if lease:
+                try:
+                    await persist(self._client.lease_renew, lease)
+                except LeaseNotFound:
+                    if self.decision_lease == lease:
+                        self.decision_lease = 0
+                    self._pool_scope.cancel()  # look at what is there, and write it anew
+
+    async def _revoke_inherited(self) -> None:
+        """Revoke the lease of the leader before us, now that nothing hangs on it."""
+        lease, self._inherited = self._inherited, 0
+        if lease and lease != self.decision_lease:
+            await revoke_quietly(self._client, lease)

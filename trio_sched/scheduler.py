@@ -1,0 +1,129 @@
+"""`schedule`: join a path, and learn who of its hosts is to run.
+
+The arguments are checked here; what follows is in ``_membership``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+
+from trio_sched._membership import Membership, Settings
+from trio_sched._tasks import open_service_nursery
+from trio_sched.etcd_shim import Client
+from trio_sched.etcd_shim.lease import check_ttl
+from trio_sched.keys import check_hostname, check_path
+from trio_sched.model import Options
+from trio_sched.result import Result
+from trio_sched.strategies import Strategy, get_strategy
+
+__all__ = ["schedule"]
+
+
+@asynccontextmanager
+async def schedule(
+    client: Client,
+    path: str,
+    hostname: str,
+    *,
+    strategy: str | Strategy = "rr",
+    max_count: int = 1,
+    session_ttl: int = 10,
+    reuse_lease: bool = False,
+    hosts_filter: Iterable[str] | None = None,
+    shutdown_timeout: float | None = None,
+    logger: logging.Logger | None = None,
+    debug: bool = False,
+) -> AsyncIterator[Result]:
+    """Join `path` as `hostname`, and learn which hosts are chosen.
+
+    The block is entered when the host has joined. When it is left, be it at its end,
+    by an exception or cancelled, the host's keys are revoked before it is.
+
+    Args:
+        client: an open client; it must stay open longer than this block.
+        path: what the hosts share: starts with ``/``, does not end with it.
+        hostname: the name of this host; not empty, without ``,`` and ``/``.
+        strategy: how hosts are chosen while this host leads: the name of a
+            registered strategy, or a `Strategy`.
+        max_count: how many are chosen at most while this host leads.
+        session_ttl: seconds after which the others notice that this host died
+            without leaving; etcd gives at least 2.
+        reuse_lease: when the block is left, stop renewing but do not revoke: the
+            keys stay for a TTL, and the next ``schedule()`` of the same path and
+            host in this process takes them over if they still live.
+        hosts_filter: only these of the discovered hosts may be chosen while this
+            host leads; None for all.
+        shutdown_timeout: seconds that leaving may take when etcd does not answer;
+            what is not revoked by then lapses by itself. None for the TTL.
+        logger: where transitions are logged; None for ``trio_sched``.
+        debug: log each event at DEBUG, too.
+
+    Raises:
+        TypeError: an argument is of a wrong type.
+        ValueError: an argument is not allowed; nothing was sent.
+        HostnameInUse: another live process has joined under this name.
+        StrategyError: this host leads, and its strategy broke its rules.
+        EtcdError: etcd cannot be reached when the block is entered, or refuses
+            what cannot heal later, such as for lack of permission.
+    """
+    settings = _check(
+        path, hostname, strategy, max_count, session_ttl, reuse_lease,
+        hosts_filter, shutdown_timeout, logger, debug,
+    )  # fmt: skip
+    membership = Membership(client, settings)
+    async with open_service_nursery() as services:
+        services.start_soon(membership.run, name=f"schedule {path} {hostname}")
+        await membership.joined.wait()
+        yield membership.result
+
+
+def _check(
+    path: str,
+    hostname: str,
+    strategy: str | Strategy,
+    max_count: int,
+    session_ttl: int,
+    reuse_lease: bool,  # noqa: FBT001 # passed on from keywords
+    hosts_filter: Iterable[str] | None,
+    shutdown_timeout: float | None,
+    logger: logging.Logger | None,
+    debug: bool,  # noqa: FBT001 # passed on from keywords
+) -> Settings:
+    """Check all arguments before anything is sent."""
+    check_path(path)
+    check_hostname(hostname)
+    chosen = get_strategy(strategy)
+    if isinstance(max_count, bool) or not isinstance(max_count, int):
+        raise TypeError(f"max_count must be an int, not {max_count!r}")
+    if max_count < 1:
+        raise ValueError(f"max_count must be 1 or more, not {max_count}")
+    check_ttl(session_ttl)
+    if shutdown_timeout is None:
+        shutdown_timeout = session_ttl
+    if not shutdown_timeout >= 0:
+        raise ValueError(f"shutdown_timeout must be 0 or more seconds, not {shutdown_timeout!r}")
+    options = Options(max_count, chosen.name, _check_filter(hosts_filter))
+    return Settings(
+        path,
+        hostname,
+        options,
+        chosen,
+        session_ttl,
+        reuse_lease,
+        shutdown_timeout,
+        logger or logging.getLogger("trio_sched"),
+        debug,
+    )
+
+
+def _check_filter(hosts_filter: Iterable[str] | None) -> frozenset[str] | None:
+    if hosts_filter is None:
+        return None
+    if isinstance(hosts_filter, str):
+        raise TypeError("hosts_filter is a collection of host names, not one str")
+    names = frozenset(hosts_filter)
+    for name in names:
+        check_hostname(name)
+    return names
