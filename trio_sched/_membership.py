@@ -95,10 +95,14 @@ class Membership:
     def _believe(self) -> bool:
         """Tell whether a decision for our name is one for our present session."""
         session = self._session
-        if session is None or not session.alive:
-            return False
+        return session is not None and session.alive and self._is_ours(session)
+
+    def _is_ours(self, session: Session) -> bool:
+        """Tell whether the decision, if it names us, means this session."""
         record = self._view.stored.record
-        return record is None or record.hosts.get(self._settings.hostname) == session.lease
+        if record is None:
+            return True  # a Go leader's, bound to names only
+        return record.hosts.get(self._settings.hostname) == session.lease
 
     def _log(self, level: int, message: str, **extra: object) -> None:
         settings = self._settings
@@ -143,7 +147,7 @@ class Membership:
         try:
             async with open_plain_nursery() as nursery:
                 nursery.start_soon(session.keep)
-                joined = already or await persist(self._join, session)
+                joined = await persist(self._join, session) if already is None else already
                 self._note_joined(session)
                 nursery.start_soon(self._guard, self._host_key, session, joined.revision)
                 nursery.start_soon(self._follow_decision, joined)
@@ -264,8 +268,9 @@ class Membership:
         if not view.settled:
             self._half_known.ring()
             return
-        if view.known:
-            self.result._publish(view.hosts)  # noqa: SLF001
+        if view.known and self._session is not None:
+            ours = self._is_ours(self._session)
+            self.result._publish(view.hosts, ours=ours)  # noqa: SLF001
         if self._leading is not None:
             self._leading.tell(StoredChanged(view.stored))
 

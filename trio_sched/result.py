@@ -35,7 +35,8 @@ class Result:
         self.hostname = hostname
         self._believe = believe
         self._newest: Hosts | None = None
-        self._returned: Hosts | None = None
+        self._says: tuple[tuple[str, ...], bool] | None = None  # the newest decision
+        self._said: tuple[tuple[str, ...], bool] | None = None  # the one that was read last
         self._unread = False
         self._ended = False
         self._bell = Doorbell()
@@ -80,7 +81,7 @@ class Result:
             await self._bell.wait()
         assert self._newest is not None
         self._unread = False
-        self._returned = self._newest
+        self._said = self._says
         return self._newest
 
     def __aiter__(self) -> Self:
@@ -104,22 +105,25 @@ class Result:
 
     # ---- what the scheduler says ------------------------------------------------
 
-    def _publish(self, hosts: Hosts) -> None:
+    def _publish(self, hosts: Hosts, *, ours: bool) -> None:
         """Take a decision in, unless it is older than the newest.
 
-        It is to be read if it names others than the one that was read last.
+        It is to be read if it differs from the one that was read last: in whom it
+        names, or in whether our name there means us (`ours`), and not a life of
+        this host that has ended.
         """
         if self._newest is not None and hosts.revision < self._newest.revision:
             return
         self._newest = hosts
-        self._unread = self._returned is None or tuple(self._returned) != tuple(hosts)
+        self._says = (tuple(hosts), ours and self.hostname in hosts)
+        self._unread = self._said != self._says
         if self._unread:
             self._bell.ring()
 
     def _lose(self) -> None:
         """The session is lost: nothing is decided for this host."""
         if self._newest is not None:
-            self._publish(Hosts(revision=self._newest.revision))
+            self._publish(Hosts(revision=self._newest.revision), ours=False)
 
     def _end(self) -> None:
         self._ended = True

@@ -3,8 +3,23 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar, TypeVarTuple
 
-__all__ = ["Backoff"]
+import trio
+
+from trio_sched.etcd_shim.errors import (
+    ConnectionFailed,
+    ConnectionLost,
+    DeadlineExceeded,
+    TooManyRequests,
+    Unavailable,
+)
+
+__all__ = ["TRANSIENT", "Backoff", "persist"]
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 class Backoff:
@@ -36,3 +51,26 @@ class Backoff:
     def reset(self) -> None:
         """Begin anew, as something has worked."""
         self._limit = self._first
+
+
+TRANSIENT: Final = (
+    ConnectionFailed,
+    ConnectionLost,
+    DeadlineExceeded,
+    TooManyRequests,
+    Unavailable,
+)
+"""Errors that say nothing about the request: trying again may help."""
+
+
+async def persist(fn: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
+    """Call ``fn(*args)`` until it does not fail by a transient error.
+
+    For what may be done twice. It is as patient as the scope that it runs in.
+    """
+    backoff = Backoff()
+    while True:
+        try:
+            return await fn(*args)
+        except TRANSIENT:
+            await trio.sleep(backoff.next())

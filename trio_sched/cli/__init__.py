@@ -1,0 +1,19 @@
+"""The command ``trio-sched``. What it needs comes with the extra ``cli``."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command. Exits, with 2 if click or rich is not installed."""
+    if not all(importlib.util.find_spec(name) for name in ("click", "rich")):
+        sys.stderr.write("trio-sched needs click and rich: pip install 'trio-sched[cli]'\n")
+        sys.exit(2)
+    # Imported here, so that the line above is all that is said without them.
+    from ._main import command  # noqa: PLC0415
+
+    command.main(prog_name="trio-sched")

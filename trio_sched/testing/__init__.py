@@ -1,0 +1,15 @@
+"""A real etcd for a test or a demo. Nothing else in the package imports it."""
+
+from ._etcd import Etcd, open_etcd
+from ._find import EtcdNotFound, find_etcd, find_etcdctl
+from ._member import EtcdStartFailed, Member
+
+__all__ = [
+    "Etcd",
+    "EtcdNotFound",
+    "EtcdStartFailed",
+    "Member",
+    "find_etcd",
+    "find_etcdctl",
+    "open_etcd",
+]
