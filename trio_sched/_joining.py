@@ -160,14 +160,14 @@ async def _wait_for_name(
     raise in_use
 
 
-async def clear_if_last(client: Client, keys: PathKeys, decision_lease: int) -> bool:
+async def clear_if_last(client: Client, keys: PathKeys, decision_leases: set[int]) -> bool:
     """Take the decision away if no host is left; True if it was so.
 
     Args:
         client: the client to ask with.
         keys: of the path.
-        decision_lease: the decision lease that this host holds as the leader; 0
-            if it holds none.
+        decision_leases: leases that this host has to see to, as the leader: its
+            own decision lease, and the one before that it took over from.
 
     Raises:
         EtcdError: etcd did not answer.
@@ -179,13 +179,11 @@ async def clear_if_last(client: Client, keys: PathKeys, decision_lease: int) -> 
     )
     if answer.succeeded:
         found = {kv.lease for index in (0, 1) for kv in answer.get(index)}
-        leases = (found | {decision_lease}) - {0}
+        useless = (decision_leases | found) - {0}
     else:
         # Others stay. The decision lapses unless the next leader takes it over; a
         # lease that it does not hang on is of no use to anybody.
-        kv = answer.get(0).kv
-        needed = kv is not None and kv.lease == decision_lease
-        leases = set() if needed else {decision_lease} - {0}
-    for lease in leases:
+        useless = decision_leases - {kv.lease for kv in answer.get(0)}
+    for lease in useless:
         await revoke_quietly(client, lease)
     return answer.succeeded

@@ -91,7 +91,12 @@ class Leading:
         self._timer: float | None = None
         self._pool_scope = trio.CancelScope()
         self._inherited: int = 0  # the decision lease of the leader before us
-        self.decision_lease = 0
+        self._decision_lease = 0
+
+    @property
+    def decision_leases(self) -> set[int]:
+        """The leases that must be seen to when we leave."""
+        return {self._decision_lease, self._inherited} - {0}
 
     def tell(self, event: Event) -> None:
         """Let the core know what has happened. Never waits."""
@@ -169,7 +174,7 @@ class Leading:
         )
         hosts = tuple(self._host(kv) for kv in answer.get(0))
         view = self._view(answer, 1)
-        if view.decision_lease != self.decision_lease:
+        if view.decision_lease != self._decision_lease:
             self._inherited = view.decision_lease
         return Snapshot(answer.revision, hosts, view.stored)
 
@@ -225,7 +230,7 @@ class Leading:
                 [Get(self._candidate), Get(keys.scheduled), Get(keys.decision)],
             )
         except LeaseNotFound:
-            self.decision_lease = 0  # somebody revoked it; the core will ask again
+            self._decision_lease = 0  # somebody revoked it; the core will ask again
             return WriteLost(intent.fence)
         except TRANSIENT:
             return WriteLost(intent.fence)
@@ -244,32 +249,32 @@ class Leading:
     # ---- the decision lease -----------------------------------------------------------
 
     async def _ensure_decision_lease(self) -> int:
-        if not self.decision_lease:
+        if not self._decision_lease:
             # Noted before it is asked for, so that leaving revokes it whatever happens.
-            self.decision_lease = new_lease_id()
+            self._decision_lease = new_lease_id()
             ttl = self._place.session.ttl * DECISION_TTLS
             await persist(finish, self._grace, self._grant_decision_lease, ttl)
-        return self.decision_lease
+        return self._decision_lease
 
     async def _grant_decision_lease(self, ttl: int) -> None:
         with contextlib.suppress(LeaseExists):  # an answer was lost; the id is ours alone
-            await self._client.lease_grant(ttl, self.decision_lease)
+            await self._client.lease_grant(ttl, self._decision_lease)
 
     async def _keep_decision_lease(self) -> None:
         """Renew it at a third of its TTL, that is, once in a session TTL."""
         while True:
             await trio.sleep(self._place.session.ttl)
-            lease = self.decision_lease
+            lease = self._decision_lease
             if lease:
                 try:
                     await persist(self._client.lease_renew, lease)
                 except LeaseNotFound:
-                    if self.decision_lease == lease:
-                        self.decision_lease = 0
+                    if self._decision_lease == lease:
+                        self._decision_lease = 0
                     self._pool_scope.cancel()  # look at what is there, and write it anew
 
     async def _revoke_inherited(self) -> None:
         """Revoke the lease of the leader before us, now that nothing hangs on it."""
-        lease, self._inherited = self._inherited, 0
-        if lease and lease != self.decision_lease:
-            await revoke_quietly(self._client, lease)
+        if self._inherited and self._inherited != self._decision_lease:
+            await revoke_quietly(self._client, self._inherited)
+        self._inherited = 0

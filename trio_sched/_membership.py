@@ -314,32 +314,29 @@ class Membership:
     # ---- leaving -------------------------------------------------------------------------
 
     async def _leave(self, session: Session, *, keep: bool) -> None:
-        """Give everything back, shielded and bounded. Raises nothing of etcd's."""
+        """Give everything back, shielded and bounded."""
         leading, self._leading = self._leading, None
         settings = self._settings
+        self._unrevoked.add(session.lease)
         if keep:
             _kept_leases[settings.path, settings.hostname] = session.lease
             self._log(logging.INFO, "left, lease kept", lease=f"{session.lease:x}")
             return
-        left = False
-        decision_lease = leading.decision_lease if leading is not None else 0
+        decision_leases = leading.decision_leases if leading is not None else set()
+        unfinished = f"lease {session.lease:x} (within {session.ttl} s)"
         with trio.move_on_after(settings.shutdown_timeout, shield=True):
             try:
                 await revoke_surely(self._client, session.lease)
-                left = True
-                await clear_if_last(self._client, self._keys, decision_lease)
+                self._unrevoked.discard(session.lease)
+                unfinished = f"the decision (within {session.ttl * DECISION_TTLS} s)"
+                await persist(clear_if_last, self._client, self._keys, decision_leases)
+                unfinished = ""
             except EtcdError as exc:
-                self._log(logging.WARNING, "left, but could not tidy up", reason=str(exc))
-        if left:
+                self._log(logging.WARNING, "etcd refused to clean up", reason=str(exc))
+        if unfinished:
+            self._log(logging.WARNING, "etcd did not confirm all; it lapses", what=unfinished)
+        else:
             self._log(logging.INFO, "left")
-            return
-        self._unrevoked.add(session.lease)
-        self._log(
-            logging.WARNING,
-            "etcd did not confirm our departure; our keys lapse by themselves",
-            lease=f"{session.lease:x}",
-            within=f"{session.ttl} s, the decision {session.ttl * DECISION_TTLS} s",
-        )
 
 
 def _version(event: Event) -> Version:
