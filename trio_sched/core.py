@@ -340,7 +340,6 @@ class LeaderCore:
         return record is not None and (record.leader, record.fence) == (self._hostname, self._fence)
 
     def _yield(self, foreign: Stored) -> State:
-        self._dirty = True
         if self._due or self._state is State.YIELDING:
             # More writes neither hasten the timer nor put off what it was waiting for.
             return State.LEADING if self._due else State.YIELDING
@@ -448,7 +447,7 @@ class LeaderCore:
     # The table: for each state, what to do with each event. A handler returns the
     # next state. The columns are those of _EVENTS.
     # fmt: off
-    _ROWS: ClassVar[Mapping[State, tuple[Callable[[LeaderCore, Any], State], ...]]] = {
+    _ROWS: ClassVar[Mapping[State, tuple[Callable[[Any, Any], State], ...]]] = {
         # Elected Deposed Snapshot     HostCame HostWent Changed  Done  Refused  Lost  Timer
         State.FOLLOWING: (
           _start, _late, _late,        _late, _late, _late,    _late, _late,    _late, _late),

@@ -191,9 +191,12 @@ class DecisionRecord:
         leader, fence, reason = parsed.get("leader"), parsed.get("fence"), parsed.get("reason", "")
         if not isinstance(leader, str) or type(fence) is not int or not isinstance(reason, str):
             return None
+        hosts = parsed.get("hosts")
+        if not isinstance(hosts, dict):
+            return None
         try:
-            hosts = {name: int(lease, 16) for name, lease in parsed["hosts"].items()}  # type: ignore[attr-defined] # anything else is caught
-        except (KeyError, AttributeError, TypeError, ValueError):
+            hosts = {name: int(lease, 16) for name, lease in hosts.items()}
+        except (TypeError, ValueError):
             return None
         return cls(hosts, leader, fence, reason, _object_at(parsed, "options"))
 

@@ -210,7 +210,7 @@ def choose(
         answer: Any = strategy.schedule(hosts, options)
         # Nothing else is iterated: a generator might never end.
         is_sequence = isinstance(answer, Sequence) and not isinstance(answer, str)
-        chosen: tuple[str, ...] = tuple(answer) if is_sequence else ()
+        chosen: tuple[Any, ...] = tuple(answer) if is_sequence else ()
     except Exception as exc:
         raise StrategyError(strategy.name, f"raised {type(exc).__name__}: {exc}") from exc
     if not is_sequence:

@@ -60,7 +60,7 @@ async def run_host(
         process.kill()
         with trio.move_on_after(_KILL_SECONDS, shield=True):
             await process.wait()
-        await _close(process)
+            await _close(process)
     _judge(board, name, process.returncode, bytes(stderr))
 
 
@@ -110,11 +110,10 @@ async def _collect(process: trio.Process, tail: bytearray) -> None:
 
 
 async def _close(process: trio.Process) -> None:
-    """Close our ends of its pipes. They do not block, so a cancellation loses nothing."""
-    with trio.CancelScope(shield=True):
-        for pipe in (process.stdin, process.stdout, process.stderr):
-            if pipe is not None:
-                await pipe.aclose()
+    """Close our ends of its pipes."""
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            await pipe.aclose()
 
 
 def _judge(board: Board, name: str, code: int | None, stderr: bytes) -> None:

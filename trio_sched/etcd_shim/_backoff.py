@@ -40,17 +40,25 @@ class Backoff:
         self._first = first
         self._cap = cap
         self._limit = first
+        self._used = False
         self._rng = rng or random.Random()  # noqa: S311 # jitter is no secret
 
     def next(self) -> float:
         """Return the next delay, in seconds."""
         limit = self._limit
+        self._used = True
         self._limit = min(limit * 2, self._cap)
         return limit * (0.5 + self._rng.random() / 2)
+
+    @property
+    def used(self) -> bool:
+        """True if a delay was taken since the beginning, or since `reset`."""
+        return self._used
 
     def reset(self) -> None:
         """Begin anew, as something has worked."""
         self._limit = self._first
+        self._used = False
 
 
 TRANSIENT: Final = (

@@ -7,18 +7,30 @@ RST_STREAM, and a write may then have been carried out or not.
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypedDict, Unpack, cast
+from typing import TYPE_CHECKING, TypedDict, TypeVar, Unpack, cast
 
+import trio
 from grpclib.const import Status
 
-from trio_sched._tasks import ServiceNursery, open_service_nursery
+from trio_sched._tasks import ServiceNursery, finish, open_service_nursery
+from trio_sched.etcd_shim._following import Follower, open_follower
+from trio_sched.etcd_shim._keep import KeptLease
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
 from trio_sched.etcd_shim._pb.services_grpc import KVStub, LeaseStub, MaintenanceStub, WatchStub
-from trio_sched.etcd_shim.channel import Channel, ChannelStatistics, Endpoint, open_channel
-from trio_sched.etcd_shim.errors import LeaseNotFound
+from trio_sched.etcd_shim._retry import call
+from trio_sched.etcd_shim.channel import (
+    Channel,
+    ChannelSettings,
+    ChannelStatistics,
+    Credentials,
+    Endpoint,
+    PingPolicy,
+    open_channel,
+)
+from trio_sched.etcd_shim.errors import ConnectionLost, EtcdError, LeaseExists, LeaseNotFound
 from trio_sched.etcd_shim.kv import (
     Compare,
     Delete,
@@ -42,6 +54,10 @@ if TYPE_CHECKING:
     import grpclib.client
 
 __all__ = ["Client", "MemberStatus", "open_client"]
+
+
+Req = TypeVar("Req")
+Rep = TypeVar("Rep")
 
 
 class _PrefixOptions(TypedDict, total=False):
@@ -86,12 +102,21 @@ class Client:
 
     def __init__(self, services: ServiceNursery, channel: Channel) -> None:
         self._channel = channel
+        self._services = services
         stub_channel = cast("grpclib.client.Channel", channel)  # the part of it that stubs touch
         self._kv = KVStub(stub_channel)
         self._lease = LeaseStub(stub_channel)
         self._maintenance = MaintenanceStub(stub_channel)
         self._renewals = Renewals(services, self._lease)
-        self._watches = WatchHub(services, WatchStub(stub_channel))
+        self._watches = WatchHub(services, channel, WatchStub(stub_channel))
+
+    async def _repeatable(self, method: Callable[[Req], Awaitable[Rep]], request: Req) -> Rep:
+        """Carry out a call that may be carried out twice."""
+        return await call(self._channel, method, request, repeatable=True)
+
+    async def _once(self, method: Callable[[Req], Awaitable[Rep]], request: Req) -> Rep:
+        """Carry out a call that must not be carried out twice."""
+        return await call(self._channel, method, request, repeatable=False)
 
     # ---- keys ----------------------------------------------------------------
 
@@ -106,7 +131,7 @@ class Client:
 
     async def read(self, request: Get) -> GetResult:
         """Carry out a read."""
-        return GetResult.decode(await self._kv.Range(request.encode()))
+        return GetResult.decode(await self._repeatable(self._kv.Range, request.encode()))
 
     async def put(
         self, key: Key, value: Key, *, lease: int = 0, prev_kv: bool = False
@@ -117,14 +142,14 @@ class Client:
             LeaseNotFound: there is no such lease.
         """
         request = Put(key, value, lease, prev_kv)
-        return PutResult.decode(await self._kv.Put(request.encode()))
+        return PutResult.decode(await self._once(self._kv.Put, request.encode()))
 
     async def delete(
         self, key: Key, range_end: Key = b"", *, prev_kv: bool = False
     ) -> DeleteResult:
         """Delete one key, or with `range_end` a range."""
         request = Delete(key, range_end, prev_kv)
-        return DeleteResult.decode(await self._kv.DeleteRange(request.encode()))
+        return DeleteResult.decode(await self._once(self._kv.DeleteRange, request.encode()))
 
     async def delete_prefix(self, prefix: Key, *, prev_kv: bool = False) -> DeleteResult:
         """Delete all keys that start with `prefix`."""
@@ -139,7 +164,8 @@ class Client:
     ) -> TxnResult:
         """Carry out a transaction. Arguments as for `Txn`."""
         request = Txn(compare, success, failure)
-        return TxnResult.decode(await self._kv.Txn(request.encode()))
+        send = self._repeatable if request.reads_only else self._once
+        return TxnResult.decode(await send(self._kv.Txn, request.encode()))
 
     # ---- leases ----------------------------------------------------------------
 
@@ -158,16 +184,26 @@ class Client:
         request = pb.LeaseGrantRequest(
             ttl=check_ttl(ttl), id=new_lease_id() if lease is None else lease
         )
-        answer = await self._lease.LeaseGrant(request)
+        try:
+            answer = await self._once(self._lease.LeaseGrant, request)
+        except ConnectionLost:
+            if lease is not None:
+                raise  # it may be somebody else's if it exists
+            # The random id is ours alone: a second grant is refused if the first one worked.
+            with suppress(LeaseExists):
+                await self._repeatable(self._lease.LeaseGrant, request)
+            return Lease(request.id, (await self.lease_time_to_live(request.id)).granted_ttl)
         return Lease(answer.id, answer.ttl)
 
     async def lease_revoke(self, lease: int) -> int:
         """Revoke a lease: all its keys are deleted in one revision, returned.
 
         Raises:
-            LeaseNotFound: there is no such lease.
+            LeaseNotFound: there is no such lease; also if a first attempt did
+                revoke it, but its answer was lost.
         """
-        answer = await self._lease.LeaseRevoke(pb.LeaseRevokeRequest(id=lease))
+        request = pb.LeaseRevokeRequest(id=lease)
+        answer = await self._repeatable(self._lease.LeaseRevoke, request)
         return answer.header.revision
 
     async def lease_renew(self, lease: int) -> int:
@@ -176,7 +212,7 @@ class Client:
         Raises:
             LeaseNotFound: there is no such lease.
         """
-        return await self._renewals.renew(lease)
+        return await self._repeatable(self._renewals.renew, lease)
 
     async def lease_time_to_live(self, lease: int, *, keys: bool = False) -> LeaseInfo:
         """Ask how long a lease has still to live, and for its keys.
@@ -184,15 +220,46 @@ class Client:
         Raises:
             LeaseNotFound: there is no such lease.
         """
-        answer = await self._lease.LeaseTimeToLive(pb.LeaseTimeToLiveRequest(id=lease, keys=keys))
+        request = pb.LeaseTimeToLiveRequest(id=lease, keys=keys)
+        answer = await self._repeatable(self._lease.LeaseTimeToLive, request)
         if answer.ttl < 0:
             raise LeaseNotFound(Status.NOT_FOUND, f"lease {lease:x} is gone")
         return LeaseInfo(answer.id, answer.ttl, answer.granted_ttl, tuple(answer.keys))
 
     async def lease_list(self) -> tuple[int, ...]:
         """Return the ids of all leases."""
-        answer = await self._lease.LeaseLeases(pb.LeaseLeasesRequest())
+        answer = await self._repeatable(self._lease.LeaseLeases, pb.LeaseLeasesRequest())
         return tuple(status.id for status in answer.leases)
+
+    @asynccontextmanager
+    async def open_lease(self, ttl: int, lease: int | None = None) -> AsyncIterator[KeptLease]:
+        """Keep a lease alive for a block, and revoke it at the end.
+
+        ``async with client.open_lease(10) as lease: await client.put(key, value,
+        lease=lease.id)``. When the lease is lost, the body is cancelled and the
+        block raises `LeaseLost`; that is before the server can have deleted its
+        keys, unless somebody revoked it. The revoke at the end is shielded, and
+        bounded by the TTL: if etcd does not answer, the lease lapses by itself.
+
+        Args:
+            ttl: as for `lease_grant`.
+            lease: its id; None for a random one.
+        """
+        lease = new_lease_id() if lease is None else lease
+        sent = trio.current_time()
+        granted = ttl
+        try:
+            granted = (await finish(ttl, self.lease_grant, ttl, lease)).ttl
+            kept = KeptLease(self.lease_renew, lease, granted, sent)
+            async with open_service_nursery() as services:
+                services.start_soon(kept.keep)
+                try:
+                    yield kept
+                finally:
+                    kept.lose("its block was left")
+        finally:
+            with trio.move_on_after(granted, shield=True), suppress(EtcdError):
+                await self.lease_revoke(lease)
 
     # ---- watches ------------------------------------------------------------------
 
@@ -204,6 +271,8 @@ class Client:
         range_end: Key = b"",
         start_revision: int = 0,
         prev_kv: bool = False,
+        puts: bool = True,
+        deletes: bool = True,
         progress_notify: bool = False,
         buffer_size: int = 10_000,
     ) -> AbstractAsyncContextManager[Watcher]:
@@ -219,6 +288,8 @@ class Client:
             start_revision: begin with the events of this revision; 0 for those
                 after the watch is created.
             prev_kv: tell how each key was before.
+            puts: tell of keys that are put.
+            deletes: tell of keys that are deleted.
             progress_notify: have etcd tell now and then, on an idle watch, up to
                 which revision everything has been delivered.
             buffer_size: how many events may wait to be read.
@@ -232,15 +303,37 @@ class Client:
             range_end=range_end,
             start_revision=start_revision,
             prev_kv=prev_kv,
+            puts=puts,
+            deletes=deletes,
             progress_notify=progress_notify,
         )
         return self._watches.watch(request, buffer_size)
+
+    def follow(
+        self, prefix: Key, *, buffer_size: int = 10_000
+    ) -> AbstractAsyncContextManager[Follower]:
+        """Follow all keys that start with `prefix`: the state, then each change.
+
+        ``async with client.follow("/jobs/") as follower:`` gives `follower.first`,
+        and ``async for event in follower:`` each change after it. Unlike a watch
+        it goes on over compactions and overflows, by reading the state again and
+        telling the difference.
+
+        Args:
+            prefix: what the keys start with.
+            buffer_size: how many events may wait to be read.
+        """
+
+        def watch(revision: int) -> AbstractAsyncContextManager[Watcher]:
+            return self.watch(prefix, prefix=True, start_revision=revision, buffer_size=buffer_size)
+
+        return open_follower(lambda: self.get_prefix(prefix), watch)
 
     # ---- the rest --------------------------------------------------------------------
 
     async def status(self) -> MemberStatus:
         """Ask the member that we are connected to how it does."""
-        answer = await self._maintenance.Status(pb.StatusRequest())
+        answer = await self._repeatable(self._maintenance.Status, pb.StatusRequest())
         return MemberStatus(
             version=answer.version,
             member_id=answer.header.member_id,
@@ -257,33 +350,51 @@ class Client:
 @asynccontextmanager
 async def open_client(
     *endpoints: str,
+    user: str | None = None,
+    password: str | None = None,
     ssl_context: ssl.SSLContext | None = None,
     connect_timeout: float = 5.0,
     max_message_size: int = 64 * 2**20,
+    pings: PingPolicy | None = None,
 ) -> AsyncIterator[Client]:
     """Open a client. Nothing is sent before the first call.
 
     Args:
-        endpoints: URLs of members, ``http://…``, ``https://…`` or ``unix://…``;
-            ``http://127.0.0.1:2379`` if there are none.
-        ssl_context: for ``https`` endpoints; None for Python's default one.
+        endpoints: URLs of members of one cluster, ``http://HOST:PORT``,
+            ``https://HOST:PORT`` or ``unix:///PATH``; ``http://127.0.0.1:2379``
+            if there are none. When one refuses, resets, is silent or has lost
+            its quorum, another is used.
+        user: name to authenticate by; None if etcd does not ask.
+        password: goes with `user`.
+        ssl_context: for ``https`` endpoints; None for Python's default one. For
+            mutual TLS load a certificate into it.
         connect_timeout: bound for connecting to one endpoint, in seconds.
         max_message_size: the largest answer accepted, in bytes.
+        pings: when to ask a silent member whether it is still there.
 
     Raises:
-        ValueError: an endpoint is not understood.
+        ValueError: an endpoint is not understood, or `user` and `password` do
+            not come together.
         ConnectionFailed: out of the first call, if no endpoint lets us in.
+        AuthenticationFailed: out of the first call, if the password is wrong.
 
     A cancellation of the body leaves the connection to the clean-up inside it;
     it is closed when the block is left.
     """
     parsed = [Endpoint.parse(url) for url in endpoints or ("http://127.0.0.1:2379",)]
+    if (user is None) != (password is None):
+        raise ValueError("give user and password together, or neither")
+    credentials = None if user is None or password is None else Credentials(user, password)
+    if not connect_timeout > 0:
+        raise ValueError(f"connect_timeout must be more than 0 seconds, not {connect_timeout!r}")
+    settings = ChannelSettings(connect_timeout=connect_timeout, max_message_size=max_message_size)
     async with (
         open_channel(
             parsed,
             ssl_context=ssl_context,
-            connect_timeout=connect_timeout,
-            max_message_size=max_message_size,
+            credentials=credentials,
+            settings=settings,
+            pings=pings,
         ) as channel,
         open_service_nursery() as services,
     ):

@@ -8,6 +8,7 @@
         ├── ConnectionFailed            no endpoint let us in; each with its reason
         ├── ConnectionLost              a connection ended under a call
         ├── RemoteProtocolError         the peer does not speak gRPC over HTTP/2
+        ├── LeaseLost                   a lease that was kept alive is gone
         ├── MessageTooLarge             an answer is larger than we accept
         ├── WatchCanceled               etcd ended a watch
         │   └── Compacted               … as its history is gone
@@ -60,6 +61,7 @@ __all__ = [
     "FutureRevision",
     "InvalidArgument",
     "LeaseExists",
+    "LeaseLost",
     "LeaseNotFound",
     "MessageTooLarge",
     "NoLeader",
@@ -120,6 +122,20 @@ class ConnectionLost(EtcdError):
 
 class RemoteProtocolError(EtcdError):
     """The peer broke HTTP/2 or gRPC, or speaks something else."""
+
+
+class LeaseLost(EtcdError):
+    """A lease that was kept alive is gone, or may be.
+
+    Attributes:
+        lease: its id.
+        reason: one short clause in plain words.
+    """
+
+    def __init__(self, lease: int, reason: str) -> None:
+        super().__init__(f"lease {lease:x} is lost: {reason}")
+        self.lease = lease
+        self.reason = reason
 
 
 class MessageTooLarge(EtcdError):

@@ -446,6 +446,14 @@ class Txn:
     success: Sequence[Operation] = ()
     failure: Sequence[Operation] = ()
 
+    @property
+    def reads_only(self) -> bool:
+        """True if it writes nothing, whatever holds."""
+        return all(
+            isinstance(operation, Get) or (isinstance(operation, Txn) and operation.reads_only)
+            for operation in (*self.success, *self.failure)
+        )
+
     def encode(self) -> pb.TxnRequest:
         """Return the message for it."""
         return pb.TxnRequest(

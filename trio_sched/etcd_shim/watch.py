@@ -22,16 +22,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 import trio
+from grpclib.const import Status
 
 from trio_sched._tasks import Doorbell, open_plain_nursery
 from trio_sched.etcd_shim._backoff import Backoff
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
 from trio_sched.etcd_shim.errors import (
+    AuthStoreChanged,
     ClientClosed,
     Compacted,
     ConnectionFailed,
     ConnectionLost,
     EtcdError,
+    PermissionDenied,
+    Unauthenticated,
     Unavailable,
     WatchCanceled,
     WatchOverflow,
@@ -44,6 +48,7 @@ if TYPE_CHECKING:
 
     from trio_sched._tasks import ServiceNursery
     from trio_sched.etcd_shim._pb.services_grpc import WatchStub
+    from trio_sched.etcd_shim.channel import Channel
 
 __all__ = ["Event", "EventType", "WatchBatch", "WatchHub", "Watcher"]
 
@@ -112,6 +117,7 @@ class Watcher:
         self._fragments: list[pb.Event] = []
         self._error: EtcdError | None = None
         self._bell = Doorbell()
+        self.refused_token: str | None = None  # with which it was not let in
 
     async def receive(self) -> WatchBatch:
         """Wait for the next events and return all that arrived together.
@@ -195,8 +201,9 @@ class Watcher:
 class WatchHub:
     """The shared stream of watches. See the head of the module."""
 
-    def __init__(self, services: ServiceNursery, stub: WatchStub) -> None:
+    def __init__(self, services: ServiceNursery, channel: Channel, stub: WatchStub) -> None:
         self._services = services
+        self._channel = channel
         self._stub = stub
         self._watchers: dict[int, Watcher] = {}
         self._last_id = 0
@@ -204,6 +211,7 @@ class WatchHub:
         self._bell = Doorbell()
         self._serving = False
         self._connected = False
+        self._refused_token: str | None = None
 
     @property
     def open_watches(self) -> int:
@@ -251,14 +259,18 @@ class WatchHub:
     async def _serve(self) -> None:
         """Keep a Watch call open as long as there is a watcher that needs it."""
         backoff = Backoff(cap=2.0)
+        error: EtcdError | None = None
         try:
-            while True:
+            while error is None and (self._watchers or not backoff.used):
+                token = self._channel.token
                 error = await self._serve_call(backoff)
-                if not isinstance(error, (ConnectionFailed, ConnectionLost, Unavailable)):
-                    break
-                if not self._watchers:
-                    return
-                await trio.sleep(backoff.next())
+                if isinstance(error, (ConnectionFailed, ConnectionLost, Unavailable)):
+                    error = None
+                    await trio.sleep(backoff.next())
+                elif isinstance(error, (Unauthenticated, AuthStoreChanged)):
+                    error = await self._refresh_token(token, error)
+            if error is None:
+                return
             for watcher in tuple(self._watchers.values()):
                 self._drop(watcher, error)
         except trio.Cancelled:
@@ -267,6 +279,18 @@ class WatchHub:
             raise
         finally:
             self._serving = False
+
+    async def _refresh_token(self, stale: str | None, refusal: EtcdError) -> EtcdError | None:
+        """Get a token in place of one that was refused; return why that is no use."""
+        if stale is not None and stale == self._refused_token:
+            return refusal
+        self._refused_token = stale
+        try:
+            return None if await self._channel.refresh_token(stale) else refusal
+        except (ConnectionFailed, ConnectionLost, Unavailable):
+            return None  # another round will tell
+        except EtcdError as exc:
+            return exc
 
     async def _serve_call(self, backoff: Backoff) -> EtcdError:
         """Run one Watch call to its end and return why it ended."""
@@ -299,7 +323,7 @@ class WatchHub:
         if watcher is None:
             return
         if answer.canceled:
-            self._drop(watcher, _cancellation(answer))
+            self._take_cancellation(watcher, answer)
         elif answer.created:
             watcher._note_created(answer.header.revision)  # noqa: SLF001
         else:
@@ -307,14 +331,26 @@ class WatchHub:
             if watcher._error is not None:  # noqa: SLF001 # it overflowed
                 self._forget(watcher)
 
+    def _take_cancellation(self, watcher: Watcher, answer: pb.WatchResponse) -> None:
+        error = _cancellation(answer)
+        token = self._channel.token
+        if isinstance(error, PermissionDenied) and token and watcher.refused_token is None:
+            # A token that has expired looks like a permission that we do not have. A stream's
+            # token is the one that it began with, so the stream begins anew, with a new one.
+            watcher.refused_token = token
+            raise Unauthenticated(Status.UNAUTHENTICATED, answer.cancel_reason)
+        self._drop(watcher, error)
+
     def _drop(self, watcher: Watcher, error: EtcdError) -> None:
         self._watchers.pop(watcher._id, None)  # noqa: SLF001
         watcher._fail(again(error))  # noqa: SLF001
 
 
-def _cancellation(answer: pb.WatchResponse) -> WatchCanceled:
+def _cancellation(answer: pb.WatchResponse) -> EtcdError:
     if answer.compact_revision:
         return Compacted(answer.cancel_reason, answer.compact_revision)
+    if "permission denied" in answer.cancel_reason or "auth token" in answer.cancel_reason:
+        return PermissionDenied(Status.PERMISSION_DENIED, answer.cancel_reason)
     return WatchCanceled(answer.cancel_reason)
 
 
@@ -325,6 +361,8 @@ def creation(
     range_end: Key,
     start_revision: int,
     prev_kv: bool,
+    puts: bool,
+    deletes: bool,
     progress_notify: bool,
 ) -> pb.WatchCreateRequest:
     """Return the request for a watch, its id aside."""
@@ -334,11 +372,17 @@ def creation(
         start, end = to_bytes(key), to_bytes(range_end)
     if not start:
         raise ValueError("a key must not be empty; watch b'\\0' with range_end=ALL_KEYS for all")
+    if not puts and not deletes:
+        raise ValueError("a watch of neither puts nor deletes tells nothing")
+    filters = [] if puts else [pb.WatchCreateRequest.NOPUT]
+    if not deletes:
+        filters.append(pb.WatchCreateRequest.NODELETE)
     return pb.WatchCreateRequest(
         key=start,
         range_end=end,
         start_revision=start_revision,
         prev_kv=prev_kv,
         progress_notify=progress_notify,
+        filters=filters,
         fragment=True,
     )

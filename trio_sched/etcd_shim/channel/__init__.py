@@ -1,7 +1,7 @@
 """A Trio channel under grpclib's generated stubs: gRPC over h2, in layers.
 
 ``_protocol`` is the pure half: bytes in, events out. ``_connection`` moves the
-bytes with two service tasks; ``_channel`` makes connections; ``_call`` is what
+bytes with its service tasks; ``_channel`` makes connections; ``_call`` is what
 the stubs hold in their hands.
 """
 
@@ -16,5 +16,23 @@ from trio_sched.etcd_shim.channel._channel import (
 )
 from trio_sched.etcd_shim.channel._connection import ConnectionStatistics as ConnectionStatistics
 from trio_sched.etcd_shim.channel._endpoint import Endpoint as Endpoint
+from trio_sched.etcd_shim.channel._settings import (
+    ChannelSettings as ChannelSettings,
+)
+from trio_sched.etcd_shim.channel._settings import (
+    Credentials as Credentials,
+)
+from trio_sched.etcd_shim.channel._settings import (
+    PingPolicy as PingPolicy,
+)
 
-__all__ = ["Channel", "ChannelStatistics", "ConnectionStatistics", "Endpoint", "open_channel"]
+__all__ = [
+    "Channel",
+    "ChannelSettings",
+    "ChannelStatistics",
+    "ConnectionStatistics",
+    "Credentials",
+    "Endpoint",
+    "PingPolicy",
+    "open_channel",
+]

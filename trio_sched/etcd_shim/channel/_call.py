@@ -19,7 +19,7 @@ from grpclib.const import Cardinality, Status
 from trio_sched.etcd_shim.errors import ConnectionLost, DeadlineExceeded, RemoteProtocolError
 
 if TYPE_CHECKING:
-    from trio_sched.etcd_shim.channel._channel import Channel
+    from trio_sched.etcd_shim.channel._caller import Caller
     from trio_sched.etcd_shim.channel._connection import CallState, Connection
 
 __all__ = ["Call", "ProtoMessage"]
@@ -51,7 +51,7 @@ class Call(Generic[Req, Rep]):
 
     def __init__(
         self,
-        channel: Channel,
+        channel: Caller,
         path: str,
         cardinality: Cardinality,
         reply_type: type[Rep],
@@ -177,6 +177,7 @@ class Call(Generic[Req, Rep]):
             while not state.messages and not state.ended:
                 await state.news.wait()
         if state.error is not None and (self._one_reply or not state.messages):
+            self._channel.note_failure(connection, state.error)
             raise state.error
         return self._take_message(connection, state)
 

@@ -1,34 +1,57 @@
-"""A channel: what grpclib's generated stubs take, and connects when it must.
+"""A channel: connects when it must, and to whom it can.
 
+Theory of operation
+-------------------
 The channel has at most one connection that takes new calls. It is made when the
-first call needs it, by a service task, so a caller that is cancelled meanwhile
-takes nothing from the others who wait for it. When a connection ends, the next
-call makes a new one, with the next endpoint if there are several.
+first call needs it, by service tasks, so a caller that is cancelled meanwhile
+takes nothing from the others who wait for it.
+
+*Connecting* is a race. The endpoints are tried in turn, beginning with the one
+after the last that was tried; the next begins when one fails, or is silent for
+a moment; whoever first says its first words of HTTP/2 wins. (A stopped process's
+kernel accepts connections, so being connected means nothing.) If nobody wins,
+each endpoint has its reason.
+
+*Moving on.* A connection that ends is replaced when the next call comes. One
+whose member says that it cannot serve - it has lost its quorum, or is no longer
+the one that keeps leases - is retired: calls under way stay on it, new calls go
+to the next endpoint.
+
+*Tokens.* With a user, the first connection asks for a token; all calls carry it.
+Whoever is told that it is not good asks for a new one, once for all callers.
 """
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, cast
 
 import trio
-from grpclib.const import Cardinality
 
-from trio_sched._tasks import ServiceNursery, open_service_nursery
-from trio_sched.etcd_shim.channel._call import Call, ProtoMessage
+from trio_sched._tasks import Doorbell, ServiceNursery, open_service_nursery
+from trio_sched.etcd_shim._pb import messages_pb2 as pb
+from trio_sched.etcd_shim._pb.services_grpc import AuthStub
+from trio_sched.etcd_shim.channel._caller import Caller, OneConnection
 from trio_sched.etcd_shim.channel._connection import Connection, ConnectionStatistics
 from trio_sched.etcd_shim.channel._endpoint import Endpoint, open_byte_stream
 from trio_sched.etcd_shim.channel._protocol import Protocol
-from trio_sched.etcd_shim.errors import ClientClosed, ConnectionFailed
+from trio_sched.etcd_shim.channel._settings import ChannelSettings, Credentials, PingPolicy
+from trio_sched.etcd_shim.errors import (
+    ClientClosed,
+    ConnectionFailed,
+    EtcdError,
+    FailedPrecondition,
+    Unavailable,
+    again,
+)
+
+if TYPE_CHECKING:
+    import grpclib.client
 
 __all__ = ["Channel", "ChannelStatistics", "open_channel"]
-
-Req = TypeVar("Req", bound=ProtoMessage)
-Rep = TypeVar("Rep", bound=ProtoMessage)
-HeaderList = list[tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,82 +73,56 @@ class _Attempt:
 
     def __init__(self) -> None:
         self.done = trio.Event()
+        self.error: EtcdError | None = None
+        # of the race:
         self.reasons: dict[str, BaseException] = {}
+        self.runners: dict[str, trio.CancelScope] = {}
+        self.winner: Connection | None = None
+        self.news = Doorbell()
+
+    @property
+    def undecided(self) -> bool:
+        return self.winner is None and len(self.reasons) < len(self.runners)
+
+    def fail(self, endpoint: Endpoint, reason: BaseException) -> None:
+        self.reasons[endpoint.url] = reason
+        self.news.ring()
+
+    def win(self, connection: Connection) -> None:
+        self.winner = connection
+        self.news.ring()
 
 
-class Channel:
-    """Made by `open_channel`."""
+class Channel(Caller):
+    """Made by `open_channel`. See the head of the module."""
 
     def __init__(
         self,
         services: ServiceNursery,
         endpoints: Sequence[Endpoint],
         ssl_context: ssl.SSLContext | None,
-        connect_timeout: float,
-        max_message_size: int,
+        credentials: Credentials | None,
+        settings: ChannelSettings,
+        pings: PingPolicy,
     ) -> None:
+        super().__init__()
         self._services = services
         self._endpoints = tuple(endpoints)
         self._ssl_context = ssl_context
-        self._connect_timeout = connect_timeout
-        self._max_message_size = max_message_size
+        self._credentials = credentials
+        self._settings = settings
+        self._pings = pings
         self._next = 0
         self._current: Connection | None = None
         self._attempt: _Attempt | None = None
         self._open: set[Connection] = set()
         self._connects = 0
-        self._header_cache: dict[tuple[bytes, str], HeaderList] = {}
-        self.token: str | None = None
+        self._refreshing = trio.Lock()
 
-    def request(
-        self,
-        name: str,
-        cardinality: Cardinality,
-        request_type: type[Req],
-        reply_type: type[Rep],
-        *,
-        timeout: float | None = None,
-        deadline: object = None,
-        metadata: Mapping[str, str] | None = None,
-    ) -> Call[Req, Rep]:
-        """Return a call that is not sent yet. The stubs call this.
-
-        Args:
-            name: the method's path, such as ``/etcdserverpb.KV/Range``.
-            cardinality: who streams.
-            request_type: protobuf class of requests.
-            reply_type: protobuf class of replies.
-            timeout: seconds until the call fails with `DeadlineExceeded`.
-            deadline: not supported; give a timeout, or use a cancel scope.
-            metadata: further headers.
-        """
-        del request_type  # the message knows how to encode itself
-        if deadline is not None:
-            raise TypeError("a deadline is not supported: give a timeout, or use a cancel scope")
-        return Call(self, name, cardinality, reply_type, timeout, metadata)
-
-    # ---- what calls need ------------------------------------------------------------
-
-    def headers(
-        self,
-        connection: Connection,
-        path: str,
-        metadata: Mapping[str, str] | None,
-        timeout: float | None,
-    ) -> HeaderList:
-        """Return the headers of a request."""
-        cached = self._header_cache.get((connection.endpoint.authority, path))
-        if cached is None:
-            cached = _request_headers(connection.endpoint, path)
-            self._header_cache[connection.endpoint.authority, path] = cached
-        extra: HeaderList = []
-        if timeout is not None:
-            extra.append((b"grpc-timeout", b"%dm" % max(1, min(timeout * 1000, 99_999_999))))
-        if self.token is not None:
-            extra.append((b"token", self.token.encode()))
-        if metadata:
-            extra += [(key.encode(), value.encode()) for key, value in metadata.items()]
-        return cached + extra if extra else cached
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Where the channel connects to."""
+        return self._endpoints
 
     async def connection(self) -> Connection:
         """Return a connection that takes calls; make it if there is none.
@@ -134,6 +131,7 @@ class Channel:
 
         Raises:
             ConnectionFailed: no endpoint let us in.
+            AuthenticationFailed: the user or the password is wrong.
             ClientClosed: the channel's block was left.
         """
         while True:
@@ -143,58 +141,116 @@ class Channel:
                 raise ClientClosed("the client's block was left")
             if self._attempt is None:
                 self._attempt = _Attempt()
-                self._services.start_soon(self._serve, self._attempt)
+                self._services.start_soon(self._connect, self._attempt)
             attempt = self._attempt
             await attempt.done.wait()
-            if attempt.reasons:
-                raise ConnectionFailed(attempt.reasons)
+            if attempt.error is not None:
+                raise again(attempt.error)
+
+    def note_failure(self, connection: Connection, error: EtcdError) -> None:
+        """Move on to another member if this one says that it cannot serve."""
+        if isinstance(error, Unavailable) and len(self._endpoints) > 1:
+            connection.retire()
 
     def statistics(self) -> ChannelStatistics:
         """Return how the channel does."""
         return ChannelStatistics(tuple(c.statistics() for c in self._open), self._connects)
 
-    # ---- the service task --------------------------------------------------------------
+    # ---- connecting ------------------------------------------------------------
 
-    async def _serve(self, attempt: _Attempt) -> None:
-        """Connect, tell those who wait, and serve the connection to its end."""
+    async def _connect(self, attempt: _Attempt) -> None:
+        """Race for a connection, make it the current one, tell those who wait."""
         try:
-            connection, reasons = await self._connect()
-            self._current = connection
-            attempt.reasons = reasons if connection is None else {}
+            await self._race(attempt)
+            if attempt.winner is None:
+                attempt.error = ConnectionFailed(attempt.reasons)
+            else:
+                await self._log_in(attempt.winner)
+                self._current = attempt.winner
+        except EtcdError as exc:
+            attempt.error = exc
         except trio.Cancelled:
-            attempt.reasons = {"": ClientClosed("the client's block was left")}
+            attempt.error = ClientClosed("the client's block was left")
             raise
         finally:
             self._attempt = None
             attempt.done.set()
-        if connection is None:
+
+    async def _race(self, attempt: _Attempt) -> None:
+        for _ in self._endpoints:
+            endpoint = self._endpoints[self._next]
+            self._next = (self._next + 1) % len(self._endpoints)
+            attempt.runners[endpoint.url] = self._services.start_soon(self._run, attempt, endpoint)
+            failed = len(attempt.reasons)
+            with trio.move_on_after(self._settings.stagger):
+                while attempt.undecided and len(attempt.reasons) == failed:
+                    await attempt.news.wait()
+            if attempt.winner is not None:
+                break
+        while attempt.undecided:
+            await attempt.news.wait()
+        for url, runner in attempt.runners.items():
+            if attempt.winner is None or url != attempt.winner.endpoint.url:
+                runner.cancel()
+
+    async def _run(self, attempt: _Attempt, endpoint: Endpoint) -> None:
+        """Open a connection and serve it to its end."""
+        try:
+            with trio.fail_after(self._settings.connect_timeout):
+                stream = await open_byte_stream(endpoint, self._ssl_context)
+        except trio.TooSlowError:
+            words = f"no answer in {self._settings.connect_timeout} s"
+            attempt.fail(endpoint, TimeoutError(words))
             return
+        except (OSError, trio.BrokenResourceError) as exc:
+            attempt.fail(endpoint, _root(exc))
+            return
+        protocol = Protocol(max_message_size=self._settings.max_message_size)
+        connection = Connection(endpoint, stream, protocol, self._settings, self._pings)
         self._connects += 1
         self._open.add(connection)
         try:
-            await connection.run()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(connection.run)
+                await connection.ready.wait()
+                if connection.error is not None:
+                    attempt.fail(endpoint, connection.error)
+                elif attempt.winner is None:
+                    attempt.win(connection)
         finally:
             self._open.discard(connection)
             if self._current is connection:
                 self._current = None
 
-    async def _connect(self) -> tuple[Connection | None, dict[str, BaseException]]:
-        """Try each endpoint once, the one after the last used first."""
-        reasons: dict[str, BaseException] = {}
-        for _ in self._endpoints:
-            endpoint = self._endpoints[self._next]
-            self._next = (self._next + 1) % len(self._endpoints)
-            try:
-                with trio.fail_after(self._connect_timeout):
-                    stream = await open_byte_stream(endpoint, self._ssl_context)
-            except trio.TooSlowError:
-                reasons[endpoint.url] = TimeoutError(f"no answer in {self._connect_timeout} s")
-            except (OSError, trio.BrokenResourceError) as exc:
-                reasons[endpoint.url] = _root(exc)
-            else:
-                protocol = Protocol(max_message_size=self._max_message_size)
-                return Connection(endpoint, stream, protocol), {}
-        return None, reasons
+    # ---- tokens ----------------------------------------------------------------
+
+    async def _log_in(self, connection: Connection) -> None:
+        if self._credentials is not None and self.token is None:
+            await self._fetch_token(OneConnection(connection), self._credentials)
+
+    async def _fetch_token(self, caller: Caller, credentials: Credentials) -> None:
+        stub = AuthStub(cast("grpclib.client.Channel", caller))
+        request = pb.AuthenticateRequest(name=credentials.user, password=credentials.password)
+        try:
+            self.token = (await stub.Authenticate(request)).token
+        except FailedPrecondition:
+            self.token = None  # authentication is not enabled: nobody asks who we are
+
+    async def refresh_token(self, stale: str | None) -> bool:
+        """Ask for a new token in place of `stale`; False if there is no user.
+
+        Raises:
+            AuthenticationFailed: the user or the password is wrong now.
+        """
+        if self._credentials is None:
+            return False
+        async with self._refreshing:
+            if self.token == stale:
+                self.token = None
+                caller = OneConnection(await self.connection())
+                if self.token is None:
+                    await self._fetch_token(caller, self._credentials)
+        return True
 
 
 def _root(exc: BaseException) -> BaseException:
@@ -207,25 +263,14 @@ def _root(exc: BaseException) -> BaseException:
     return inner
 
 
-def _request_headers(endpoint: Endpoint, path: str) -> HeaderList:
-    return [
-        (b":method", b"POST"),
-        (b":scheme", b"https" if endpoint.scheme == "https" else b"http"),
-        (b":path", path.encode()),
-        (b":authority", endpoint.authority),
-        (b"te", b"trailers"),
-        (b"content-type", b"application/grpc"),
-        (b"user-agent", b"trio-sched"),
-    ]
-
-
 @asynccontextmanager
 async def open_channel(
     endpoints: Sequence[Endpoint],
     *,
     ssl_context: ssl.SSLContext | None = None,
-    connect_timeout: float = 5.0,
-    max_message_size: int = 64 * 2**20,
+    credentials: Credentials | None = None,
+    settings: ChannelSettings | None = None,
+    pings: PingPolicy | None = None,
 ) -> AsyncIterator[Channel]:
     """Open a channel; nothing is sent before the first call.
 
@@ -235,8 +280,16 @@ async def open_channel(
     Args:
         endpoints: where to connect to; one or more.
         ssl_context: for ``https`` endpoints.
-        connect_timeout: bound for connecting to one endpoint, in seconds.
-        max_message_size: the largest message accepted, in bytes.
+        credentials: who we are; None if etcd does not ask.
+        settings: bounds.
+        pings: when to ask a silent peer whether it is there.
     """
     async with open_service_nursery() as services:
-        yield Channel(services, endpoints, ssl_context, connect_timeout, max_message_size)
+        yield Channel(
+            services,
+            endpoints,
+            ssl_context,
+            credentials,
+            settings or ChannelSettings(),
+            pings or PingPolicy(),
+        )

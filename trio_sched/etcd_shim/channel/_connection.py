@@ -13,6 +13,13 @@ waiting; what the kernel does not take at once is left to the writer.
 
 A call waits at most for two things: to be let in (`Admission`), and for news
 (`CallState.news`, `CallState.room`), which the reader brings.
+
+A third service task watches the peer. A connection can die without a word: a
+host that was switched off, a cable, a stopped process whose kernel still takes
+our bytes. While there are calls, it looks now and then whether the peer has been
+silent, and too long; then it pings; and if nothing at all comes back, the
+connection is lost. When our own process was stopped, the answer may be waiting
+in the kernel, so the reader gets a turn before that is said.
 """
 
 from __future__ import annotations
@@ -20,6 +27,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING
 
 import trio
@@ -43,6 +51,7 @@ from trio_sched.etcd_shim.errors import ConnectionLost, EtcdError, again
 if TYPE_CHECKING:
     from trio_sched.etcd_shim.channel._endpoint import ByteStream, Endpoint
     from trio_sched.etcd_shim.channel._protocol import Protocol
+    from trio_sched.etcd_shim.channel._settings import ChannelSettings, PingPolicy
 
 __all__ = ["CallState", "Connection", "ConnectionStatistics"]
 
@@ -98,8 +107,22 @@ class ConnectionStatistics:
 class Connection:
     """One HTTP/2 connection. See the head of the module."""
 
-    def __init__(self, endpoint: Endpoint, stream: ByteStream, protocol: Protocol) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        stream: ByteStream,
+        protocol: Protocol,
+        settings: ChannelSettings,
+        pings: PingPolicy,
+    ) -> None:
         self.endpoint = endpoint
+        self._settings = settings
+        self._pings = pings
+        self._pinged_at = -inf
+        self._heard_at = trio.current_time()
+        self._asked_at: float | None = None  # when we sent the first bytes not answered yet
+        self._heard = Doorbell()
+        self._used = Doorbell()
         self._stream = stream
         self._protocol = protocol
         self._calls: dict[int, CallState] = {}
@@ -111,7 +134,13 @@ class Connection:
         self._error: EtcdError | None = None
         self._ending = trio.CancelScope()
         self.accepting = True
-        self.admission = Admission(protocol.max_calls)
+        self.ready = trio.Event()  # the server's first words have come, or the connection is over
+        self.admission = Admission(protocol.max_calls, settings.max_waiting_calls)
+
+    @property
+    def error(self) -> EtcdError | None:
+        """Why the connection is over; None while it is not."""
+        return self._error
 
     # ---- the service tasks ---------------------------------------------------
 
@@ -127,6 +156,7 @@ class Connection:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._write)
                     nursery.start_soon(self._read)
+                    nursery.start_soon(self._watch_peer)
         finally:
             self._break(ConnectionLost("the connection was closed"))
             self._protocol.close()
@@ -158,10 +188,45 @@ class Connection:
             except (OSError, trio.BrokenResourceError) as exc:
                 self._lose(exc)
                 return
+            self._heard_at = trio.current_time()
+            self._asked_at = None
+            self._heard.ring()
             events = self._protocol.receive(data) if data else self._protocol.receive_eof()
             for event in events:
                 self._take(event)
             self.flush()
+
+    async def _watch_peer(self) -> None:
+        pings = self._pings
+        with trio.move_on_after(self._settings.connect_timeout):
+            await self.ready.wait()
+        if not self.ready.is_set():
+            self._break(ConnectionLost(f"{self.endpoint} accepts connections but says nothing"))
+        while self._error is None:
+            if not self._calls:
+                await self._used.wait()
+            await trio.sleep(pings.patience)
+            if self._calls and self._is_suspicious(trio.current_time()):
+                await self._ask_peer()
+
+    def _is_suspicious(self, now: float) -> bool:
+        pings = self._pings
+        if now - self._pinged_at < pings.gap:
+            return False
+        unanswered = self._asked_at is not None and now - self._asked_at >= pings.patience
+        return unanswered or now - self._heard_at >= pings.interval
+
+    async def _ask_peer(self) -> None:
+        heard_at, self._pinged_at = self._heard_at, trio.current_time()
+        self._protocol.ping(b"are you?")
+        self.flush()
+        with trio.move_on_after(self._pings.timeout):
+            await self._heard.wait()
+        await trio.lowlevel.checkpoint()  # let the reader take what has come meanwhile
+        if self._heard_at == heard_at and self._error is None:
+            self._break(
+                ConnectionLost(f"{self.endpoint} does not answer a ping in {self._pings.timeout} s")
+            )
 
     # ---- what the reader brings -----------------------------------------------
 
@@ -181,6 +246,7 @@ class Connection:
                 self._calls[stream_id].room.ring()
             case SettingsChanged():
                 self.admission.set_limit(self._protocol.max_calls)
+                self.ready.set()
             case GoAway():
                 self._go_away(event)
             case ConnectionBroken(error):
@@ -196,6 +262,8 @@ class Connection:
         return call
 
     def _go_away(self, event: GoAway) -> None:
+        if event.too_many_pings:
+            self._pings.complained()
         self._stop_accepting()
         error = ConnectionLost(
             f"the server said goodbye before it looked at the call ({event.reason!r})",
@@ -206,6 +274,12 @@ class Connection:
             self._forget(stream_id).finish(error)
         if not self._calls:
             self._break(error)
+
+    def retire(self) -> None:
+        """Take no new calls; those under way go on, and the last one closes it."""
+        self._stop_accepting()
+        if not self._calls:
+            self._break(ConnectionLost("the connection was retired", processed=False))
 
     def _stop_accepting(self) -> None:
         self.accepting = False
@@ -226,6 +300,7 @@ class Connection:
         for call in calls.values():
             call.finish(again(error))
         self._drained.unpark_all()
+        self.ready.set()
         self._ending.cancel()
 
     # ---- what calls want --------------------------------------------------------
@@ -237,16 +312,19 @@ class Connection:
         """
         stream_id = self._protocol.open(headers) if self.accepting else None
         if stream_id is None:
-            self._stop_accepting()
             self.admission.leave()
+            self.retire()
             return None
         call = CallState()
         self._calls[stream_id] = call
+        self._used.ring()
         self._started_calls += 1
         return stream_id, call
 
     def send(self, stream_id: int, call: CallState, payload: bytes, *, end: bool) -> None:
         """Queue a message of a call that has not ended. `flush` sends it."""
+        if self._asked_at is None:
+            self._asked_at = trio.current_time()
         call.sent = self._protocol.send(stream_id, payload, end=end)
 
     def end(self, stream_id: int, call: CallState) -> None:

@@ -1,0 +1,113 @@
+"""Keeping a lease alive, and knowing when not to believe in it any more.
+
+Theory of operation
+-------------------
+The server counts a lease's TTL from the moment at which it handles a renewal.
+That is never before the renewal was *sent*. So a deadline counted from there,
+by our own monotonic clock, is never later than the server's: whoever stops at
+`KeptLease.deadline` has stopped before the server can give away what hangs on
+the lease. A margin is taken off for what happens between looking at the clock
+and having stopped, and for clocks whose rates differ.
+
+Renewals are sent at a third of the TTL. One that is not answered by the next is
+given up and sent anew; only the deadline ends the lease, or the server's word
+that it is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+
+from trio_sched.etcd_shim._backoff import Backoff
+from trio_sched.etcd_shim.errors import EtcdError, LeaseLost, LeaseNotFound, PermissionDenied
+
+__all__ = ["KeptLease", "margin_of"]
+
+_RENEWALS_PER_TTL: Final = 3
+
+
+def margin_of(ttl: float) -> float:
+    """Return what is taken off a TTL for safety, in seconds."""
+    return min(1.0, ttl / 10)
+
+
+class KeptLease:
+    """A lease of ours that `keep` renews.
+
+    Attributes:
+        lease: its id.
+        ttl: the TTL that the server gave it, in seconds.
+        deadline: by trio's clock, when to stop believing in it.
+    """
+
+    def __init__(
+        self, renew: Callable[[int], Awaitable[int]], lease: int, ttl: int, sent: float
+    ) -> None:
+        self._renew = renew
+        self.lease = lease
+        self.ttl = ttl
+        self._sent = sent
+        self._lost: str | None = None
+        self._scope = trio.CancelScope()
+        self.deadline = sent
+        self._acknowledge(sent, ttl)
+
+    @property
+    def alive(self) -> bool:
+        """True as long as the lease may be believed in. Asks the clock each time."""
+        return self._lost is None and trio.current_time() < self.deadline
+
+    @property
+    def why_lost(self) -> str | None:
+        """Why it is over, in plain words; None while it is not."""
+        return self._lost
+
+    def lose(self, reason: str) -> Exception:
+        """Note that the lease is over; return the error that says so."""
+        if self._lost is None:
+            self._lost = reason
+        return self._error(self._lost)
+
+    def _error(self, reason: str) -> Exception:
+        return LeaseLost(self.lease, reason)
+
+    async def keep(self) -> None:
+        """Renew the lease until it is lost, and raise why.
+
+        Raises:
+            LeaseLost: the deadline passed, or the server said that it is gone.
+        """
+        backoff = Backoff(cap=max(0.1, self.ttl / 10))
+        with self._scope:
+            self._scope.deadline = self.deadline
+            while True:
+                await trio.sleep_until(self._sent + self.ttl / _RENEWALS_PER_TTL)
+                if await self._try_to_renew():
+                    backoff.reset()
+                else:
+                    await trio.sleep(backoff.next())
+        raise self.lose("no renewal was acknowledged in time")
+
+    async def _try_to_renew(self) -> bool:
+        sent = trio.current_time()
+        with trio.move_on_after(self.ttl / _RENEWALS_PER_TTL):
+            try:
+                self._acknowledge(sent, await self._renew(self.lease))
+            except LeaseNotFound as exc:
+                raise self.lose("the lease was revoked or has lapsed") from exc
+            except PermissionDenied as exc:
+                raise self.lose("etcd does not let us renew it") from exc
+            except EtcdError:
+                return False  # the deadline decides how long this may go on
+            return True
+        return False
+
+    def _acknowledge(self, sent: float, ttl: int) -> None:
+        deadline = sent + ttl - margin_of(ttl)
+        if deadline >= self.deadline:
+            self._sent = sent
+            self.ttl = ttl
+            self.deadline = self._scope.deadline = deadline

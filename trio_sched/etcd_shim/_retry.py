@@ -1,0 +1,91 @@
+"""Which calls may be sent again, and when.
+
+A write whose answer was lost may have been carried out. Sending it again blindly
+could do it twice, or undo what another client did in between. So it is sent again
+only if the server certainly did nothing with it: it was refused before it was
+looked at, or the token was. Reads, and writes that come to the same when done
+twice, are sent again after faults that another attempt, maybe with another
+member, may not meet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import trio
+
+from trio_sched.etcd_shim._backoff import Backoff
+from trio_sched.etcd_shim.errors import (
+    AuthStoreChanged,
+    ConnectionLost,
+    EtcdError,
+    Unauthenticated,
+    Unavailable,
+)
+
+if TYPE_CHECKING:
+    from trio_sched.etcd_shim.channel import Channel
+
+__all__ = ["call"]
+
+Req = TypeVar("Req")
+Rep = TypeVar("Rep")
+
+_FEWEST_TRIES: Final = 6  # with the backoff between them about three seconds
+
+
+async def call(
+    channel: Channel,
+    method: Callable[[Req], Awaitable[Rep]],
+    request: Req,
+    *,
+    repeatable: bool,
+) -> Rep:
+    """Carry out a call, and carry it out again if that is right.
+
+    Args:
+        channel: whose token it is.
+        method: the stub's method.
+        request: its argument.
+        repeatable: True if it does no harm to carry it out twice.
+
+    Raises:
+        EtcdError: what the last attempt ended with.
+    """
+    token = channel.token
+    try:
+        return await method(request)
+    except (ConnectionLost, Unavailable, Unauthenticated, AuthStoreChanged) as exc:
+        retry = _Retry(channel, repeatable=repeatable)
+        await retry.prepare(exc, token)
+    while True:
+        token = channel.token
+        try:
+            return await method(request)
+        except (ConnectionLost, Unavailable, Unauthenticated, AuthStoreChanged) as exc:
+            await retry.prepare(exc, token)
+
+
+class _Retry:
+    """What is remembered between the attempts of one call."""
+
+    def __init__(self, channel: Channel, *, repeatable: bool) -> None:
+        self._channel = channel
+        self._repeatable = repeatable
+        self._backoff = Backoff(cap=1.0)
+        self._tries_left = max(_FEWEST_TRIES, 2 * len(channel.endpoints)) - 1
+        self._refreshed = False
+
+    async def prepare(self, error: EtcdError, token: str | None) -> None:
+        """Get ready for another attempt, or raise `error`."""
+        if isinstance(error, (Unauthenticated, AuthStoreChanged)):
+            if self._refreshed or not await self._channel.refresh_token(token):
+                raise error
+            self._refreshed = True
+            return
+        untouched = isinstance(error, ConnectionLost) and not error.processed
+        if not self._tries_left or not (self._repeatable or untouched):
+            raise error
+        self._tries_left -= 1
+        await trio.sleep(self._backoff.next())

@@ -1,0 +1,69 @@
+"""What a channel may be told about how to behave. Times in seconds, sizes in bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["ChannelSettings", "Credentials", "PingPolicy"]
+
+
+class PingPolicy:
+    """When to ask a peer that says nothing whether it is still there.
+
+    etcd closes connections that ping more often than each five seconds, or
+    without an open call. One policy is shared by a channel's connections, so
+    what one of them is told counts for the next.
+
+    Attributes:
+        gap: at least this long between two pings.
+        interval: ping a peer that has been silent for this long.
+        patience: ping a peer that has been silent for this long after something
+            was sent to it; etcd acknowledges requests at once.
+        timeout: a peer that says nothing for this long after a ping is dead.
+    """
+
+    def __init__(
+        self,
+        *,
+        gap: float = 5.0,
+        interval: float = 10.0,
+        patience: float = 0.5,
+        timeout: float = 1.5,
+    ) -> None:
+        self.gap = gap
+        self.interval = interval
+        self.patience = patience
+        self.timeout = timeout
+
+    def complained(self) -> None:
+        """Ping half as often, as the server said that it was too much."""
+        self.gap *= 2
+        self.interval *= 2
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """Who we are to etcd. The password is in no repr."""
+
+    user: str
+    password: str
+
+    def __repr__(self) -> str:
+        return f"Credentials(user={self.user!r}, password=…)"
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelSettings:
+    """Bounds of a channel.
+
+    Attributes:
+        connect_timeout: for connecting to one endpoint, up to its first words.
+        stagger: how long to wait for one endpoint before the next is tried, too.
+        max_message_size: the largest message accepted.
+        max_waiting_calls: how many calls may wait until the server takes more.
+    """
+
+    connect_timeout: float = 5.0
+    stagger: float = 0.25
+    max_message_size: int = 64 * 2**20
+    max_waiting_calls: int = 10_000
