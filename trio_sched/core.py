@@ -463,7 +463,9 @@ class LeaderCore:
           _start, _stop, _late,        _late, _late, _late,    _late, _late,    _late, _late),
     }
     # fmt: on
-    _TABLE: ClassVar = {state: dict(zip(_EVENTS, row, strict=True)) for state, row in _ROWS.items()}
+    _TABLE: ClassVar[Mapping[State, Mapping[type[Event], Callable[[Any, Any], State]]]] = {
+        state: dict(zip(_EVENTS, row, strict=True)) for state, row in _ROWS.items()
+    }
 
 
 def _newer(one: Stored, other: Stored | None) -> Stored:

@@ -27,13 +27,18 @@ class Session(KeptLease):
     def __init__(self, client: Client, lease: int, ttl: int, sent: float) -> None:
         super().__init__(client.lease_renew, lease, ttl, sent)
 
+    @property
+    def lease(self) -> int:
+        """Id of its lease."""
+        return self.id
+
     def lose(self, reason: str) -> SessionLost:
         """Note that the session is over; return the error that says so."""
         super().lose(reason)
         return self._error(self.why_lost or reason)
 
     def _error(self, reason: str) -> SessionLost:
-        return SessionLost(self.lease, reason)
+        return SessionLost(self.id, reason)
 
 
 async def grant_session(client: Client, ttl: int, grace: float) -> Session:

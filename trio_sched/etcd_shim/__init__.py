@@ -1,6 +1,17 @@
 """trio-etcd shim: an etcd v3 client for Trio. It knows nothing of scheduling."""
 
 from trio_sched.etcd_shim import errors as errors
+from trio_sched.etcd_shim._following import Follower as Follower
+from trio_sched.etcd_shim._keep import KeptLease as KeptLease
+from trio_sched.etcd_shim.channel import (
+    ChannelStatistics as ChannelStatistics,
+)
+from trio_sched.etcd_shim.channel import (
+    ConnectionStatistics as ConnectionStatistics,
+)
+from trio_sched.etcd_shim.channel import (
+    PingPolicy as PingPolicy,
+)
 from trio_sched.etcd_shim.client import (
     Client as Client,
 )

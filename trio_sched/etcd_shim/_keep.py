@@ -38,7 +38,7 @@ class KeptLease:
     """A lease of ours that `keep` renews.
 
     Attributes:
-        lease: its id.
+        id: the lease's.
         ttl: the TTL that the server gave it, in seconds.
         deadline: by trio's clock, when to stop believing in it.
     """
@@ -47,7 +47,7 @@ class KeptLease:
         self, renew: Callable[[int], Awaitable[int]], lease: int, ttl: int, sent: float
     ) -> None:
         self._renew = renew
-        self.lease = lease
+        self.id = lease
         self.ttl = ttl
         self._sent = sent
         self._lost: str | None = None
@@ -72,7 +72,7 @@ class KeptLease:
         return self._error(self._lost)
 
     def _error(self, reason: str) -> Exception:
-        return LeaseLost(self.lease, reason)
+        return LeaseLost(self.id, reason)
 
     async def keep(self) -> None:
         """Renew the lease until it is lost, and raise why.
@@ -95,7 +95,7 @@ class KeptLease:
         sent = trio.current_time()
         with trio.move_on_after(self.ttl / _RENEWALS_PER_TTL):
             try:
-                self._acknowledge(sent, await self._renew(self.lease))
+                self._acknowledge(sent, await self._renew(self.id))
             except LeaseNotFound as exc:
                 raise self.lose("the lease was revoked or has lapsed") from exc
             except PermissionDenied as exc:

@@ -224,7 +224,7 @@ class AuthStoreChanged(InvalidArgument):
 
 
 class RequestTooLarge(InvalidArgument):
-    """The request is larger than etcd accepts (1.5 MiB unless configured)."""
+    """The request is larger than etcd, or its gRPC, accepts (1.5 MiB unless configured)."""
 
 
 class NotFound(RpcError):
@@ -310,6 +310,7 @@ _BY_WORDS: tuple[tuple[str, type[RpcError]], ...] = (
     ("authentication failed", AuthenticationFailed),
     ("revision of auth store is old", AuthStoreChanged),
     ("request is too large", RequestTooLarge),
+    ("received message larger than max", RequestTooLarge),
     ("requested lease not found", LeaseNotFound),
     ("lease already exists", LeaseExists),
     ("database space exceeded", NoSpace),

@@ -284,6 +284,16 @@ class Get:
         key, range_end = prefix_range(prefix)
         return cls(key, range_end)
 
+    def __post_init__(self) -> None:
+        if self.sort_order is not None and self.sort_order not in _SORT_ORDERS:
+            raise ValueError(f"sort_order is one of {list(_SORT_ORDERS)}, not {self.sort_order!r}")
+        if self.sort_target not in _SORT_TARGETS:
+            raise ValueError(
+                f"sort_target is one of {list(_SORT_TARGETS)}, not {self.sort_target!r}"
+            )
+        if self.limit < 0 or self.revision < 0:
+            raise ValueError("limit and revision are 0 or more")
+
     def encode(self) -> pb.RangeRequest:
         """Return the message for it."""
         return pb.RangeRequest(

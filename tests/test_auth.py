@@ -1,0 +1,173 @@
+"""Users, passwords and tokens that expire, on a real etcd."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from trio_sched.etcd_shim import Client, open_client
+from trio_sched.etcd_shim.errors import (
+    AuthenticationFailed,
+    PermissionDenied,
+    RpcError,
+)
+from trio_sched.testing import Etcd, open_etcd
+
+PASSWORD = "horse-battery"
+
+
+@asynccontextmanager
+async def open_guarded(token_ttl: int = 300) -> AsyncIterator[Etcd]:
+    """An etcd with the users root, and app, who may touch ``/app/`` only."""
+    async with open_etcd(auth_token_ttl=token_ttl) as server:
+        for command in (
+            f"user add root:{PASSWORD}",
+            f"user add app:{PASSWORD}",
+            "role add app",
+            "role grant-permission app --prefix=true readwrite /app/",
+            "user grant-role app app",
+            "user grant-role root root",
+            "auth enable",
+        ):
+            await server.etcdctl(*command.split())
+        yield server
+
+
+def expire(client: Client) -> None:
+    """Make the client's token one that the server does not know."""
+    client._channel.token = "no.such.token"
+
+
+async def test_a_life_with_a_user() -> None:
+    async with (
+        open_guarded() as server,
+        open_client(server.endpoint, user="app", password=PASSWORD) as client,
+    ):
+        async with client.open_lease(5) as lease, client.watch("/app/", prefix=True) as watcher:
+            await client.put("/app/a", "1", lease=lease.id)
+            assert (await watcher.__anext__()).kv.value == b"1"
+            await client.lease_renew(lease.id)
+        with pytest.raises(PermissionDenied):
+            await client.get("/other")
+        with pytest.raises(PermissionDenied):
+            async with client.watch("/other"):
+                raise AssertionError("entered")
+
+
+async def test_f15_a_wrong_password_is_final() -> None:
+    async with (
+        open_guarded() as server,
+        open_client(server.endpoint, user="app", password="wrong") as client,
+    ):
+        for _ in range(2):
+            with pytest.raises(AuthenticationFailed) as caught:
+                await client.get("/app/a")
+            assert "wrong" not in repr(caught.value).replace("wrong user", "")
+        with pytest.raises(AuthenticationFailed):
+            async with client.watch("/app/a"):
+                raise AssertionError("entered")
+        with pytest.raises(AuthenticationFailed):
+            await client.lease_renew(5)
+
+
+async def test_no_user_where_one_is_needed() -> None:
+    async with open_guarded() as server, open_client(server.endpoint) as client:
+        with pytest.raises(RpcError, match="user name is empty"):
+            await client.get("/app/a")
+
+
+async def test_a_user_where_none_is_needed(endpoint: str, path: str) -> None:
+    async with open_client(endpoint, user="app", password=PASSWORD) as client:
+        await client.put(path, "1")
+
+
+async def test_f15_an_unknown_token_is_renewed_once_for_all() -> None:
+    async with (
+        open_guarded() as server,
+        open_client(server.endpoint, user="app", password=PASSWORD) as client,
+    ):
+        await client.put("/app/a", "0")
+        lease = await client.lease_grant(20)
+        expire(client)
+        before = client.statistics().connections[0].started_calls
+        async with trio.open_nursery() as nursery:
+            for index in range(10):
+                nursery.start_soon(client.put, f"/app/{index}", "1")
+        calls = client.statistics().connections[0].started_calls - before
+        assert calls == 10 + 1 + 10, "each is refused, one asks for a token, each is sent again"
+        expire(client)
+        async with client.watch("/app/", prefix=True) as watcher:
+            expire(client)
+            await client.put("/app/a", "2")
+            assert (await watcher.__anext__()).kv.value == b"2"
+            async with client.watch("/app/b") as other:
+                await client.put("/app/b", "3")
+                assert (await other.__anext__()).kv.value == b"3"
+            assert (await watcher.__anext__()).kv.value == b"3"
+        expire(client)
+        assert await client.lease_renew(lease.id) == 20
+
+
+async def test_f15_tokens_that_live_a_second() -> None:
+    async with (
+        open_guarded(token_ttl=1) as server,
+        open_client(server.endpoint, user="app", password=PASSWORD) as client,
+        client.watch("/app/", prefix=True) as watcher,
+        client.open_lease(2) as lease,
+    ):
+        tokens = set()
+        for index in range(3):
+            await client.put("/app/a", str(index), lease=lease.id)
+            tokens.add(client._channel.token)
+            assert (await watcher.__anext__()).kv.value == b"%d" % index
+            async with client.watch("/app/a", start_revision=watcher.next_revision - 1) as late:
+                assert (await late.__anext__()).kv.value == b"%d" % index
+            # A simple token's life is not ended by an event; it lapses by the server's clock.
+            await trio.sleep(2.1)
+        assert lease.alive
+        assert len(tokens) >= 2
+
+
+async def test_f15_a_changed_auth_store() -> None:
+    async with (
+        open_guarded() as server,
+        open_client(server.endpoint, user="app", password=PASSWORD) as client,
+    ):
+        await client.put("/app/a", "1")
+        root = f"--user=root:{PASSWORD}"
+        await server.etcdctl(root, "user", "add", "another:pw")
+        await client.put("/app/a", "2")
+        assert (await client.get("/app/a")).value == b"2"
+
+
+async def test_nothing_secret_is_shown() -> None:
+    async with (
+        open_guarded() as server,
+        open_client(server.endpoint, user="app", password=PASSWORD) as client,
+    ):
+        await client.put("/app/a", "1")
+        token = client._channel.token
+        assert token
+        shown = [repr(client), repr(client._channel), repr(client._channel._credentials)]
+        shown.append(repr(client.statistics()))
+        for text in shown:
+            assert PASSWORD not in text
+            assert token not in text
+
+
+@pytest.mark.parametrize("given", [{"user": "a"}, {"password": "b"}])
+async def test_user_and_password_go_together(given: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="together"):
+        async with open_client(**given):  # type: ignore[arg-type] # a part of the arguments
+            raise AssertionError("entered")
+
+
+def test_an_endpoint_with_a_password_in_it_is_refused_without_showing_it() -> None:
+    from trio_sched.etcd_shim.channel import Endpoint  # noqa: PLC0415
+
+    with pytest.raises(ValueError, match="not understood") as caught:
+        Endpoint.parse(f"http://app:{PASSWORD}@127.0.0.1:2379")
+    assert PASSWORD not in str(caught.value)

@@ -1,0 +1,153 @@
+"""Leases on a real etcd."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from trio_sched.etcd_shim import open_client
+from trio_sched.etcd_shim._keep import margin_of
+from trio_sched.etcd_shim.errors import LeaseExists, LeaseLost, LeaseNotFound
+from trio_sched.testing import open_etcd, open_faulty_link
+
+
+async def test_a_life(endpoint: str, path: str) -> None:
+    async with open_client(endpoint) as client:
+        lease = await client.lease_grant(30)
+        assert lease.ttl == 30
+        assert lease.id in await client.lease_list()
+        await client.put(path, "x", lease=lease.id)
+        info = await client.lease_time_to_live(lease.id, keys=True)
+        assert (info.id, info.granted_ttl, info.keys) == (lease.id, 30, (path.encode(),))
+        assert 0 < info.ttl <= 30
+        assert await client.lease_renew(lease.id) == 30
+        await client.lease_revoke(lease.id)
+        assert (await client.get(path)).kv is None
+        for gone in (client.lease_revoke, client.lease_renew, client.lease_time_to_live):
+            with pytest.raises(LeaseNotFound):
+                await gone(lease.id)
+
+
+async def test_an_id_of_ones_own(endpoint: str) -> None:
+    async with open_client(endpoint) as client:
+        lease = await client.lease_grant(30, 987654321)
+        assert lease.id == 987654321
+        with pytest.raises(LeaseExists):
+            await client.lease_grant(30, 987654321)
+        await client.lease_revoke(987654321)
+
+
+@pytest.mark.parametrize("ttl", [0, -5, 10**10])
+async def test_f30_a_ttl_that_makes_no_sense(ttl: int) -> None:
+    async with open_client("http://127.0.0.1:1") as client:
+        with pytest.raises(ValueError, match="between 1 and"):
+            await client.lease_grant(ttl)
+        assert client.statistics().connects == 0
+
+
+async def test_all_renewals_share_one_stream(endpoint: str) -> None:
+    async with open_client(endpoint) as client:
+        leases = [await client.lease_grant(20 + index) for index in range(20)]
+        before = client.statistics().connections[0].started_calls
+        ttls: dict[int, int] = {}
+
+        async def renew(lease: int) -> None:
+            for _ in range(5):
+                ttls[lease] = await client.lease_renew(lease)
+
+        async with trio.open_nursery() as nursery:
+            for lease in leases:
+                nursery.start_soon(renew, lease.id)
+        assert ttls == {lease.id: lease.ttl for lease in leases}
+        assert client.statistics().connections[0].started_calls == before + 1
+        for lease in leases:
+            await client.lease_revoke(lease.id)
+
+
+async def test_a_cancelled_renewal_takes_nobody_elses_answer(endpoint: str) -> None:
+    async with open_client(endpoint) as client:
+        one, other = await client.lease_grant(20), await client.lease_grant(21)
+        await client.lease_renew(one.id)
+        for _ in range(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(client.lease_renew, one.id)
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.cancel_scope.cancel()
+            assert await client.lease_renew(other.id) == 21
+            assert await client.lease_renew(one.id) == 20
+        await client.lease_revoke(one.id)
+        await client.lease_revoke(other.id)
+
+
+async def test_renewals_go_on_over_a_new_connection(endpoint: str) -> None:
+    async with open_faulty_link(endpoint) as link, open_client(link.endpoint) as client:
+        lease = await client.lease_grant(20)
+        await client.lease_renew(lease.id)
+        link.cut()
+        assert await client.lease_renew(lease.id) == 20
+        assert client.statistics().connects == 2
+        await client.lease_revoke(lease.id)
+
+
+# ---- open_lease ----------------------------------------------------------------------
+
+
+async def test_open_lease_outlives_its_ttl_and_ends_with_the_block(
+    endpoint: str, path: str
+) -> None:
+    async with open_client(endpoint) as client:
+        async with client.open_lease(1) as lease:
+            await client.put(path, "x", lease=lease.id)
+            first_deadline = lease.deadline
+            await trio.sleep_until(first_deadline + lease.ttl)
+            assert lease.alive
+            assert lease.deadline > first_deadline
+            assert (await client.get(path)).value == b"x"
+        assert not lease.alive
+        assert (await client.get(path)).kv is None
+        assert lease.id not in await client.lease_list()
+
+
+async def test_open_lease_cancels_the_body_when_the_lease_is_revoked(endpoint: str) -> None:
+    async with open_client(endpoint) as client:
+        with pytest.raises(LeaseLost, match="revoked") as caught:
+            async with client.open_lease(1) as lease:
+                await client.lease_revoke(lease.id)
+                await trio.sleep_forever()
+        assert caught.value.lease == lease.id
+        assert isinstance(caught.value.__cause__, LeaseNotFound)
+
+
+async def test_f1_open_lease_cancels_the_body_by_the_deadline(path: str) -> None:
+    """etcd is stopped: the body ends before the server could have let the lease lapse."""
+    async with open_etcd() as server, open_client(server.endpoint) as client:
+        ended = None
+        with pytest.raises(LeaseLost, match="no renewal"):
+            async with client.open_lease(4) as lease:
+                await client.put(path, "x", lease=lease.id)
+                server.members[0].pause()
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    ended = trio.current_time()
+                    server.members[0].resume()
+        assert ended is not None
+        assert lease.deadline <= ended < lease.deadline + margin_of(lease.ttl)
+
+
+async def test_open_lease_keeps_the_bodys_exception(endpoint: str) -> None:
+    async with open_client(endpoint) as client:
+        with pytest.raises(KeyError):
+            async with client.open_lease(5) as lease:
+                raise KeyError(1)
+        assert lease.id not in await client.lease_list()
+
+
+async def test_open_lease_cancelled_revokes_all_the_same(endpoint: str) -> None:
+    async with open_client(endpoint) as client:
+        with trio.CancelScope() as scope:
+            async with client.open_lease(5) as lease:
+                scope.cancel()
+                await trio.sleep_forever()
+        assert scope.cancelled_caught
+        assert lease.id not in await client.lease_list()
