@@ -127,16 +127,19 @@ class Leading:
     async def _next_batch(self) -> Sequence[Event]:
         """Wait until something has happened, and return all that has."""
         await trio.lowlevel.checkpoint()
-        while not self._events:
+        while not self._events and not self._timer_is_due():
             with trio.CancelScope() as scope:
                 if self._timer is not None:
                     scope.deadline = self._timer
                 await self._bell.wait()
-            if scope.cancelled_caught:
-                self._timer = None
-                self._events.append(TimerFired())
+        if self._timer_is_due():  # however many events there are, so that none can starve it
+            self._timer = None
+            self._events.append(TimerFired())
         batch, self._events = self._events, deque()
         return batch
+
+    def _timer_is_due(self) -> bool:
+        return self._timer is not None and trio.current_time() >= self._timer
 
     async def _carry_out(self, intent: Intent) -> None:
         match intent:
