@@ -192,7 +192,7 @@ class Model(RuleBasedStateMachine):
         value=st.sampled_from([b"TODO", b"{}", b'{"data":{"z":1}}', None]),
         restart=st.booleans(),
     )
-    def host_changes(self, name: str, value: bytes | None, restart: bool) -> None:  # noqa: FBT001
+    def host_changes(self, name: str, value: bytes | None, restart: bool) -> None:
         """It comes, or says something else, or goes, or comes back under a new lease."""
         if value is None or restart:
             self.etcd.delete_host(name)
@@ -209,7 +209,7 @@ class Model(RuleBasedStateMachine):
             self.etcd.put("election/" + name, name.encode())
 
     @rule(name=st.sampled_from(CANDIDATES), back=st.booleans())
-    def candidate_loses_its_key(self, name: str, back: bool) -> None:  # noqa: FBT001
+    def candidate_loses_its_key(self, name: str, back: bool) -> None:
         """Its lease has lapsed, say; it need not notice for a while."""
         if self.etcd.keys.pop("election/" + name, None) is not None:
             self.etcd.revision += 1
@@ -234,7 +234,7 @@ class Model(RuleBasedStateMachine):
         learns=st.booleans(),
         fates=st.lists(st.sampled_from(["ok", "ok", "lost", "gone", "late"]), max_size=6),
     )
-    def run(self, name: str, learns: bool, fates: list[str]) -> None:  # noqa: FBT001
+    def run(self, name: str, learns: bool, fates: list[str]) -> None:
         """All goes in order for a while, except that answers to writes are lost."""
         if learns:
             self.learn_of_the_election(name)
@@ -252,7 +252,7 @@ class Model(RuleBasedStateMachine):
         again=st.booleans(),
         answered=st.booleans(),
     )
-    def deliver(self, name: str, picks: list[int], again: bool, answered: bool) -> None:  # noqa: FBT001
+    def deliver(self, name: str, picks: list[int], again: bool, answered: bool) -> None:
         """Some of what the watch said, in any order, perhaps twice; and answers, once."""
         candidate = self.candidates[name]
         self.receive(candidate)
@@ -457,7 +457,7 @@ def _machine() -> Model:
 
 
 @pytest.mark.parametrize("fence", [True, False])
-def test_f5_a_paused_ex_leader_writes_late(fence: bool) -> None:  # noqa: FBT001
+def test_f5_a_paused_ex_leader_writes_late(fence: bool) -> None:
     """The same as a story: paused with its write in hand, it wakes up to find another leading."""
     machine = _machine()
     machine.etcd.compares_fence = fence

@@ -65,7 +65,7 @@ def test_during_a_write_events_accumulate_and_are_evaluated_after_it() -> None:
 
 @pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize("names", [("a", "b"), ()])
-def test_our_own_echo_is_no_foreign_write(first: bool, names: tuple[str, ...]) -> None:  # noqa: FBT001
+def test_our_own_echo_is_no_foreign_write(first: bool, names: tuple[str, ...]) -> None:
     strategy = Counting()
     core = make(2, strategy)
     core.handle(Elected(FENCE))

@@ -146,7 +146,7 @@ async def test_keys_only_and_count_only(client: Client, path: str, filled: list[
     assert (len(counted), counted.count) == (0, 3)
 
 
-async def test_f29_a_prefix_ends_where_it_should() -> None:
+def test_f29_a_prefix_ends_where_it_should() -> None:
     assert prefix_range("/a/") == (b"/a/", b"/a0")
     assert prefix_range(b"a\xff\xff") == (b"a\xff\xff", b"b")
     assert prefix_range(b"\xff") == (b"\xff", ALL_KEYS)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -158,7 +159,8 @@ class Membership:
             raise
         finally:
             session.lose("the block was left")
-            await self._leave(session, keep=self._settings.reuse_lease and not lost)
+            keep = self._settings.reuse_lease and not lost
+            await self._leave(session, keep=keep)  # noqa: ASYNC102 # shields and bounds itself
 
     @property
     def _host_key(self) -> bytes:
@@ -219,16 +221,18 @@ class Membership:
             SessionLost: it was deleted, or put by somebody else.
         """
         while True:
-            try:
-                async with self._client.watch(key, start_revision=revision + 1) as events:
-                    async for event in events:
-                        if event.type is EventType.DELETE or event.kv.lease != session.lease:
-                            raise session.lose(f"somebody touched its key {key.decode()}")
-            except (Compacted, WatchOverflow):
-                found = await persist(self._client.read, Get(key))
-                if found.kv is None or found.kv.lease != session.lease:
-                    raise session.lose(f"its key {key.decode()} is gone") from None
-                revision = found.revision
+            with suppress(Compacted, WatchOverflow):  # what was missed is in the read below
+                await self._watch_for_loss(key, session, revision)
+            found = await persist(self._client.read, Get(key))
+            if found.kv is None or found.kv.lease != session.lease:
+                raise session.lose(f"its key {key.decode()} is gone")
+            revision = found.revision
+
+    async def _watch_for_loss(self, key: bytes, session: Session, revision: int) -> None:
+        async with self._client.watch(key, start_revision=revision + 1) as events:
+            async for event in events:
+                if event.type is EventType.DELETE or event.kv.lease != session.lease:
+                    raise session.lose(f"somebody touched its key {key.decode()}")
 
     # ---- the decision ----------------------------------------------------------------
 
@@ -237,18 +241,16 @@ class Membership:
         self._learn(joined.scheduled, joined.decision, joined.revision)
         revision = joined.revision
         while True:
-            try:
-                async with open_plain_nursery() as nursery:
-                    view = self._view
-                    nursery.start_soon(
-                        self._follow, self._keys.scheduled, view.take_scheduled, revision
-                    )
-                    nursery.start_soon(
-                        self._follow, self._keys.decision, view.take_decision, revision
-                    )
-                    nursery.start_soon(self._complete_halves)
-            except (Compacted, WatchOverflow):
-                revision = await self._read_decision()
+            with suppress(Compacted, WatchOverflow):  # what was missed is in the read below
+                await self._follow_both(revision)
+            revision = await self._read_decision()
+
+    async def _follow_both(self, revision: int) -> None:
+        keys, view = self._keys, self._view
+        async with open_plain_nursery() as nursery:
+            nursery.start_soon(self._follow, keys.scheduled, view.take_scheduled, revision)
+            nursery.start_soon(self._follow, keys.decision, view.take_decision, revision)
+            nursery.start_soon(self._complete_halves)
 
     async def _follow(self, key: bytes, take: Callable[[Version], None], revision: int) -> None:
         async with self._client.watch(key, start_revision=revision + 1) as watcher:

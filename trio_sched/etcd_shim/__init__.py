@@ -55,6 +55,9 @@ from trio_sched.etcd_shim.kv import (
 from trio_sched.etcd_shim.kv import (
     TxnResult as TxnResult,
 )
+from trio_sched.etcd_shim.kv import (
+    prefix_range as prefix_range,
+)
 from trio_sched.etcd_shim.lease import Lease as Lease
 from trio_sched.etcd_shim.lease import LeaseInfo as LeaseInfo
 from trio_sched.etcd_shim.watch import (

@@ -110,7 +110,7 @@ async def open_faulty_link(endpoint: str) -> AsyncIterator[FaultyLink]:
     port = listeners[0].socket.getsockname()[1]
     link.endpoint = f"{urlsplit(endpoint).scheme}://127.0.0.1:{port}"
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(trio.serve_listeners, link._serve, listeners)  # noqa: SLF001 # made here
+        await nursery.start(trio.serve_listeners, link._serve, listeners)  # noqa: SLF001 # made here
         try:
             yield link
         finally:

@@ -39,6 +39,7 @@ from h2.errors import ErrorCodes
 from h2.exceptions import H2Error, NoAvailableStreamIDError
 from h2.settings import SettingCodes, Settings
 from hpack import HPACKError
+from hyperframe.exceptions import HyperframeError
 
 from trio_sched.etcd_shim.channel._events import (
     CallEnded,
@@ -244,7 +245,7 @@ class Protocol:
                 handler = self._handlers.get(type(piece))
                 if handler is not None:
                     handler(piece, events)
-        except (H2Error, HPACKError) as exc:
+        except (H2Error, HPACKError, HyperframeError) as exc:
             self._broken = True
             error = RemoteProtocolError(f"the peer does not speak HTTP/2 as it should: {exc!r}")
             error.__cause__ = exc
@@ -267,7 +268,8 @@ class Protocol:
         if error is not None:
             self._end(piece.stream_id, error, events, reset=True)
         elif b"grpc-status" in fields:  # trailers only
-            self._finish(piece.stream_id, piece.headers, events)
+            unended = piece.stream_ended is None
+            self._finish(piece.stream_id, piece.headers, events, reset=unended)
         else:
             events.append(Headers(piece.stream_id, piece.headers))
 
@@ -342,11 +344,13 @@ class Protocol:
 
     # ---- how a call ends -----------------------------------------------------
 
-    def _finish(self, stream_id: int, trailers: Metadata, events: list[Event]) -> None:
+    def _finish(
+        self, stream_id: int, trailers: Metadata, events: list[Event], *, reset: bool = False
+    ) -> None:
         """End a call by the status in its trailers."""
         fields = dict(trailers)
         error = _status_error(fields.get(b"grpc-status"), fields.get(b"grpc-message", b""))
-        self._end(stream_id, error, events, trailers)
+        self._end(stream_id, error, events, trailers, reset=reset)
 
     def _end(
         self,

@@ -1,0 +1,157 @@
+"""Sessions for nox: see CONTRIBUTING.md.
+
+No session is pinned to a Python: each runs on the one that runs nox, unless ``--force-python``
+says otherwise. Dependencies are the groups of pyproject.toml, read by nox itself, since an
+installer's own ``--group`` needs a newer pip than some systems have.
+"""
+
+from __future__ import annotations
+
+import difflib
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.sessions = ["lint", "types", "generated", "tests"]
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+CODE = ("trio_sched", "tests", "docs", "noxfile.py")
+PB = Path("trio_sched/etcd_shim/_pb")
+
+# What flake8-async finds and ruff does not. Left out: 103 and 104, which ruff's BLE001 covers; 114
+# and 200, which need settings; 122, which is about Trio before 0.27; 910 to 913, which cannot see
+# that a callee always checkpoints; and those about other libraries.
+ASYNC_RULES = (
+    *(f"ASYNC{number}" for number in (101, 102, 106, 111, 112, 113, 118, 119, 120, 121, 123, 124)),
+    *(f"ASYNC{number}" for number in (125, 126, 128, 231, 232, 400, 401, 900)),
+)
+
+# grpclib's stubs import a module of messages for each .proto that they read.
+STAND_IN = '''\
+"""Stands where protoc would put the descriptors of services.proto. Empty on purpose.
+
+Written by ``nox -s generate``. ``services_grpc.py`` imports this module and uses nothing of it.
+The real one would register ``etcdserverpb.*`` in protobuf's default pool, where another etcd client
+in the same process may have registered its own: the second import of the two would then fail.
+"""
+'''
+
+
+def group(name: str) -> list[str]:
+    """The requirements of a dependency group."""
+    return list(nox.project.dependency_groups(PYPROJECT, name))
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The whole test suite, with coverage; arguments go to pytest."""
+    session.install("-e", ".[cli]", *group("tests"))
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "report")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, layout, async rules, and which floor may import which."""
+    session.install("-e", ".[cli]", *group("lint"))
+    session.run("ruff", "check", *CODE)
+    session.run("ruff", "format", "--check", *CODE)  # no prose: a README is laid out for reading
+    files = [str(path) for path in _python_files()]
+    session.log("flake8-async on %d files", len(files))
+    session.run("flake8-async", f"--enable={','.join(ASYNC_RULES)}", *files, log=False)
+    session.run("lint-imports")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Run mypy --strict on everything, the tests too."""
+    session.install("-e", ".[cli]", *group("types"))
+    session.run("mypy", *session.posargs)
+
+
+@nox.session
+def generate(session: nox.Session) -> None:
+    """Write trio_sched/etcd_shim/_pb/ anew from protos/."""
+    session.install(*group("codegen"))
+    _generate(session, Path())
+
+
+@nox.session
+def generated(session: nox.Session) -> None:
+    """Fail, with a diff, when _pb/ is not what protos/ gives."""
+    session.install(*group("codegen"))
+    folder = Path(session.create_tmp())
+    shutil.rmtree(folder / "trio_sched", ignore_errors=True)
+    _generate(session, folder)
+    if difference := _difference(PB, folder / PB):
+        session.log("%s", difference)
+        session.error("_pb/ is not what protos/ gives: run `nox -s generate`")
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """What `pip install '.[demo]' && trio-sched demo` shows; arguments go to the demo."""
+    session.install(".[demo]")
+    session.run("trio-sched", "demo", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation; a warning is an error."""
+    session.install(".", *group("docs"))
+    session.run("sphinx-build", "-W", "--keep-going", "-q", "docs", "docs/_build")
+
+
+@nox.session
+def coexist(session: nox.Session) -> None:
+    """Other etcd clients and ours live in one process, imported in any order."""
+    # The versions of aetcd and etcd3aio decide what is shown here, so they are not left to chance.
+    session.install("-e", ".", "aetcd==1.0.0", "etcd3aio==0.3.0")
+    session.run("python", "tests/coexistence/check.py")
+
+
+def _generate(session: nox.Session, root: Path) -> None:
+    """Run protoc, and put what it writes below ``root``."""
+    (root / PB).mkdir(parents=True, exist_ok=True)
+    session.run(
+        "protoc",
+        "--proto_path=protos",
+        f"--python_out={root}",
+        f"--pyi_out={root}",
+        f"protos/{PB}/messages.proto",
+    )
+    session.run(
+        "protoc",
+        "--proto_path=protos",
+        f"--grpclib_python_out={root}",
+        f"protos/{PB}/services.proto",
+    )
+    (root / PB / "services_pb2.py").write_text(STAND_IN)
+
+
+def _difference(committed: Path, fresh: Path) -> str:
+    """What differs between two folders of generated files; empty when nothing does."""
+    names = {
+        path.name for folder in (committed, fresh) for path in folder.iterdir() if path.is_file()
+    }
+    report: list[str] = []
+    for name in sorted(names - {"__init__.py"}):  # the one file that is not generated
+        sides = (committed / name, fresh / name)
+        if absent := [str(side) for side in sides if not side.is_file()]:
+            report += [f"missing: {absent[0]}\n"]
+        else:
+            old, new = (side.read_text().splitlines(keepends=True) for side in sides)
+            report += difflib.unified_diff(old, new, f"committed/{name}", f"generated/{name}")
+    return "".join(report)
+
+
+def _python_files() -> list[Path]:
+    roots = [Path(name) for name in CODE]
+    files = (path for root in roots for path in (sorted(root.rglob("*.py")) or [root]))
+    return [path for path in files if PB not in path.parents]

@@ -1,0 +1,46 @@
+"""The documentation is true: each recipe of the client's page runs."""
+
+from __future__ import annotations
+
+import ast
+import re
+from inspect import CO_COROUTINE
+from pathlib import Path
+from types import CodeType, FunctionType
+from typing import Any
+
+import pytest
+import trio
+
+import trio_sched.etcd_shim
+from trio_sched.etcd_shim import open_client
+from trio_sched.testing import open_etcd
+
+PAGE = Path(__file__).parent.parent.joinpath("docs", "etcd_client.md").read_text()
+RECIPES: dict[str, str] = dict(
+    re.findall(r"^### \d+\. (.*?)$\n\n```python\n(.*?)```", PAGE, re.DOTALL | re.MULTILINE)
+)
+
+
+def compiled(source: str) -> CodeType:
+    flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    code: CodeType = compile(source, "etcd_client.md", "exec", flags=flags)
+    return code
+
+
+def test_there_are_ten() -> None:
+    assert len(RECIPES) == 10
+
+
+@pytest.mark.parametrize("title", list(RECIPES))
+async def test_the_recipe_runs(title: str) -> None:
+    """Each on an etcd of its own, as they use keys as anybody would."""
+    async with open_etcd() as server, open_client(server.endpoint) as client:
+        names: dict[str, Any] = vars(trio_sched.etcd_shim) | {
+            "client": client,
+            "trio": trio,
+        }
+        code = compiled(RECIPES[title])
+        assert code.co_flags & CO_COROUTINE
+        with trio.fail_after(20):
+            await FunctionType(code, names)()
