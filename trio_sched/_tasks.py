@@ -49,12 +49,14 @@ class Doorbell:
         self._task = None
         return trio.lowlevel.Abort.SUCCEEDED
 
-    def ring(self) -> None:
-        """Wake the task that waits, if one does."""
+    def ring(self) -> bool:
+        """Wake the task that waits; tell whether one did."""
         task = self._task
-        if task is not None:
-            self._task = None
-            trio.lowlevel.reschedule(task)
+        if task is None:
+            return False
+        self._task = None
+        trio.lowlevel.reschedule(task)
+        return True
 
 
 class ServiceNursery:

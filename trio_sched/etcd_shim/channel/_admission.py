@@ -62,8 +62,18 @@ class Admission:
             raise ResourceExhausted(
                 Status.RESOURCE_EXHAUSTED, f"{len(self._waiting)} calls wait to be sent already"
             )
+        first = False
+        while await self._wait_for_turn(first=first):
+            if self._inside <= self._limit:
+                return True
+            self._inside -= 1  # the limit has shrunk since this task was woken
+            first = True
+        return False
+
+    async def _wait_for_turn(self, *, first: bool) -> bool:
         task = trio.lowlevel.current_task()
         self._waiting[task] = None
+        self._waiting.move_to_end(task, last=not first)
 
         def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
             del self._waiting[task]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from grpclib.const import Cardinality
+from hpack import NeverIndexedHeaderTuple
 
 from trio_sched.etcd_shim.channel._call import Call, ProtoMessage
 from trio_sched.etcd_shim.channel._connection import Connection
@@ -79,7 +80,8 @@ class Caller(ABC):
         extra: HeaderList = []
         if timeout is not None:
             limit = max(1, min(int(timeout * 1000), _LONGEST_TIMEOUT))
-            extra.append((b"grpc-timeout", b"%dm" % limit))
+            # A value that is another each time would push all others out of hpack's table.
+            extra.append(NeverIndexedHeaderTuple(b"grpc-timeout", b"%dm" % limit))
         if self.token is not None:
             extra.append((b"token", self.token.encode()))
         if metadata:

@@ -74,13 +74,12 @@ class CallState:
         self.news = Doorbell()
         self.room = Doorbell()
 
-    def finish(self, error: EtcdError | None, trailers: Metadata = ()) -> None:
-        """Note how the call ended and wake whoever waits."""
+    def finish(self, error: EtcdError | None, trailers: Metadata = ()) -> bool:
+        """Note how the call ended and wake whoever waits; tell whether somebody did."""
         self.ended = True
         self.error = error
         self.trailers = trailers
-        self.news.ring()
-        self.room.ring()
+        return self.news.ring() | self.room.ring()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +128,8 @@ class Connection:
         self._started_calls = 0
         self._unsent = b""
         self._writer = Doorbell()
+        self._woken = 0  # tasks, by what was read last
+        self._gathering = False  # what they send, to send it together
         self._writing = True  # until the writer waits for the first time
         self._drained = trio.lowlevel.ParkingLot()
         self._error: EtcdError | None = None
@@ -194,7 +195,23 @@ class Connection:
             events = self._protocol.receive(data) if data else self._protocol.receive_eof()
             for event in events:
                 self._take(event)
-            self.flush()
+            if self._woken or self._protocol.output_size:
+                await self._flush_together()
+
+    async def _flush_together(self) -> None:
+        """Give those who were just woken a turn, and send once what comes of it.
+
+        A caller that got its answer often has the next request ready. Sent together
+        with our acknowledgements, and with the requests of the others who were
+        woken, it costs one system call instead of one for each. Two checkpoints,
+        as trio runs the tasks of one turn in any order.
+        """
+        self._gathering = self._woken > 1
+        self._woken = 0
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        self._gathering = False
+        self.flush()
 
     async def _watch_peer(self) -> None:
         pings = self._pings
@@ -232,18 +249,11 @@ class Connection:
 
     def _take(self, event: Event) -> None:
         match event:
-            case Message(stream_id, payload):
-                call = self._calls[stream_id]
-                call.messages.append(payload)
-                call.news.ring()
-            case CallEnded(stream_id, error, trailers):
-                self._forget(stream_id).finish(error, trailers)
-            case Headers(stream_id, metadata):
-                self._calls[stream_id].initial = metadata
-                self._calls[stream_id].news.ring()
-            case RequestSent(stream_id):
-                self._calls[stream_id].sent = True
-                self._calls[stream_id].room.ring()
+            case Message() | CallEnded() | Headers() | RequestSent():
+                # A GOAWAY among the same bytes may have ended the call already.
+                call = self._calls.get(event.stream_id)
+                if call is not None:
+                    self._take_news(call, event)
             case SettingsChanged():
                 self.admission.set_limit(self._protocol.max_calls)
                 self.ready.set()
@@ -253,6 +263,21 @@ class Connection:
                 self._break(error)
             case Pong():
                 pass
+
+    def _take_news(
+        self, call: CallState, event: Message | CallEnded | Headers | RequestSent
+    ) -> None:
+        match event:
+            case Message(_, payload):
+                call.messages.append(payload)
+                self._woken += call.news.ring()
+            case CallEnded(stream_id, error, trailers):
+                self._woken += self._forget(stream_id).finish(error, trailers)
+            case Headers(_, metadata):
+                call.initial = metadata
+            case RequestSent():
+                call.sent = True
+                call.room.ring()
 
     def _forget(self, stream_id: int) -> CallState:
         call = self._calls.pop(stream_id)
@@ -345,6 +370,8 @@ class Connection:
 
     def flush(self) -> None:
         """See to it that what is queued gets sent. Never waits."""
+        if self._gathering:
+            return
         if self._writing or self._error is not None:
             if self._protocol.output_size > _MAX_OUTPUT:
                 self._break(ConnectionLost(f"{self.endpoint} does not read what we send"))

@@ -29,12 +29,12 @@ the events of the good bytes before it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote
 
 import h2.events as h2e
 from grpclib.const import Status
-from h2.config import H2Configuration
 from h2.errors import ErrorCodes
 from h2.exceptions import H2Error, NoAvailableStreamIDError
 from h2.settings import SettingCodes, Settings
@@ -120,14 +120,7 @@ class Protocol:
         self._blocked: dict[int, None] = {}  # an ordered set: who waits for a window
         self._settings_seen = False
         self._broken = False
-        self._h2 = PatientH2Connection(
-            H2Configuration(
-                client_side=True,
-                header_encoding=None,
-                validate_outbound_headers=False,
-                normalize_outbound_headers=False,
-            )
-        )
+        self._h2 = PatientH2Connection()
         self._handlers: dict[type, Callable[[Any, list[Event]], None]] = {
             h2e.ResponseReceived: self._on_response,
             h2e.DataReceived: self._on_data,
@@ -190,7 +183,7 @@ class Protocol:
         if self._calls.pop(stream_id, None) is None:
             return
         self._blocked.pop(stream_id, None)
-        self._reset_stream(stream_id, ErrorCodes.CANCEL)
+        self._reset_stream(stream_id)
 
     def consumed(self, stream_id: int, payload: bytes) -> None:
         """Say that a message was taken, so that its window can be given back."""
@@ -313,7 +306,6 @@ class Protocol:
         call = self._calls.get(piece.stream_id)
         if call is None:
             return
-        call.half_closed = True  # there is nothing left to end
         code = int(piece.error_code)
         error = ConnectionLost(
             f"the server reset the call: {_code_name(code)}",
@@ -362,17 +354,16 @@ class Protocol:
         reset: bool = False,
     ) -> None:
         """End a call; reset it if either half may still be open."""
-        call = self._calls.pop(stream_id)
+        del self._calls[stream_id]
         self._blocked.pop(stream_id, None)
-        if reset or not call.half_closed:
-            self._reset_stream(stream_id, ErrorCodes.CANCEL)
+        if reset or not self._h2.forget(stream_id):
+            self._reset_stream(stream_id)
         events.append(CallEnded(stream_id, error, trailers))
 
-    def _reset_stream(self, stream_id: int, code: ErrorCodes) -> None:
-        try:
-            self._h2.reset_stream(stream_id, code)
-        except H2Error:
-            return  # it has ended by itself, which is as good
+    def _reset_stream(self, stream_id: int) -> None:
+        with suppress(H2Error):  # it has ended by itself, which is as good
+            self._h2.reset_stream(stream_id, ErrorCodes.CANCEL)
+        self._h2.forget(stream_id)
 
     # ---- windows ---------------------------------------------------------------
 
