@@ -25,7 +25,7 @@ in the kernel, so the reader gets a turn before that is said.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING
@@ -330,7 +330,7 @@ class Connection:
 
     # ---- what calls want --------------------------------------------------------
 
-    def open(self, headers: Iterable[tuple[bytes, bytes]]) -> tuple[int, CallState] | None:
+    def open(self, headers: Sequence[tuple[bytes, bytes]]) -> tuple[int, CallState] | None:
         """Begin a call whose place in `admission` is taken.
 
         None means that this connection takes no more calls.

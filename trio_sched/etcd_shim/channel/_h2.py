@@ -19,29 +19,51 @@ more RST_STREAM. What was under way is dropped in silence (RFC 9113, 5.1).
 *Cost.* Plain h2 makes a text of each frame that it receives, and counts all its
 streams for each one that it opens. Here nothing is made of a frame but events,
 and a stream is let go when it has ended, so the count is the number of streams.
+The frames of which there are many take a shorter way, see ``_frames``; the state
+machines that they go through are h2's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from h2.config import H2Configuration
-from h2.connection import H2Connection
-from h2.events import ConnectionTerminated, Event
-from h2.exceptions import ProtocolError, StreamClosedError, StreamIDTooLowError
-from h2.stream import StreamClosedBy
+from h2.connection import AllowedStreamIDs, ConnectionInputs, H2Connection, _decode_headers
+from h2.events import ConnectionTerminated, Event, TrailersReceived
+from h2.exceptions import (
+    FlowControlError,
+    ProtocolError,
+    StreamClosedError,
+    StreamIDTooLowError,
+)
+from h2.stream import H2Stream, StreamClosedBy, StreamInputs
+from h2.utilities import is_informational_response
 from hyperframe.frame import RstStreamFrame
 
+from trio_sched.etcd_shim.channel._frames import (
+    DATA,
+    FRAME_HEADER_SIZE,
+    HEADERS,
+    PING,
+    SETTINGS,
+    WINDOW_UPDATE,
+    data_frame,
+    light_frame,
+    parse_frame_header,
+    pong_frame,
+    request_frame,
+)
 from trio_sched.etcd_shim.channel._hpack import CachingDecoder, CachingEncoder
 
 if TYPE_CHECKING:
-    from hyperframe.frame import Frame, GoAwayFrame, HeadersFrame
+    from hyperframe.frame import Frame, GoAwayFrame, HeadersFrame, PingFrame
 
 __all__ = ["PatientH2Connection"]
 
 _LENGTH_AND_TYPE = 4  # bytes at the head of a frame's header
-_SETTINGS_TYPE = 4
+
+_Handler: TypeAlias = Callable[[Any], tuple[list[Any], list[Event]]]
 
 
 class PatientH2Connection(H2Connection):
@@ -61,28 +83,69 @@ class PatientH2Connection(H2Connection):
         self.encoder = CachingEncoder()
         self.decoder = CachingDecoder(self.DEFAULT_MAX_HEADER_LIST_SIZE)
         self._saw_preface = False
+        self._light_handlers: dict[int, _Handler] = {
+            DATA: self._receive_data_frame,
+            HEADERS: self._receive_headers_frame,
+            PING: self._receive_ping_frame,
+            WINDOW_UPDATE: self._receive_window_update_frame,
+        }
 
-    def receive(self, data: bytes) -> Iterator[Event]:
-        """Take bytes; yield the events of each whole frame in turn.
+    def receive(self, data: bytes, take: Callable[[Event], None]) -> None:
+        """Take bytes in; pass on the events of each whole frame before the next is looked at.
 
         Raises:
             H2Error: the next frame breaks the rules. The connection is over.
         """
         buffer = self.incoming_buffer
         buffer.add_data(data)
-        buffer.max_frame_size = self.max_inbound_frame_size
-        self._judge_next_frame()
-        for frame in buffer:
-            yield from self._take_frame(frame)
-            self._judge_next_frame()
-        self._judge_next_frame()  # the iterator takes a block of headers in one step
+        raw = buffer._data  # noqa: SLF001 # h2 has no other way to peek
+        if not self._saw_preface and len(raw) >= _LENGTH_AND_TYPE:
+            self._check_preface(raw)
+        start, size = 0, len(raw)
+        while size - start >= FRAME_HEADER_SIZE:
+            length, kind, flags, stream_id = parse_frame_header(raw, start)
+            self._check_length(length)
+            body, end = start + FRAME_HEADER_SIZE, start + FRAME_HEADER_SIZE + length
+            if size < end:
+                break
+            handler = self._light_handlers.get(kind)
+            light = None
+            if handler is not None and not buffer._headers_buffer:  # noqa: SLF001
+                light = light_frame(kind, flags, stream_id, bytes(raw[body:end]))
+            if handler is not None and light is not None:
+                start = end
+                events = self._take_frame(handler, light)
+            else:
+                del raw[:start]
+                events = self._take_heavy_frame()
+                start, size = 0, len(raw)
+            for event in events:
+                take(event)
+        del raw[:start]
+        if len(raw) >= _LENGTH_AND_TYPE:
+            self._check_length(int.from_bytes(raw[:3]))
 
-    def _take_frame(self, frame: Frame) -> list[Event]:
+    def _check_preface(self, raw: bytearray) -> None:
+        self._saw_preface = True
+        if raw[3] != SETTINGS:
+            raise ProtocolError(f"it began with {bytes(raw[:24])!r}, not with SETTINGS")
+        self._check_length(int.from_bytes(raw[:3]))
+
+    def _check_length(self, length: int) -> None:
+        if length > self.max_inbound_frame_size:
+            raise ProtocolError(f"a frame of {length} bytes")
+
+    def _take_heavy_frame(self) -> list[Event]:
+        """Take the next frame as hyperframe reads it, and what continues it if it is there."""
+        self.incoming_buffer.max_frame_size = self.max_inbound_frame_size
+        for frame in self.incoming_buffer:
+            return self._take_frame(self._frame_dispatch_table[frame.__class__], frame)
+        return []
+
+    def _take_frame(self, handler: _Handler, frame: Any) -> list[Event]:
         is_open = frame.stream_id in self.streams
-        frames: list[Frame]
-        events: list[Event]
         try:
-            frames, events = self._frame_dispatch_table[frame.__class__](frame)
+            frames, events = handler(frame)
         except (StreamClosedError, StreamIDTooLowError) as exc:
             if not self._was_reset_by_us(exc.stream_id):
                 raise
@@ -96,17 +159,40 @@ class PatientH2Connection(H2Connection):
     def _was_reset_by_us(self, stream_id: int) -> bool:
         return self._stream_closed_by(stream_id) is StreamClosedBy.SEND_RST_STREAM
 
-    def _judge_next_frame(self) -> None:
-        waiting = self.incoming_buffer._data  # noqa: SLF001 # h2 has no other way to peek
-        if len(waiting) < _LENGTH_AND_TYPE:
-            return
-        length = int.from_bytes(waiting[:3])
-        if not self._saw_preface:
-            self._saw_preface = True
-            if waiting[3] != _SETTINGS_TYPE:
-                raise ProtocolError(f"it began with {bytes(waiting[:24])!r}, not with SETTINGS")
-        if length > self.max_inbound_frame_size:
-            raise ProtocolError(f"a frame of {length} bytes")
+    def begin_call(self, headers: Sequence[tuple[bytes, bytes]]) -> int:
+        """Open a stream with a request's headers; return its id.
+
+        As `send_headers` does, for headers that are bytes already and in order.
+        """
+        stream_id = self.get_next_available_stream_id()
+        self.state_machine.process_input(ConnectionInputs.SEND_HEADERS)
+        stream = self._begin_new_stream(stream_id, AllowedStreamIDs.ODD)
+        stream.state_machine.process_input(StreamInputs.SEND_HEADERS)
+        stream.request_method = b"POST"
+        block = self.encoder.encode(headers)
+        if len(block) > self.max_outbound_frame_size:
+            raise ProtocolError(f"headers of {len(block)} bytes do not fit into a frame")
+        self._data_to_send += request_frame(stream_id, block)
+        return stream_id
+
+    def send_message(self, stream_id: int, data: bytes, *, end: bool) -> None:
+        """Send DATA for which there is room; as `send_data` does."""
+        size = len(data)
+        stream = self.streams[stream_id]
+        if size > self.outbound_flow_control_window or size > stream.outbound_flow_control_window:
+            raise FlowControlError(f"no room for {size} bytes")
+        self.state_machine.process_input(ConnectionInputs.SEND_DATA)
+        stream.state_machine.process_input(StreamInputs.SEND_DATA)
+        if end:
+            stream.state_machine.process_input(StreamInputs.SEND_END_STREAM)
+        stream.outbound_flow_control_window -= size
+        self.outbound_flow_control_window -= size
+        self._data_to_send += data_frame(stream_id, data, end=end)
+
+    def room(self, stream_id: int) -> int:
+        """How many bytes of DATA a stream may send at once."""
+        stream_window = self.streams[stream_id].outbound_flow_control_window
+        return min(stream_window, self.outbound_flow_control_window, self.max_outbound_frame_size)
 
     def forget(self, stream_id: int) -> bool:
         """Let go of a stream if both of its halves have ended; tell whether they have."""
@@ -125,7 +211,19 @@ class PatientH2Connection(H2Connection):
     def _receive_headers_frame(self, frame: HeadersFrame) -> tuple[list[Frame], list[Event]]:
         if not frame.stream_id % 2:
             raise ProtocolError(f"the server began a call of its own, {frame.stream_id}")
-        return super()._receive_headers_frame(frame)
+        stream = self.streams.get(frame.stream_id)
+        if stream is None:
+            return super()._receive_headers_frame(frame)
+        headers = _decode_headers(self.decoder, frame.data)
+        self.state_machine.process_input(ConnectionInputs.RECV_HEADERS)
+        return [], _take_headers(stream, headers, ends="END_STREAM" in frame.flags)
+
+    def _receive_ping_frame(self, frame: PingFrame) -> tuple[list[Frame], list[Event]]:
+        if "ACK" in frame.flags:
+            return super()._receive_ping_frame(frame)
+        self.state_machine.process_input(ConnectionInputs.RECV_PING)
+        self._data_to_send += pong_frame(frame.opaque_data)
+        return [], []
 
     def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Frame], list[Event]]:
         event = ConnectionTerminated()
@@ -133,3 +231,25 @@ class PatientH2Connection(H2Connection):
         event.last_stream_id = frame.last_stream_id
         event.additional_data = frame.additional_data or None
         return [], [event]
+
+
+def _take_headers(stream: H2Stream, headers: Any, *, ends: bool) -> list[Event]:
+    """Take a block of headers in; as `H2Stream.receive_headers` does.
+
+    Less what gRPC has no use for: how long a body is to be, and what servers get.
+    """
+    if is_informational_response(headers):
+        if ends:
+            raise ProtocolError("an informational response that ends the call")
+        events = stream.state_machine.process_input(StreamInputs.RECV_INFORMATIONAL_HEADERS)
+    else:
+        events = stream.state_machine.process_input(StreamInputs.RECV_HEADERS)
+    event: Any = events[0]
+    if ends:
+        ended = stream.state_machine.process_input(StreamInputs.RECV_END_STREAM)
+        event.stream_ended = ended[0]
+        events += ended
+    elif isinstance(event, TrailersReceived):
+        raise ProtocolError("trailers that do not end the call")
+    event.headers = headers
+    return events

@@ -28,7 +28,7 @@ the events of the good bytes before it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote
@@ -148,16 +148,15 @@ class Protocol:
         if self._connection_window > _DEFAULT_WINDOW:
             self._h2.increment_flow_control_window(self._connection_window - _DEFAULT_WINDOW)
 
-    def open(self, headers: Iterable[tuple[bytes, bytes]]) -> int | None:
+    def open(self, headers: Sequence[tuple[bytes, bytes]]) -> int | None:
         """Begin a call and return its stream id.
 
         None means that this connection's ids are used up (after 2**30 calls).
         """
         try:
-            stream_id = self._h2.get_next_available_stream_id()
+            stream_id = self._h2.begin_call(headers)
         except NoAvailableStreamIDError:
             return None
-        self._h2.send_headers(stream_id, headers)
         self._calls[stream_id] = _Call(self._max_message_size)
         return stream_id
 
@@ -233,11 +232,14 @@ class Protocol:
         events: list[Event] = []
         if self._broken:
             return events
+
+        def take(piece: h2e.Event) -> None:
+            handler = self._handlers.get(type(piece))
+            if handler is not None:
+                handler(piece, events)
+
         try:
-            for piece in self._h2.receive(data):
-                handler = self._handlers.get(type(piece))
-                if handler is not None:
-                    handler(piece, events)
+            self._h2.receive(data, take)
         except (H2Error, HPACKError, HyperframeError) as exc:
             self._broken = True
             error = RemoteProtocolError(f"the peer does not speak HTTP/2 as it should: {exc!r}")
@@ -379,18 +381,17 @@ class Protocol:
         return True
 
     def _push_frame(self, stream_id: int, call: _Call) -> bool:
-        room = min(self._h2.local_flow_control_window(stream_id), self._h2.max_outbound_frame_size)
+        room = self._h2.room(stream_id)
         if room <= 0:
             return False
         outgoing = call.outgoing
-        last = room >= len(outgoing)
-        if last:
+        if room >= len(outgoing):
             call.outgoing = b""
             call.half_closed = call.end_queued
-            self._h2.send_data(stream_id, outgoing, end_stream=call.end_queued)
+            self._h2.send_message(stream_id, outgoing, end=call.end_queued)
         else:
             call.outgoing = outgoing[room:]
-            self._h2.send_data(stream_id, outgoing[:room])
+            self._h2.send_message(stream_id, outgoing[:room], end=False)
         return True
 
     def _push_again(self, stream_id: int, events: list[Event]) -> None:
