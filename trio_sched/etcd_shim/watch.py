@@ -27,6 +27,7 @@ from grpclib.const import Status
 from trio_sched._tasks import Doorbell, open_plain_nursery
 from trio_sched.etcd_shim._backoff import Backoff
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
+from trio_sched.etcd_shim.channel import recv_messages
 from trio_sched.etcd_shim.errors import (
     AuthStoreChanged,
     ClientClosed,
@@ -111,7 +112,7 @@ class Watcher:
         self._buffer_size = buffer_size
         self.next_revision = request.start_revision
         self._created = trio.Event()
-        self._batches: deque[WatchBatch] = deque()
+        self._batches: list[WatchBatch] = []
         self._buffered = 0
         self._unread: deque[Event] = deque()
         self._fragments: list[pb.Event] = []
@@ -138,9 +139,12 @@ class Watcher:
                 await trio.lowlevel.checkpoint()
                 raise again(self._error)
             await self._bell.wait()
-        batch = self._batches.popleft()
-        self._buffered -= len(batch.events)
-        return batch
+        batches, self._batches = self._batches, []
+        self._buffered = 0
+        if len(batches) == 1:
+            return batches[0]
+        events = tuple(event for batch in batches for event in batch.events)
+        return WatchBatch(events, batches[-1].revision)
 
     def __aiter__(self) -> Self:
         return self
@@ -302,9 +306,10 @@ class WatchHub:
                 self._connected = True
                 async with open_plain_nursery() as nursery:
                     nursery.start_soon(self._send_outgoing, call)
-                    async for answer in call:
+                    while answers := await recv_messages(call):
                         backoff.reset()
-                        self._take(answer)
+                        for answer in answers:
+                            self._take(answer)
                     nursery.cancel_scope.cancel()
         except EtcdError as exc:
             return exc

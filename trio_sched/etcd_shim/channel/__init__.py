@@ -5,6 +5,7 @@ bytes with its service tasks; ``_channel`` makes connections; ``_call`` is what
 the stubs hold in their hands.
 """
 
+from trio_sched.etcd_shim.channel._call import recv_messages as recv_messages
 from trio_sched.etcd_shim.channel._channel import (
     Channel as Channel,
 )
@@ -35,4 +36,5 @@ __all__ = [
     "Endpoint",
     "PingPolicy",
     "open_channel",
+    "recv_messages",
 ]

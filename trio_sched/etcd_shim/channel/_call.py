@@ -11,14 +11,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Generic, NoReturn, Protocol, Self, TypeVar, cast
 
 import trio
 from grpclib.const import Cardinality, Status
 
-from trio_sched.etcd_shim.errors import ConnectionLost, DeadlineExceeded, RemoteProtocolError
+from trio_sched.etcd_shim.errors import (
+    ConnectionLost,
+    DeadlineExceeded,
+    EtcdError,
+    RemoteProtocolError,
+)
 
 if TYPE_CHECKING:
+    from grpclib.client import Stream
+
     from trio_sched.etcd_shim.channel._caller import Caller
     from trio_sched.etcd_shim.channel._connection import CallState, Connection
 
@@ -70,7 +77,7 @@ class Call(Generic[Req, Rep]):
         self._connection: Connection | None = None
         self._state: CallState | None = None
         self._stream_id = 0
-        self._ended = False
+        self._replied = False
 
     async def __aenter__(self) -> Self:
         if self._timeout is not None:
@@ -167,29 +174,48 @@ class Call(Generic[Req, Rep]):
             RpcError: the server ended the call with an error.
             ConnectionLost: the connection ended first.
         """
-        connection, state = await self._begin()
         if self._one_reply:
-            while not state.ended:
-                await state.news.wait()
-        elif state.messages:
-            await trio.lowlevel.checkpoint()
-        else:
-            while not state.messages and not state.ended:
-                await state.news.wait()
-        if state.error is not None and (self._one_reply or not state.messages):
-            self._channel.note_failure(connection, state.error)
-            raise state.error
-        return self._take_message(connection, state)
+            return await self._recv_one_reply()
+        messages = await self.recv_messages(1)
+        return messages[0] if messages else None
 
-    def _take_message(self, connection: Connection, state: CallState) -> Rep | None:
-        if not state.messages:
-            if self._one_reply and not self._ended:
-                raise RemoteProtocolError(f"the answer to {self._path} holds no message")
-            return None
-        payload = state.messages.popleft()
-        self._ended = True
+    async def recv_messages(self, most: int = 64) -> list[Rep]:
+        """Wait for messages and return those that have arrived; none after the last one.
+
+        What grpclib does not have: a busy stream costs one checkpoint for many
+        messages, and still one for each `most`, so that it starves nobody.
+        Cancelled and failing as `recv_message` is.
+        """
+        connection, state = await self._begin()
+        if state.messages:
+            await trio.lowlevel.checkpoint()
+        while not state.messages and not state.ended:
+            await state.news.wait()
+        if not state.messages and state.error is not None:
+            self._fail(connection, state.error)
+        payloads = [state.messages.popleft() for _ in range(min(most, len(state.messages)))]
         if not state.ended:
-            connection.consumed(self._stream_id, payload)
+            connection.consumed(self._stream_id, payloads)
+        return [self._decode(payload) for payload in payloads]
+
+    async def _recv_one_reply(self) -> Rep | None:
+        connection, state = await self._begin()
+        while not state.ended:
+            await state.news.wait()
+        if state.error is not None:
+            self._fail(connection, state.error)
+        if not state.messages:
+            if self._replied:
+                return None
+            raise RemoteProtocolError(f"the answer to {self._path} holds no message")
+        self._replied = True
+        return self._decode(state.messages.popleft())
+
+    def _fail(self, connection: Connection, error: EtcdError) -> NoReturn:
+        self._channel.note_failure(connection, error)
+        raise error
+
+    def _decode(self, payload: bytes) -> Rep:
         try:
             return self._reply_type.FromString(payload)
         except Exception as exc:
@@ -204,3 +230,8 @@ class Call(Generic[Req, Rep]):
         if message is None:
             raise StopAsyncIteration
         return message
+
+
+async def recv_messages(stream: Stream[Req, Rep]) -> list[Rep]:
+    """Do `Call.recv_messages` on what a stub calls a stream, which is a call of ours."""
+    return await cast("Call[Req, Rep]", stream).recv_messages()

@@ -267,17 +267,16 @@ class Connection:
     def _take_news(
         self, call: CallState, event: Message | CallEnded | Headers | RequestSent
     ) -> None:
-        match event:
-            case Message(_, payload):
-                call.messages.append(payload)
-                self._woken += call.news.ring()
-            case CallEnded(stream_id, error, trailers):
-                self._woken += self._forget(stream_id).finish(error, trailers)
-            case Headers(_, metadata):
-                call.initial = metadata
-            case RequestSent():
-                call.sent = True
-                call.room.ring()
+        if isinstance(event, Message):
+            call.messages.append(event.payload)
+            self._woken += call.news.ring()
+        elif isinstance(event, CallEnded):
+            self._woken += self._forget(event.stream_id).finish(event.error, event.metadata)
+        elif isinstance(event, Headers):
+            call.initial = event.metadata
+        else:
+            call.sent = True
+            call.room.ring()
 
     def _forget(self, stream_id: int) -> CallState:
         call = self._calls.pop(stream_id)
@@ -356,10 +355,12 @@ class Connection:
         """Queue the end of our half of a call. `flush` sends it."""
         call.sent = self._protocol.end(stream_id)
 
-    def consumed(self, stream_id: int, payload: bytes) -> None:
-        """Give the window of a message back that was taken."""
-        self._protocol.consumed(stream_id, payload)
-        self.flush()
+    def consumed(self, stream_id: int, payloads: Sequence[bytes]) -> None:
+        """Give the windows of messages back that were taken."""
+        for payload in payloads:
+            self._protocol.consumed(stream_id, payload)
+        if self._protocol.output_size:
+            self.flush()
 
     def cancel(self, stream_id: int) -> None:
         """Reset a call, if it is still open."""
