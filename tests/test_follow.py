@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
 import trio
 
-from trio_sched.etcd_shim import Client, EventType, Follower, open_client
+from trio_sched.etcd_shim import (
+    Client,
+    EventType,
+    Follower,
+    WatchBatch,
+    Watcher,
+    open_client,
+)
 from trio_sched.testing import Etcd, open_faulty_link
 
 
@@ -90,3 +102,73 @@ async def test_a_cancelled_receive_loses_nothing(endpoint: str, path: str) -> No
         while follower.revision < last:
             await follower.receive()
         assert told(follower) == await stored(client, path)
+
+
+# ---- a server that loses events: a real one cannot be made to ----------------------------
+
+
+class Lossy:
+    """A watcher that does not pass on the events of some keys, or of none at all."""
+
+    def __init__(self, real: Watcher, lost: bytes) -> None:
+        self._real = real
+        self._lost = lost
+
+    async def receive(self) -> WatchBatch:
+        while True:
+            batch = await self._real.receive()
+            events = tuple(e for e in batch.events if not e.kv.key.endswith(self._lost))
+            if events:
+                return WatchBatch(events, batch.revision)
+
+
+def lossy(client: Client, monkeypatch: pytest.MonkeyPatch, lost: bytes) -> None:
+    """Lose the events of keys that end with `lost`."""
+    real = client.watch
+
+    @asynccontextmanager
+    async def watch(*args: Any, **kwargs: Any) -> AsyncIterator[Lossy]:
+        async with real(*args, **kwargs) as watcher:
+            yield Lossy(watcher, lost)
+
+    monkeypatch.setattr(client, "watch", watch)
+
+
+@pytest.mark.parametrize("lost", [b"lost", b""], ids=["f14 an event", "f3 all of them"])
+async def test_f3_f14_what_the_watch_does_not_tell_is_read(
+    endpoint: str, path: str, monkeypatch: pytest.MonkeyPatch, lost: bytes
+) -> None:
+    async with open_client(endpoint) as client:
+        lossy(client, monkeypatch, lost)
+        await client.put(f"{path}/lost", "1")
+        async with client.follow(f"{path}/", reconcile=0.05) as follower:
+            for value in ("2", "3"):
+                await client.put(f"{path}/lost", value)
+                event = await follower.__anext__()
+                assert event.kv.value == value.encode()
+            await client.delete(f"{path}/lost")
+            assert (await follower.__anext__()).type is EventType.DELETE
+            assert follower.healed == 3
+            assert told(follower) == await stored(client, path) == {}
+
+
+async def test_f3_a_silent_watch_is_proven_fresh(endpoint: str, path: str) -> None:
+    async with (
+        open_client(endpoint) as client,
+        client.follow(f"{path}/", reconcile=0.02) as follower,
+    ):
+        before = follower.fresh_at
+        with trio.move_on_after(10) as patience:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(follower.receive)
+                while follower.fresh_at == before:
+                    await trio.testing.wait_all_tasks_blocked(0.01)
+                nursery.cancel_scope.cancel()
+        assert not patience.cancelled_caught
+        assert follower.healed == 0
+
+
+async def test_reconciling_never_or_at_once_is_nonsense() -> None:
+    async with open_client("http://127.0.0.1:1") as client:
+        with pytest.raises(ValueError, match="more than 0"):
+            client.follow("/a", reconcile=0)

@@ -5,6 +5,11 @@ we are away, or its reader be so slow that its buffer overflows. Then the state
 is read again and compared with what was told before, and the difference is told
 as events, deletions too. So whoever applies all events to the first state has
 the state, always.
+
+A watch can also fall silent, or lose an event, by a fault of the server; it has
+happened. Nothing in the watch itself tells. With `reconcile`, the state is read
+anew whenever nothing has been heard for so long, linearizably, so it is the
+newest; that proves that nothing was missed, or heals it.
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from math import inf
 from types import MappingProxyType
 from typing import Self
 
@@ -32,14 +38,17 @@ class Follower:
 
     Attributes:
         first: the state at the beginning.
-        healed: how often the state had to be read again.
+        healed: how often the state had to be read again, and was not as told.
+        fresh_at: by trio's clock, when `state` was known to be the newest last.
     """
 
-    def __init__(self, first: GetResult, read: Read, watch: Watch) -> None:
+    def __init__(self, first: GetResult, read: Read, watch: Watch, reconcile: float | None) -> None:
         self.first = first
         self.healed = 0
+        self.fresh_at = trio.current_time()
         self._read = read
         self._watch = watch
+        self._reconcile = inf if reconcile is None else reconcile
         self._state = {kv.key: kv for kv in first}
         self._revision = first.revision
         self._unread: deque[Event] = deque()
@@ -65,16 +74,30 @@ class Follower:
             EtcdError: the watch cannot go on.
             trio.BusyResourceError: another task is waiting already.
         """
-        assert self._watcher is not None
         while True:
             try:
-                batch = await self._watcher.receive()
+                batch = await self._next_batch()
             except (Compacted, WatchOverflow):
                 batch = await self._heal()
             self._revision = max(self._revision, batch.revision)
             if batch.events:
                 self._apply(batch.events)
                 return batch
+
+    async def _next_batch(self) -> WatchBatch:
+        """Wait for what the watch says; read anew if it says nothing for too long."""
+        assert self._watcher is not None
+        with trio.move_on_after(self._reconcile):
+            return await self._watcher.receive()
+        asked_at = trio.current_time()
+        now = await self._read()
+        batch = WatchBatch(tuple(self._differences(now)), now.revision)
+        if batch.events:
+            # The watch may still tell of these; a new one begins behind them.
+            await self._start(now.revision)
+            self.healed += 1
+        self.fresh_at = asked_at
+        return batch
 
     def __aiter__(self) -> Self:
         return self
@@ -95,9 +118,11 @@ class Follower:
         await stale.aclose()
 
     async def _heal(self) -> WatchBatch:
+        asked_at = trio.current_time()
         now = await self._read()
         await self._start(now.revision)
         self.healed += 1
+        self.fresh_at = asked_at
         return WatchBatch(tuple(self._differences(now)), now.revision)
 
     def _differences(self, now: GetResult) -> Iterator[Event]:
@@ -120,10 +145,12 @@ class Follower:
 
 
 @asynccontextmanager
-async def open_follower(read: Read, watch: Watch) -> AsyncIterator[Follower]:
+async def open_follower(
+    read: Read, watch: Watch, reconcile: float | None
+) -> AsyncIterator[Follower]:
     """Follow what `read` reads by what `watch` watches from a revision on."""
     first = await read()
-    follower = Follower(first, read, watch)
+    follower = Follower(first, read, watch, reconcile)
     try:
         await follower._start(first.revision)  # noqa: SLF001 # made here
         yield follower

