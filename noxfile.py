@@ -22,6 +22,12 @@ PYPROJECT = nox.project.load_toml("pyproject.toml")
 CODE = ("trio_sched", "tests", "docs", "noxfile.py")
 PB = Path("trio_sched/etcd_shim/_pb")
 
+# Those whose outcome depends on the version of etcd.
+ETCD_TESTS = (
+    *("kv", "lease", "watch", "follow", "failover", "auth", "transport"),
+    *("client_cancel", "client_coexists", "schedule", "schedule_processes"),
+)
+
 # What flake8-async finds and ruff does not. Left out: 103 and 104, which ruff's BLE001 covers; 114
 # and 200, which need settings; 122, which is about Trio before 0.27; 910 to 913, which cannot see
 # that a callee always checkpoints; and those about other libraries.
@@ -54,6 +60,18 @@ def tests(session: nox.Session) -> None:
     session.run("coverage", "run", "-m", "pytest", *session.posargs)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
+
+
+@nox.session
+def another_etcd(session: nox.Session) -> None:
+    """The tests of what depends on etcd, against the one on PATH; skipped where there is none."""
+    program = shutil.which("etcd")
+    if program is None:
+        session.skip("there is no etcd on PATH")
+    session.install("-e", ".[cli]", *group("tests"))
+    files = [f"tests/test_{name}.py" for name in ETCD_TESTS]
+    environment = {"TRIO_SCHED_ETCD": program}
+    session.run("pytest", *(session.posargs or files), env=environment)
 
 
 @nox.session
@@ -114,6 +132,13 @@ def coexist(session: nox.Session) -> None:
     # The versions of aetcd and etcd3aio decide what is shown here, so they are not left to chance.
     session.install("-e", ".", "aetcd==1.0.0", "etcd3aio==0.3.0")
     session.run("python", "tests/coexistence/check.py")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Our etcd client next to others; arguments go to benchmarks/clients.py."""
+    session.install("-e", ".", *group("bench"))
+    session.run("python", "benchmarks/clients.py", *session.posargs)
 
 
 def _generate(session: nox.Session, root: Path) -> None:

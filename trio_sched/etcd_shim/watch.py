@@ -212,6 +212,7 @@ class WatchHub:
         self._watchers: dict[int, Watcher] = {}
         self._last_id = 0
         self._outgoing: deque[pb.WatchRequest] = deque()
+        self._creating: deque[int] = deque()  # ids whose creation is not answered yet
         self._bell = Doorbell()
         self._serving = False
         self._connected = False
@@ -302,6 +303,7 @@ class WatchHub:
             async with self._stub.Watch.open(metadata=HAS_LEADER) as call:
                 await call.send_request()
                 self._outgoing.clear()
+                self._creating.clear()
                 self._outgoing.extend(w._creation() for w in self._watchers.values())  # noqa: SLF001
                 self._connected = True
                 async with open_plain_nursery() as nursery:
@@ -320,11 +322,18 @@ class WatchHub:
     async def _send_outgoing(self, call: Stream[pb.WatchRequest, pb.WatchResponse]) -> None:
         while True:
             while self._outgoing:
-                await call.send_message(self._outgoing.popleft())
+                request = self._outgoing.popleft()
+                if request.HasField("create_request"):
+                    self._creating.append(request.create_request.watch_id)
+                await call.send_message(request)
             await self._bell.wait()
 
     def _take(self, answer: pb.WatchResponse) -> None:
-        watcher = self._watchers.get(answer.watch_id)
+        watch_id = answer.watch_id
+        if answer.created and self._creating:
+            # Creations are answered in their order; etcd 3.4 refuses one without its id.
+            watch_id = self._creating.popleft()
+        watcher = self._watchers.get(watch_id)
         if watcher is None:
             return
         if answer.canceled:

@@ -36,7 +36,7 @@ from trio_sched.etcd_shim._pb import messages_pb2 as pb
 from trio_sched.etcd_shim._pb.services_grpc import AuthStub
 from trio_sched.etcd_shim.channel._caller import Caller, OneConnection
 from trio_sched.etcd_shim.channel._connection import Connection, ConnectionStatistics
-from trio_sched.etcd_shim.channel._endpoint import Endpoint, open_byte_stream
+from trio_sched.etcd_shim.channel._endpoint import Endpoint, open_byte_stream, root_cause
 from trio_sched.etcd_shim.channel._protocol import Protocol
 from trio_sched.etcd_shim.channel._settings import ChannelSettings, Credentials, PingPolicy
 from trio_sched.etcd_shim.errors import (
@@ -134,6 +134,7 @@ class Channel(Caller):
             AuthenticationFailed: the user or the password is wrong.
             ClientClosed: the channel's block was left.
         """
+        lost: dict[str, BaseException] = {}
         while True:
             if self._current is not None and self._current.accepting:
                 return self._current
@@ -146,6 +147,17 @@ class Channel(Caller):
             await attempt.done.wait()
             if attempt.error is not None:
                 raise again(attempt.error)
+            self._note_lost(attempt, lost)
+
+    def _note_lost(self, attempt: _Attempt, lost: dict[str, BaseException]) -> None:
+        """Give up if whoever lets us in hangs up at once, rather than try for ever."""
+        winner = attempt.winner
+        if winner is None or winner.error is None:
+            return
+        again_and_again = winner.endpoint.url in lost
+        lost[winner.endpoint.url] = winner.error
+        if again_and_again or len(lost) == len(self._endpoints):
+            raise ConnectionFailed(lost)
 
     def note_failure(self, connection: Connection, error: EtcdError) -> None:
         """Move on to another member if this one says that it cannot serve."""
@@ -169,6 +181,8 @@ class Channel(Caller):
                 self._current = attempt.winner
         except EtcdError as exc:
             attempt.error = exc
+            if attempt.winner is not None:
+                attempt.winner.retire()  # it did not let us log in
         except trio.Cancelled:
             attempt.error = ClientClosed("the client's block was left")
             raise
@@ -203,7 +217,7 @@ class Channel(Caller):
             attempt.fail(endpoint, TimeoutError(words))
             return
         except (OSError, trio.BrokenResourceError) as exc:
-            attempt.fail(endpoint, _root(exc))
+            attempt.fail(endpoint, root_cause(exc))
             return
         protocol = Protocol(max_message_size=self._settings.max_message_size)
         connection = Connection(endpoint, stream, protocol, self._settings, self._pings)
@@ -251,16 +265,6 @@ class Channel(Caller):
                 if self.token is None:
                     await self._fetch_token(caller, self._credentials)
         return True
-
-
-def _root(exc: BaseException) -> BaseException:
-    """Return what is behind trio's "all attempts failed" and "broken resource"."""
-    inner = exc.__cause__
-    if inner is None:
-        return exc
-    while isinstance(inner, BaseExceptionGroup):
-        inner = inner.exceptions[0]
-    return inner
 
 
 @asynccontextmanager

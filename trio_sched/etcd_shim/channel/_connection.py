@@ -34,6 +34,7 @@ import trio
 
 from trio_sched._tasks import Doorbell
 from trio_sched.etcd_shim.channel._admission import Admission
+from trio_sched.etcd_shim.channel._endpoint import root_cause
 from trio_sched.etcd_shim.channel._events import (
     CallEnded,
     ConnectionBroken,
@@ -310,8 +311,10 @@ class Connection:
         self.admission.close()
 
     def _lose(self, exc: BaseException) -> None:
-        error = ConnectionLost(f"the connection to {self.endpoint} broke: {str(exc) or repr(exc)}")
-        error.__cause__ = exc
+        reason = root_cause(exc)
+        words = str(reason) or repr(reason)
+        error = ConnectionLost(f"the connection to {self.endpoint} broke: {words}")
+        error.__cause__ = reason
         self._break(error)
 
     def _break(self, error: EtcdError) -> None:

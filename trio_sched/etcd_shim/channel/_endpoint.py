@@ -10,7 +10,14 @@ from urllib.parse import urlsplit
 
 import trio
 
-__all__ = ["ByteStream", "Endpoint", "SocketByteStream", "TLSByteStream", "open_byte_stream"]
+__all__ = [
+    "ByteStream",
+    "Endpoint",
+    "SocketByteStream",
+    "TLSByteStream",
+    "open_byte_stream",
+    "root_cause",
+]
 
 _SCHEMES = "http://HOST:PORT, https://HOST:PORT or unix:///PATH"
 
@@ -174,3 +181,13 @@ async def open_byte_stream(endpoint: Endpoint, ssl_context: ssl.SSLContext | Non
         await trio.aclose_forcefully(tls)
         raise
     return TLSByteStream(tls)
+
+
+def root_cause(exc: BaseException) -> BaseException:
+    """Return what is behind trio's "all attempts failed" and "broken resource"."""
+    inner = exc.__cause__
+    if inner is None:
+        return exc
+    while isinstance(inner, BaseExceptionGroup):
+        inner = inner.exceptions[0]
+    return inner
