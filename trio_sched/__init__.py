@@ -24,7 +24,16 @@ from trio_sched.exceptions import (
 )
 from trio_sched.model import Host as Host
 from trio_sched.model import Hosts as Hosts
-from trio_sched.result import Result as Result
+from trio_sched.result import (
+    Observation as Observation,
+)
+from trio_sched.result import (
+    Result as Result,
+)
+from trio_sched.result import (
+    ResultStatistics as ResultStatistics,
+)
+from trio_sched.scheduler import observe as observe
 from trio_sched.scheduler import schedule as schedule
 from trio_sched.strategies import (
     Strategy as Strategy,

@@ -9,10 +9,12 @@ so of several hosts that leave at once exactly the last one sees it.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import trio
 
+from trio_sched._tasks import open_plain_nursery
 from trio_sched._view import Version
 from trio_sched.election import predecessor_before
 from trio_sched.etcd_shim import (
@@ -45,6 +47,7 @@ class Joined:
         scheduled: the key of that name.
         decision: the key of that name.
         revision: the store's revision at which all of this was read.
+        asked_at: by trio's clock, when that read was sent.
     """
 
     fence: int
@@ -52,6 +55,7 @@ class Joined:
     scheduled: Version
     decision: Version
     revision: int
+    asked_at: float
 
 
 def version_of(found: GetResult) -> Version:
@@ -75,6 +79,7 @@ async def join(
     first, end = prefix_range(keys.election)
     newest = Get(first, end, limit=2, sort_order="descending", sort_target="create_revision")
     while True:
+        asked_at = trio.current_time()
         try:
             answer = await client.txn(
                 [Compare.create_revision(key, "==", 0)],
@@ -90,7 +95,7 @@ async def join(
         except LeaseNotFound as exc:
             raise session.lose("the lease was revoked or has lapsed") from exc
         if answer.succeeded:
-            return _joined(answer)
+            return _joined(answer, asked_at)
         kv = answer.get(0).kv
         if kv is not None and kv.lease == session.lease:
             return await resume(client, keys, hostname, value, session)
@@ -98,7 +103,7 @@ async def join(
             await _wait_for_name(client, keys.path, hostname, kv, answer.revision)
 
 
-def _joined(answer: TxnResult) -> Joined:
+def _joined(answer: TxnResult, asked_at: float) -> Joined:
     own, *before = answer.get(2).kvs
     return Joined(
         own.create_revision,
@@ -106,6 +111,7 @@ def _joined(answer: TxnResult) -> Joined:
         version_of(answer.get(3)),
         version_of(answer.get(4)),
         answer.revision,
+        asked_at,
     )
 
 
@@ -118,6 +124,7 @@ async def resume(
         SessionLost: one of them is gone, or hangs on another lease.
     """
     key, candidate = keys.host(hostname), keys.candidate(session.lease)
+    asked_at = trio.current_time()
     answer = await client.txn(
         [Compare.lease(key, "==", session.lease), Compare.lease(candidate, "==", session.lease)],
         [
@@ -137,6 +144,7 @@ async def resume(
         version_of(answer.get(2)),
         version_of(answer.get(3)),
         answer.revision,
+        asked_at,
     )
 
 
@@ -147,17 +155,31 @@ async def _wait_for_name(
     in_use = HostnameInUse(path, hostname, kv.lease)
     if not kv.lease:
         raise in_use
-    try:
-        left = (await client.lease_time_to_live(kv.lease)).ttl
-    except LeaseNotFound:
-        left = 0
-    # etcd tells whole seconds, rounded down, and looks for lapsed leases twice a second.
-    with trio.move_on_after(left + 2):
-        async with client.watch(kv.key, start_revision=revision + 1) as events:
-            async for event in events:
-                if event.type is EventType.DELETE:
-                    return
-    raise in_use
+    async with (
+        client.watch(kv.key, start_revision=revision + 1) as events,
+        open_plain_nursery() as nursery,
+    ):
+        nursery.start_soon(_raise_if_renewed, client, kv.lease, in_use)
+        async for event in events:
+            if event.type is EventType.DELETE:
+                break
+        nursery.cancel_scope.cancel()
+
+
+async def _raise_if_renewed(client: Client, lease: int, in_use: HostnameInUse) -> None:
+    """Raise `in_use` once a lease lives longer than it would by itself."""
+    asked_at = trio.current_time()
+    lapses_at: float | None = None
+    with suppress(LeaseNotFound):  # then its keys' deletion is on its way
+        while True:
+            left = (await client.lease_time_to_live(lease)).ttl
+            # etcd tells whole seconds, rounded down, and lets a lease lapse up to a second late.
+            if lapses_at is None:
+                lapses_at = trio.current_time() + left + 2
+            elif asked_at + left > lapses_at or asked_at > lapses_at:
+                raise in_use
+            asked_at += 1
+            await trio.sleep_until(asked_at)
 
 
 async def clear_if_last(client: Client, keys: PathKeys, decision_leases: set[int]) -> bool:

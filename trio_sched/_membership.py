@@ -18,21 +18,23 @@ begins after a backoff. What cannot heal ends the life, and leaves the block.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 import trio
 
-from trio_sched._joining import Joined, clear_if_last, join, resume, version_of
+from trio_sched._decision import DecisionFollower
+from trio_sched._joining import Joined, clear_if_last, join, resume
 from trio_sched._leading import DECISION_TTLS, Leading, Place
-from trio_sched._tasks import Doorbell, open_plain_nursery
-from trio_sched._view import DecisionView, Version
+from trio_sched._tasks import open_plain_nursery
+from trio_sched._view import DecisionView
 from trio_sched.core import LeaderCore, StoredChanged
 from trio_sched.election import wait_elected
-from trio_sched.etcd_shim import Client, EtcdError, Event, EventType, Get
+from trio_sched.etcd_shim import Client, EtcdError, EventType, Get
 from trio_sched.etcd_shim._backoff import TRANSIENT, Backoff, persist
+from trio_sched.etcd_shim._keep import margin_of
 from trio_sched.etcd_shim.errors import (
     Compacted,
     LeaseNotFound,
@@ -50,8 +52,7 @@ __all__ = ["Membership", "Settings"]
 
 _HEALABLE: Final = (*TRANSIENT, SessionLost, WatchCanceled, WatchOverflow)
 
-# Seconds after which the other half of a decision is read, no longer awaited.
-_HALF_DECISION_PATIENCE: Final = 0.25
+_RECONCILES_PER_TTL: Final = 3  # reads that prove the decision to be the newest
 
 # Leases that were left to lapse, for the next life of the same host in this process.
 _kept_leases: dict[tuple[str, str], int] = {}
@@ -86,21 +87,33 @@ class Membership:
         self._keys = PathKeys(settings.path)
         self._session: Session | None = None
         self._leading: Leading | None = None
-        self._view = DecisionView()
-        self._half_known = Doorbell()
+        self._follower: DecisionFollower | None = None
         self._backoff = Backoff(first=0.1, cap=10.0)
         self._unrevoked: set[int] = set()
         self.joined = trio.Event()
-        self.result = Result(settings.path, settings.hostname, self._believe)
+        self._sessions = 0
+        self._healed = 0
+        self.result = Result(settings.path, settings.hostname, self._believe, self._statistics)
 
-    def _believe(self) -> bool:
-        """Tell whether a decision for our name is one for our present session."""
-        session = self._session
-        return session is not None and session.alive and self._is_ours(session)
+    def _statistics(self) -> tuple[int, bool, int]:
+        healed = self._follower.healed if self._follower is not None else 0
+        return self._sessions, self._leading is not None, self._healed + healed
 
-    def _is_ours(self, session: Session) -> bool:
+    def _believe(self) -> float:
+        """Return until when, by trio's clock, a decision for our name may be acted on.
+
+        That is, one for our present session, of which we know that it is the newest.
+        """
+        session, follower = self._session, self._follower
+        if session is None or follower is None or session.why_lost is not None:
+            return -inf
+        if not self._is_ours(session, follower.view):
+            return -inf
+        return min(session.deadline, _believable_until(session, follower))
+
+    def _is_ours(self, session: Session, view: DecisionView) -> bool:
         """Tell whether the decision, if it names us, means this session."""
-        record = self._view.stored.record
+        record = view.stored.record
         if record is None:
             return True  # a Go leader's, bound to names only
         return record.hosts.get(self._settings.hostname) == session.lease
@@ -144,14 +157,22 @@ class Membership:
         """Live until the session is lost, and raise why."""
         session, already = await self._open_session()
         self._session = session
+        self._sessions += 1
+        if self._follower is not None:
+            self._healed += self._follower.healed
+        follower = DecisionFollower(
+            self._client, self._keys, self._pass_on, session.ttl / _RECONCILES_PER_TTL
+        )
+        self._follower = follower
         lost = False
         try:
             async with open_plain_nursery() as nursery:
                 nursery.start_soon(session.keep)
                 joined = await persist(self._join, session) if already is None else already
+                follower.learn(joined.scheduled, joined.decision, joined.revision, joined.asked_at)
                 self._note_joined(session)
                 nursery.start_soon(self._guard, self._host_key, session, joined.revision)
-                nursery.start_soon(self._follow_decision, joined)
+                nursery.start_soon(self._follow_decision, session, follower)
                 nursery.start_soon(self._campaign, session, joined)
         except _HEALABLE as exc:
             lost = True
@@ -236,60 +257,34 @@ class Membership:
 
     # ---- the decision ----------------------------------------------------------------
 
-    async def _follow_decision(self, joined: Joined) -> None:
-        """Learn each decision, and tell readers, and the core if we lead."""
-        self._learn(joined.scheduled, joined.decision, joined.revision)
-        revision = joined.revision
-        while True:
-            with suppress(Compacted, WatchOverflow):  # what was missed is in the read below
-                await self._follow_both(revision)
-            revision = await self._read_decision()
+    async def _follow_decision(self, session: Session, follower: DecisionFollower) -> None:
+        """Learn each decision; without proof that it is the newest, lose the session.
 
-    async def _follow_both(self, revision: int) -> None:
-        keys, view = self._keys, self._view
+        Raises:
+            SessionLost: for a TTL there was no such proof.
+        """
         async with open_plain_nursery() as nursery:
-            nursery.start_soon(self._follow, keys.scheduled, view.take_scheduled, revision)
-            nursery.start_soon(self._follow, keys.decision, view.take_decision, revision)
-            nursery.start_soon(self._complete_halves)
+            nursery.start_soon(self._demand_proof, session, follower)
+            await follower.follow()
 
-    async def _follow(self, key: bytes, take: Callable[[Version], None], revision: int) -> None:
-        async with self._client.watch(key, start_revision=revision + 1) as watcher:
-            while True:
-                for event in (await watcher.receive()).events:
-                    self._debug("event", key=key.decode(), type=event.type.value)
-                    take(_version(event))
-                self._settle()
+    async def _demand_proof(self, session: Session, follower: DecisionFollower) -> None:
+        until = _believable_until(session, follower)
+        while until > trio.current_time():
+            await trio.sleep_until(until)
+            until = _believable_until(session, follower)
+        raise session.lose("for a TTL there was no proof that the decision is the newest")
 
-    def _learn(self, scheduled: Version, decision: Version, revision: int) -> None:
-        self._view.load(scheduled, decision, revision)
-        self._settle()
-
-    def _settle(self) -> None:
-        """Pass the decision on, unless only one half of it is known."""
-        view = self._view
-        if not view.settled:
-            self._half_known.ring()
+    def _pass_on(self) -> None:
+        """Tell readers, and the core if we lead, what the decision is now."""
+        session, follower = self._session, self._follower
+        if session is None or follower is None:
             return
-        if view.known and self._session is not None:
-            ours = self._is_ours(self._session)
-            self.result._publish(view.hosts, ours=ours)  # noqa: SLF001
+        view = follower.view
+        self._debug("decision", revision=view.hosts.revision, hosts=",".join(view.hosts))
+        if view.known:
+            self.result._publish(view.hosts, ours=self._is_ours(session, view))  # noqa: SLF001
         if self._leading is not None:
             self._leading.tell(StoredChanged(view.stored))
-
-    async def _complete_halves(self) -> None:
-        """Read a decision of which only one half has come for some time."""
-        while True:
-            if self._view.settled:
-                await self._half_known.wait()
-            await trio.sleep(_HALF_DECISION_PATIENCE)
-            if not self._view.settled:
-                await self._read_decision()
-
-    async def _read_decision(self) -> int:
-        keys = self._keys
-        answer = await persist(self._client.txn, (), (Get(keys.scheduled), Get(keys.decision)))
-        self._learn(version_of(answer.get(0)), version_of(answer.get(1)), answer.revision)
-        return answer.revision
 
     # ---- leading ------------------------------------------------------------------------
 
@@ -341,8 +336,6 @@ class Membership:
             self._log(logging.INFO, "left")
 
 
-def _version(event: Event) -> Version:
-    kv = event.kv
-    if event.type is EventType.DELETE:
-        return Version(None, kv.mod_revision)
-    return Version(kv.value, kv.mod_revision, kv.lease)
+def _believable_until(session: Session, follower: DecisionFollower) -> float:
+    """Return when what is known of the decision becomes too old to be acted on."""
+    return follower.fresh_at + session.ttl - margin_of(session.ttl)

@@ -1,6 +1,6 @@
-"""`Result`: what ``async with schedule(...) as result`` gives.
+"""`Result` and `Observation`: what ``schedule()`` and ``observe()`` give.
 
-It holds the newest decision only. Whoever learns a decision puts it here and
+They hold the newest decision only. Whoever learns a decision puts it here and
 goes on; whoever reads gets it when it asks. So a reader that sleeps holds nobody
 up, and when it wakes up it gets what counts now.
 """
@@ -8,6 +8,8 @@ up, and when it wakes up it gets what counts now.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
 from typing import Self
 
 import trio
@@ -16,61 +18,68 @@ from trio_sched._tasks import Doorbell
 from trio_sched.exceptions import EndOfResults
 from trio_sched.model import Hosts
 
-__all__ = ["Result"]
+__all__ = ["Observation", "Result", "ResultStatistics"]
 
 
-class Result:
-    """The stream of decisions of a path, and this host's place in it.
-
-    Iterate it, or call `next`. Every method that waits is a checkpoint, and a
-    cancelled one loses no decision.
+@dataclass(frozen=True, slots=True)
+class ResultStatistics:
+    """A snapshot of how a host's life on a path goes.
 
     Attributes:
-        path: the path that the hosts share.
-        hostname: the name of this host.
+        decisions: how many were learned.
+        returned: how many of them were returned to the reader.
+        sessions: how many sessions were begun; more than one after losses.
+        leading: whether this host leads.
+        healed: how often a read showed what no watch had told.
+        deadline: by trio's clock, until when the newest decision may be acted on,
+            unless it is renewed; minus infinity if it may not.
     """
 
-    def __init__(self, path: str, hostname: str, believe: Callable[[], bool]) -> None:
+    decisions: int
+    returned: int
+    sessions: int
+    leading: bool
+    healed: int
+    deadline: float
+
+
+class Observation:
+    """The stream of decisions of a path.
+
+    Iterate it, or call `next`. Every method that waits is a checkpoint, and a
+    cancelled one loses no decision. Revisions never go down, and the same
+    decision is not returned twice in a row.
+
+    Attributes:
+        path: the path.
+    """
+
+    def __init__(self, path: str) -> None:
         self.path = path
-        self.hostname = hostname
-        self._believe = believe
         self._newest: Hosts | None = None
         self._says: tuple[tuple[str, ...], bool] | None = None  # the newest decision
         self._said: tuple[tuple[str, ...], bool] | None = None  # the one that was read last
         self._unread = False
         self._ended = False
         self._bell = Doorbell()
-        self._life = trio.CancelScope()  # of all that the scheduler does for this host
-        self._stopped = trio.Event()
+        self._changed = trio.lowlevel.ParkingLot()
+        self._decisions = 0
+        self._returned = 0
 
     def __repr__(self) -> str:
-        """Show the path, the host and the newest decision."""
-        return f"<Result of {self.path!r} for {self.hostname!r}: {self._newest!r}>"
+        """Show the path and the newest decision."""
+        return f"<{type(self).__name__} of {self.path!r}: {self._newest!r}>"
 
     @property
     def newest(self) -> Hosts | None:
         """The newest decision, read or not; None before the first."""
         return self._newest
 
-    @property
-    def scheduled(self) -> bool:
-        """True while this host is chosen and its session may be believed in.
-
-        False after the block was left. It asks the clock each time, so it is
-        right even if this process was stopped in between.
-        """
-        return (
-            not self._ended
-            and self._newest is not None
-            and self.hostname in self._newest
-            and self._believe()
-        )
-
     async def next(self) -> Hosts:
         """Wait for a decision that was not returned yet, and return the newest.
 
         Raises:
-            EndOfResults: the block was left, or `shutdown` called.
+            EndOfResults: the block was left, or `Result.shutdown` called.
             trio.BusyResourceError: another task is waiting already.
         """
         if self._unread or self._ended:
@@ -82,6 +91,7 @@ class Result:
         assert self._newest is not None
         self._unread = False
         self._said = self._says
+        self._returned += 1
         return self._newest
 
     def __aiter__(self) -> Self:
@@ -94,6 +104,96 @@ class Result:
         except EndOfResults:
             raise StopAsyncIteration from None
 
+    # ---- what the scheduler says ------------------------------------------------
+
+    def _publish(self, hosts: Hosts, *, ours: bool = False) -> None:
+        """Take a decision in, unless it is older than the newest.
+
+        It is to be read if it differs from the one that was read last: in whom it
+        names, or in whether our name there means us (`ours`), and not a life of
+        this host that has ended.
+        """
+        if self._newest is not None and hosts.revision < self._newest.revision:
+            return
+        self._decisions += self._newest is None or hosts.revision > self._newest.revision
+        self._newest = hosts
+        self._says = (tuple(hosts), ours)
+        self._unread = self._said != self._says
+        self._changed.unpark_all()
+        if self._unread:
+            self._bell.ring()
+
+    def _end(self) -> None:
+        self._ended = True
+        self._unread = False
+        self._changed.unpark_all()
+        self._bell.ring()
+
+
+class Result(Observation):
+    """The stream of decisions of a path, and this host's place in it.
+
+    Attributes:
+        path: the path that the hosts share.
+        hostname: the name of this host.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        hostname: str,
+        believe: Callable[[], float],
+        statistics: Callable[[], tuple[int, bool, int]],
+    ) -> None:
+        super().__init__(path)
+        self.hostname = hostname
+        self._believe = believe
+        self._membership = statistics
+        self._life = trio.CancelScope()  # of all that the scheduler does for this host
+        self._stopped = trio.Event()
+
+    @property
+    def deadline(self) -> float:
+        """By trio's clock, until when this host is scheduled, unless that is renewed.
+
+        Minus infinity if it is not chosen. Whoever acts on being scheduled has to
+        have stopped by then.
+        """
+        newest = self._newest
+        if self._ended or newest is None or self.hostname not in newest:
+            return -inf
+        return self._believe()
+
+    @property
+    def scheduled(self) -> bool:
+        """True while this host is chosen and its session may be believed in.
+
+        False after the block was left. It asks the clock each time, so it is
+        right even if this process was stopped in between.
+        """
+        return trio.current_time() < self.deadline
+
+    async def wait_scheduled(self) -> Hosts:
+        """Wait until this host is scheduled; return the decision that says so.
+
+        Raises:
+            EndOfResults: the block was left, or `shutdown` called.
+        """
+        await trio.lowlevel.checkpoint()
+        while not self.scheduled:
+            if self._ended:
+                raise EndOfResults(f"{self.hostname!r} has left {self.path!r}")
+            await self._changed.park()
+        assert self._newest is not None
+        return self._newest
+
+    async def wait_unscheduled(self) -> None:
+        """Wait until this host is not scheduled, by a decision, a loss, or the clock."""
+        await trio.lowlevel.checkpoint()
+        while self.scheduled:
+            with trio.move_on_at(self.deadline):
+                await self._changed.park()
+
     async def shutdown(self) -> None:
         """Leave the pool now; return when this host's keys are revoked.
 
@@ -103,30 +203,29 @@ class Result:
         self._life.cancel()
         await self._stopped.wait()
 
+    def statistics(self) -> ResultStatistics:
+        """Return how this host's life on the path goes."""
+        sessions, leading, healed = self._membership()
+        return ResultStatistics(
+            decisions=self._decisions,
+            returned=self._returned,
+            sessions=sessions,
+            leading=leading,
+            healed=healed,
+            deadline=self.deadline,
+        )
+
     # ---- what the scheduler says ------------------------------------------------
 
-    def _publish(self, hosts: Hosts, *, ours: bool) -> None:
-        """Take a decision in, unless it is older than the newest.
-
-        It is to be read if it differs from the one that was read last: in whom it
-        names, or in whether our name there means us (`ours`), and not a life of
-        this host that has ended.
-        """
-        if self._newest is not None and hosts.revision < self._newest.revision:
-            return
-        self._newest = hosts
-        self._says = (tuple(hosts), ours and self.hostname in hosts)
-        self._unread = self._said != self._says
-        if self._unread:
-            self._bell.ring()
+    def _publish(self, hosts: Hosts, *, ours: bool = False) -> None:
+        super()._publish(hosts, ours=ours and self.hostname in hosts)
 
     def _lose(self) -> None:
         """The session is lost: nothing is decided for this host."""
         if self._newest is not None:
-            self._publish(Hosts(revision=self._newest.revision), ours=False)
+            self._publish(Hosts(revision=self._newest.revision))
+        self._changed.unpark_all()
 
     def _end(self) -> None:
-        self._ended = True
-        self._unread = False
+        super()._end()
         self._stopped.set()
-        self._bell.ring()

@@ -1,6 +1,6 @@
-"""`schedule`: join a path, and learn who of its hosts is to run.
+"""`schedule` and `observe`: learn who of a path's hosts is to run.
 
-The arguments are checked here; what follows is in ``_membership``.
+The arguments are checked here; a host's life is in ``_membership``.
 """
 
 from __future__ import annotations
@@ -9,16 +9,17 @@ import logging
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
+from trio_sched._decision import DecisionFollower
 from trio_sched._membership import Membership, Settings
 from trio_sched._tasks import open_service_nursery
 from trio_sched.etcd_shim import Client
 from trio_sched.etcd_shim.lease import check_ttl
-from trio_sched.keys import check_hostname, check_path
+from trio_sched.keys import PathKeys, check_hostname, check_path
 from trio_sched.model import Options
-from trio_sched.result import Result
+from trio_sched.result import Observation, Result
 from trio_sched.strategies import Strategy, get_strategy
 
-__all__ = ["schedule"]
+__all__ = ["observe", "schedule"]
 
 
 @asynccontextmanager
@@ -77,6 +78,46 @@ async def schedule(
         services.start_soon(membership.run, name=f"schedule {path} {hostname}")
         await membership.joined.wait()
         yield membership.result
+
+
+@asynccontextmanager
+async def observe(
+    client: Client, path: str, *, reconcile: float = 5.0
+) -> AsyncIterator[Observation]:
+    """Learn the decisions of `path` without joining it.
+
+    It works before any host exists, and writes nothing. While etcd is away, the
+    newest decision stays as it was; what was missed is told afterwards.
+
+    Args:
+        client: an open client; it must stay open longer than this block.
+        path: what the hosts share.
+        reconcile: seconds between two reads that make up for what the watch may
+            have missed.
+
+    Raises:
+        TypeError: an argument is of a wrong type.
+        ValueError: an argument is not allowed; nothing was sent.
+        EtcdError: etcd cannot be reached when the block is entered, or refuses
+            what cannot heal later, such as for lack of permission.
+    """
+    check_path(path)
+    if not reconcile > 0:
+        raise ValueError(f"reconcile must be more than 0 seconds, not {reconcile!r}")
+    observation = Observation(path)
+
+    def pass_on() -> None:
+        if follower.view.known:
+            observation._publish(follower.view.hosts)  # noqa: SLF001 # made here
+
+    follower = DecisionFollower(client, PathKeys(path), pass_on, reconcile)
+    await follower.begin()
+    async with open_service_nursery() as services:
+        services.start_soon(follower.follow, name=f"observe {path}")
+        try:
+            yield observation
+        finally:
+            observation._end()  # noqa: SLF001
 
 
 def _check(

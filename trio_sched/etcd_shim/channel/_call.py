@@ -145,9 +145,13 @@ class Call(Generic[Req, Rep]):
             connection = await self._channel.connection()
             if not await connection.admission.enter():
                 continue
-            opened = connection.open(
-                self._channel.headers(connection, self._path, self._metadata, self._timeout)
-            )
+            try:
+                opened = connection.open(
+                    self._channel.headers(connection, self._path, self._metadata, self._timeout)
+                )
+            except BaseException:
+                connection.admission.leave()  # what cannot be sent keeps no place
+                raise
             if opened is not None:
                 self._connection = connection
                 self._stream_id, self._state = opened

@@ -25,7 +25,7 @@ __all__ = [
     "light_frame",
     "parse_frame_header",
     "pong_frame",
-    "request_frame",
+    "request_frames",
 ]
 
 FRAME_HEADER_SIZE: Final = 9
@@ -34,6 +34,7 @@ HEADERS: Final = 1
 SETTINGS: Final = 4
 PING: Final = 6
 WINDOW_UPDATE: Final = 8
+CONTINUATION: Final = 9
 
 _END_STREAM: Final = 0x1
 _ACK: Final = 0x1
@@ -97,9 +98,17 @@ def parse_frame_header(raw: bytes | bytearray, start: int) -> tuple[int, int, in
     return (high << 16) | low, kind, flags, stream_id
 
 
-def request_frame(stream_id: int, block: bytes) -> bytes:
-    """Return the HEADERS frame of a request that goes on."""
-    return _frame_header(len(block), HEADERS, _END_HEADERS, stream_id) + block
+def request_frames(stream_id: int, block: bytes, limit: int) -> bytes:
+    """Return the HEADERS frame of a request that goes on, and what continues it."""
+    if len(block) <= limit:
+        return _frame_header(len(block), HEADERS, _END_HEADERS, stream_id) + block
+    frames = []
+    for start in range(0, len(block), limit):
+        part = block[start : start + limit]
+        kind = CONTINUATION if start else HEADERS
+        flags = _END_HEADERS if start + limit >= len(block) else 0
+        frames.append(_frame_header(len(part), kind, flags, stream_id) + part)
+    return b"".join(frames)
 
 
 def data_frame(stream_id: int, data: bytes, *, end: bool) -> bytes:

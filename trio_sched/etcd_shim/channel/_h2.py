@@ -52,7 +52,7 @@ from trio_sched.etcd_shim.channel._frames import (
     light_frame,
     parse_frame_header,
     pong_frame,
-    request_frame,
+    request_frames,
 )
 from trio_sched.etcd_shim.channel._hpack import CachingDecoder, CachingEncoder
 
@@ -118,6 +118,7 @@ class PatientH2Connection(H2Connection):
             else:
                 del raw[:start]
                 events = self._take_heavy_frame()
+                raw = buffer._data  # noqa: SLF001 # before h2 4.4 it is another one now
                 start, size = 0, len(raw)
             for event in events:
                 take(event)
@@ -170,9 +171,7 @@ class PatientH2Connection(H2Connection):
         stream.state_machine.process_input(StreamInputs.SEND_HEADERS)
         stream.request_method = b"POST"
         block = self.encoder.encode(headers)
-        if len(block) > self.max_outbound_frame_size:
-            raise ProtocolError(f"headers of {len(block)} bytes do not fit into a frame")
-        self._data_to_send += request_frame(stream_id, block)
+        self._data_to_send += request_frames(stream_id, block, self.max_outbound_frame_size)
         return stream_id
 
     def send_message(self, stream_id: int, data: bytes, *, end: bool) -> None:
