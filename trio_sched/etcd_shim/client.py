@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypedDict, TypeVar, Unpack, cast
 import trio
 from grpclib.const import Status
 
-from trio_sched._tasks import ServiceNursery, finish, open_service_nursery
+from trio_sched._tasks import finish, open_service_nursery
 from trio_sched.etcd_shim._following import Follower, open_follower
 from trio_sched.etcd_shim._keep import KeptLease
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
@@ -100,9 +100,9 @@ class MemberStatus:
 class Client:
     """A client of one etcd cluster. Made by `open_client`."""
 
-    def __init__(self, services: ServiceNursery, channel: Channel) -> None:
+    def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._services = services
+        services = channel.services
         stub_channel = cast("grpclib.client.Channel", channel)  # the part of it that stubs touch
         self._kv = KVStub(stub_channel)
         self._lease = LeaseStub(stub_channel)
@@ -392,14 +392,11 @@ async def open_client(
     if not connect_timeout > 0:
         raise ValueError(f"connect_timeout must be more than 0 seconds, not {connect_timeout!r}")
     settings = ChannelSettings(connect_timeout=connect_timeout, max_message_size=max_message_size)
-    async with (
-        open_channel(
-            parsed,
-            ssl_context=ssl_context,
-            credentials=credentials,
-            settings=settings,
-            pings=pings,
-        ) as channel,
-        open_service_nursery() as services,
-    ):
-        yield Client(services, channel)
+    async with open_channel(
+        parsed,
+        ssl_context=ssl_context,
+        credentials=credentials,
+        settings=settings,
+        pings=pings,
+    ) as channel:
+        yield Client(channel)

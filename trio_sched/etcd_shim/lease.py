@@ -11,13 +11,14 @@ from __future__ import annotations
 import secrets
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
 from grpclib.const import Status
 
 from trio_sched._tasks import Doorbell, open_plain_nursery
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
+from trio_sched.etcd_shim.channel import recv_messages, send_message_nowait
 from trio_sched.etcd_shim.errors import (
     ClientClosed,
     ConnectionLost,
@@ -91,6 +92,9 @@ def check_ttl(ttl: int) -> int:
     return ttl
 
 
+_Call: TypeAlias = "Stream[pb.LeaseKeepAliveRequest, pb.LeaseKeepAliveResponse]"
+
+
 class _Renewal:
     """One renewal that somebody waits for."""
 
@@ -116,6 +120,7 @@ class Renewals:
         self._pending: dict[int, deque[_Renewal]] = {}
         self._bell = Doorbell()
         self._serving = False
+        self._call: _Call | None = None
 
     async def renew(self, lease: int) -> int:
         """Renew a lease and return its TTL, in seconds.
@@ -131,10 +136,10 @@ class Renewals:
             raise ClientClosed("the client's block was left")
         renewal = _Renewal()
         self._pending.setdefault(lease, deque()).append(renewal)
-        self._queued.append(lease)
-        if self._serving:
+        if self._queued or self._call is None or not self._send_now(self._call, lease):
+            self._queued.append(lease)
             self._bell.ring()
-        else:
+        if not self._serving:
             self._serving = True
             self._services.start_soon(self._serve)
         while not renewal.done:
@@ -145,26 +150,31 @@ class Renewals:
             raise LeaseNotFound(Status.NOT_FOUND, f"lease {lease:x} is gone")
         return renewal.ttl
 
+    def _send_now(self, call: _Call, lease: int) -> bool:
+        """Send a renewal if that takes no waiting, which is nearly always."""
+        return send_message_nowait(call, pb.LeaseKeepAliveRequest(id=lease))
+
     async def _serve(self) -> None:
         """Run one LeaseKeepAlive call to its end."""
         error: EtcdError = ConnectionLost("the stream of renewals ended")
         try:
             async with self._stub.LeaseKeepAlive.open(metadata=HAS_LEADER) as call:
                 await call.send_request()
+                self._call = call
                 async with open_plain_nursery() as nursery:
                     nursery.start_soon(self._send_queued, call)
-                    async for answer in call:
-                        self._settle(answer)
+                    while answers := await recv_messages(call):
+                        for answer in answers:
+                            self._settle(answer)
                     nursery.cancel_scope.cancel()
         except EtcdError as exc:
             error = exc
         finally:
             self._serving = False
+            self._call = None
             self._fail_all(error)
 
-    async def _send_queued(
-        self, call: Stream[pb.LeaseKeepAliveRequest, pb.LeaseKeepAliveResponse]
-    ) -> None:
+    async def _send_queued(self, call: _Call) -> None:
         while True:
             while self._queued:
                 await call.send_message(pb.LeaseKeepAliveRequest(id=self._queued.popleft()))

@@ -5,7 +5,12 @@ bytes with its service tasks; ``_channel`` makes connections; ``_call`` is what
 the stubs hold in their hands.
 """
 
-from trio_sched.etcd_shim.channel._call import recv_messages as recv_messages
+from trio_sched.etcd_shim.channel._call import (
+    recv_messages as recv_messages,
+)
+from trio_sched.etcd_shim.channel._call import (
+    send_message_nowait as send_message_nowait,
+)
 from trio_sched.etcd_shim.channel._channel import (
     Channel as Channel,
 )
@@ -37,4 +42,5 @@ __all__ = [
     "PingPolicy",
     "open_channel",
     "recv_messages",
+    "send_message_nowait",
 ]

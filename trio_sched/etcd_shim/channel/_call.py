@@ -128,6 +128,15 @@ class Call(Generic[Req, Rep]):
         if not self._one_request:
             await self._wait_for_room(connection, state)
 
+    def send_message_nowait(self, message: Req) -> bool:
+        """Send a message of a call that has begun; False, and nothing, if that takes waiting."""
+        connection, state = self._connection, self._state
+        if connection is None or state is None or state.ended or not state.sent:
+            return False
+        connection.send(self._stream_id, state, message.SerializeToString(), end=False)
+        connection.flush()
+        return True
+
     async def end(self) -> None:
         """End our half of the call. A checkpoint."""
         await trio.lowlevel.checkpoint()
@@ -239,3 +248,8 @@ class Call(Generic[Req, Rep]):
 async def recv_messages(stream: Stream[Req, Rep]) -> list[Rep]:
     """Do `Call.recv_messages` on what a stub calls a stream, which is a call of ours."""
     return await cast("Call[Req, Rep]", stream).recv_messages()
+
+
+def send_message_nowait(stream: Stream[Req, Rep], message: Req) -> bool:
+    """Do `Call.send_message_nowait` on what a stub calls a stream."""
+    return cast("Call[Req, Rep]", stream).send_message_nowait(message)

@@ -77,6 +77,7 @@ class _Attempt:
         # of the race:
         self.reasons: dict[str, BaseException] = {}
         self.runners: dict[str, trio.CancelScope] = {}
+        self.racing: list[Connection] = []
         self.winner: Connection | None = None
         self.news = Doorbell()
 
@@ -88,9 +89,12 @@ class _Attempt:
         self.reasons[endpoint.url] = reason
         self.news.ring()
 
-    def win(self, connection: Connection) -> None:
-        self.winner = connection
-        self.news.ring()
+    async def wait_news(self) -> None:
+        """Wait until a connection is ready or an endpoint has failed."""
+        await self.news.wait()
+        for connection in self.racing:
+            if self.winner is None and connection.ready.is_set() and connection.error is None:
+                self.winner = connection
 
 
 class Channel(Caller):
@@ -123,6 +127,11 @@ class Channel(Caller):
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Where the channel connects to."""
         return self._endpoints
+
+    @property
+    def services(self) -> ServiceNursery:
+        """Where what uses the channel can run tasks that end with it."""
+        return self._services
 
     async def connection(self) -> Connection:
         """Return a connection that takes calls; make it if there is none.
@@ -198,11 +207,11 @@ class Channel(Caller):
             failed = len(attempt.reasons)
             with trio.move_on_after(self._settings.stagger):
                 while attempt.undecided and len(attempt.reasons) == failed:
-                    await attempt.news.wait()
+                    await attempt.wait_news()
             if attempt.winner is not None:
                 break
         while attempt.undecided:
-            await attempt.news.wait()
+            await attempt.wait_news()
         for url, runner in attempt.runners.items():
             if attempt.winner is None or url != attempt.winner.endpoint.url:
                 runner.cancel()
@@ -220,21 +229,19 @@ class Channel(Caller):
             attempt.fail(endpoint, root_cause(exc))
             return
         protocol = Protocol(max_message_size=self._settings.max_message_size)
-        connection = Connection(endpoint, stream, protocol, self._settings, self._pings)
+        connection = Connection(
+            endpoint, stream, protocol, self._settings, self._pings, attempt.news
+        )
         self._connects += 1
         self._open.add(connection)
+        attempt.racing.append(connection)
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(connection.run)
-                await connection.ready.wait()
-                if connection.error is not None:
-                    attempt.fail(endpoint, connection.error)
-                elif attempt.winner is None:
-                    attempt.win(connection)
+            error = await connection.run()
         finally:
             self._open.discard(connection)
             if self._current is connection:
                 self._current = None
+        attempt.fail(endpoint, error)
 
     # ---- tokens ----------------------------------------------------------------
 

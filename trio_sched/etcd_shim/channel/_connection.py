@@ -114,8 +114,10 @@ class Connection:
         protocol: Protocol,
         settings: ChannelSettings,
         pings: PingPolicy,
+        news: Doorbell | None = None,
     ) -> None:
         self.endpoint = endpoint
+        self._news = news or Doorbell()  # rung when `ready` is set
         self._settings = settings
         self._pings = pings
         self._pinged_at = -inf
@@ -131,7 +133,7 @@ class Connection:
         self._writer = Doorbell()
         self._woken = 0  # tasks, by what was read last
         self._gathering = False  # what they send, to send it together
-        self._writing = True  # until the writer waits for the first time
+        self._writing = True  # until we have begun
         self._drained = trio.lowlevel.ParkingLot()
         self._error: EtcdError | None = None
         self._ending = trio.CancelScope()
@@ -153,12 +155,13 @@ class Connection:
         `ConnectionLost`.
         """
         self._protocol.start()
+        self._writing = not self._try_to_send()
         try:
             with self._ending:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._write)
-                    nursery.start_soon(self._read)
                     nursery.start_soon(self._watch_peer)
+                    await self._read()
         finally:
             self._break(ConnectionLost("the connection was closed"))
             self._protocol.close()
@@ -179,8 +182,9 @@ class Connection:
                     self._lose(exc)
                     return
             else:
-                self._drained.unpark_all()
-                self._writing = False
+                if self._writing:
+                    self._writing = False
+                    self._drained.unpark_all()
                 await self._writer.wait()
 
     async def _read(self) -> None:
@@ -196,8 +200,11 @@ class Connection:
             events = self._protocol.receive(data) if data else self._protocol.receive_eof()
             for event in events:
                 self._take(event)
-            if self._woken or self._protocol.output_size:
+            if self._woken > 1 or (self._woken and self._protocol.output_size):
                 await self._flush_together()
+            elif self._started_calls:  # before the first one, acknowledgements can go with it
+                self.flush()
+            self._woken = 0
 
     async def _flush_together(self) -> None:
         """Give those who were just woken a turn, and send once what comes of it.
@@ -208,7 +215,6 @@ class Connection:
         as trio runs the tasks of one turn in any order.
         """
         self._gathering = self._woken > 1
-        self._woken = 0
         await trio.lowlevel.cancel_shielded_checkpoint()
         await trio.lowlevel.cancel_shielded_checkpoint()
         self._gathering = False
@@ -257,7 +263,7 @@ class Connection:
                     self._take_news(call, event)
             case SettingsChanged():
                 self.admission.set_limit(self._protocol.max_calls)
-                self.ready.set()
+                self._be_ready()
             case GoAway():
                 self._go_away(event)
             case ConnectionBroken(error):
@@ -327,8 +333,12 @@ class Connection:
         for call in calls.values():
             call.finish(again(error))
         self._drained.unpark_all()
-        self.ready.set()
+        self._be_ready()
         self._ending.cancel()
+
+    def _be_ready(self) -> None:
+        self.ready.set()
+        self._news.ring()
 
     # ---- what calls want --------------------------------------------------------
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import ssl
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -60,6 +63,15 @@ class Endpoint:
         return cls(url, parts.scheme, parts.hostname, parts.port or 2379)
 
     @property
+    def family(self) -> socket.AddressFamily | None:
+        """Of the address, if it is a numeric one."""
+        try:
+            version = ip_address(self.host).version
+        except ValueError:
+            return None
+        return socket.AF_INET if version == 4 else socket.AF_INET6
+
+    @property
     def authority(self) -> bytes:
         """The ``:authority`` of a request to it."""
         if self.scheme == "unix":
@@ -101,10 +113,10 @@ _RECEIVE_SIZE = 65536
 
 
 class SocketByteStream(ByteStream):
-    """A connected socket, taken over from trio so that it can be tried first."""
+    """A connected socket that does not block, so that it can be tried first."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
-        self._socket = socket.socket(fileno=stream.socket.detach())
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
         self._socket.settimeout(0)
 
     def send_nowait(self, data: bytes) -> int:
@@ -137,7 +149,6 @@ class SocketByteStream(ByteStream):
         """Close the socket."""
         trio.lowlevel.notify_closing(self._socket)
         self._socket.close()
-        await trio.lowlevel.checkpoint()
 
 
 class TLSByteStream(ByteStream):
@@ -166,12 +177,14 @@ async def open_byte_stream(endpoint: Endpoint, ssl_context: ssl.SSLContext | Non
         OSError: it cannot be reached; `ssl.SSLError` is one, too.
         trio.BrokenResourceError: the TLS handshake failed; the cause says why.
     """
+    if endpoint.scheme == "http" and endpoint.family is not None:
+        return SocketByteStream(await _connect(endpoint.family, (endpoint.host, endpoint.port)))
     if endpoint.scheme == "unix":
-        return SocketByteStream(await trio.open_unix_socket(endpoint.host))
+        return SocketByteStream(_taken_over(await trio.open_unix_socket(endpoint.host)))
     stream = await trio.open_tcp_stream(endpoint.host, endpoint.port)
     stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if endpoint.scheme == "http":
-        return SocketByteStream(stream)
+        return SocketByteStream(_taken_over(stream))
     context = ssl_context or ssl.create_default_context()
     context.set_alpn_protocols(["h2"])
     tls = trio.SSLStream(stream, context, server_hostname=endpoint.host, https_compatible=True)
@@ -181,6 +194,31 @@ async def open_byte_stream(endpoint: Endpoint, ssl_context: ssl.SSLContext | Non
         await trio.aclose_forcefully(tls)
         raise
     return TLSByteStream(tls)
+
+
+def _taken_over(stream: trio.SocketStream) -> socket.socket:
+    """Take the socket out of a trio stream."""
+    return socket.socket(fileno=stream.socket.detach())
+
+
+async def _connect(family: socket.AddressFamily, address: tuple[str, int]) -> socket.socket:
+    """Connect to a numeric address: there is no name to resolve, and nothing to race."""
+    fresh = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        fresh.settimeout(0)
+        fresh.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        error = fresh.connect_ex(address)
+        if error == errno.EINPROGRESS:
+            await trio.lowlevel.wait_writable(fresh)
+            error = fresh.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        else:
+            await trio.lowlevel.checkpoint()
+        if error:
+            raise OSError(error, os.strerror(error))
+    except BaseException:
+        fresh.close()
+        raise
+    return fresh
 
 
 def root_cause(exc: BaseException) -> BaseException:

@@ -170,7 +170,7 @@ class PatientH2Connection(H2Connection):
         stream = self._begin_new_stream(stream_id, AllowedStreamIDs.ODD)
         stream.state_machine.process_input(StreamInputs.SEND_HEADERS)
         stream.request_method = b"POST"
-        block = self.encoder.encode(headers)
+        block = self.encoder.encode(headers, huffman=False)  # it is long once, then indices
         self._data_to_send += request_frames(stream_id, block, self.max_outbound_frame_size)
         return stream_id
 

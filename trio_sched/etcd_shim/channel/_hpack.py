@@ -39,7 +39,9 @@ class _StampedTable(HeaderTable):
     @maxsize.setter
     def maxsize(self, newmax: int) -> None:
         self.stamp += 1
+        resized = self.resized
         HeaderTable.maxsize.fset(self, newmax)  # type: ignore[attr-defined] # it is a property
+        self.resized |= resized  # hpack forgets a change when the same size is set again
 
 
 class CachingEncoder(Encoder):
