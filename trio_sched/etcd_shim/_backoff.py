@@ -31,24 +31,22 @@ class Backoff:
     Args:
         first: the first limit, in seconds.
         cap: the highest limit, in seconds.
-        rng: source of randomness.
     """
 
-    def __init__(
-        self, first: float = 0.05, cap: float = 5.0, rng: random.Random | None = None
-    ) -> None:
+    __slots__ = ("_cap", "_first", "_limit", "_used")
+
+    def __init__(self, first: float = 0.05, cap: float = 5.0) -> None:
         self._first = first
         self._cap = cap
         self._limit = first
         self._used = False
-        self._rng = rng or random.Random()  # noqa: S311 # jitter is no secret
 
     def next(self) -> float:
         """Return the next delay, in seconds."""
         limit = self._limit
         self._used = True
         self._limit = min(limit * 2, self._cap)
-        return limit * (0.5 + self._rng.random() / 2)
+        return limit * (0.5 + random.random() / 2)  # noqa: S311 # jitter is no secret
 
     @property
     def used(self) -> bool:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
 from grpclib.const import Status
 
-from trio_sched._tasks import Doorbell, open_plain_nursery
+from trio_sched._tasks import Doorbell
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
 from trio_sched.etcd_shim.channel import recv_messages, send_message_nowait
 from trio_sched.etcd_shim.errors import (
@@ -118,7 +119,6 @@ class Renewals:
         self._stub = stub
         self._queued: deque[int] = deque()
         self._pending: dict[int, deque[_Renewal]] = {}
-        self._bell = Doorbell()
         self._serving = False
         self._call: _Call | None = None
 
@@ -136,9 +136,10 @@ class Renewals:
             raise ClientClosed("the client's block was left")
         renewal = _Renewal()
         self._pending.setdefault(lease, deque()).append(renewal)
-        if self._queued or self._call is None or not self._send_now(self._call, lease):
+        if self._call is None:
             self._queued.append(lease)
-            self._bell.ring()
+        else:
+            self._send(self._call, lease)
         if not self._serving:
             self._serving = True
             self._services.start_soon(self._serve)
@@ -150,9 +151,12 @@ class Renewals:
             raise LeaseNotFound(Status.NOT_FOUND, f"lease {lease:x} is gone")
         return renewal.ttl
 
-    def _send_now(self, call: _Call, lease: int) -> bool:
-        """Send a renewal if that takes no waiting, which is nearly always."""
-        return send_message_nowait(call, pb.LeaseKeepAliveRequest(id=lease))
+    def _send(self, call: _Call, lease: int) -> None:
+        """Send a renewal at once, or in its turn when that takes waiting."""
+        if self._queued or not send_message_nowait(call, pb.LeaseKeepAliveRequest(id=lease)):
+            self._queued.append(lease)
+            if len(self._queued) == 1:
+                self._services.start_soon(self._send_queued, call)
 
     async def _serve(self) -> None:
         """Run one LeaseKeepAlive call to its end."""
@@ -161,12 +165,12 @@ class Renewals:
             async with self._stub.LeaseKeepAlive.open(metadata=HAS_LEADER) as call:
                 await call.send_request()
                 self._call = call
-                async with open_plain_nursery() as nursery:
-                    nursery.start_soon(self._send_queued, call)
-                    while answers := await recv_messages(call):
-                        for answer in answers:
-                            self._settle(answer)
-                    nursery.cancel_scope.cancel()
+                queued, self._queued = self._queued, deque()
+                for lease in queued:
+                    self._send(call, lease)
+                while answers := await recv_messages(call):
+                    for answer in answers:
+                        self._settle(answer)
         except EtcdError as exc:
             error = exc
         finally:
@@ -175,10 +179,10 @@ class Renewals:
             self._fail_all(error)
 
     async def _send_queued(self, call: _Call) -> None:
-        while True:
-            while self._queued:
-                await call.send_message(pb.LeaseKeepAliveRequest(id=self._queued.popleft()))
-            await self._bell.wait()
+        with suppress(EtcdError):  # the call has ended, as its reader learns, too
+            while self._queued and self._call is call:
+                await call.send_message(pb.LeaseKeepAliveRequest(id=self._queued[0]))
+                self._queued.popleft()
 
     def _settle(self, answer: pb.LeaseKeepAliveResponse) -> None:
         waiting = self._pending.get(answer.id)

@@ -17,17 +17,17 @@ from __future__ import annotations
 import enum
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 import trio
 from grpclib.const import Status
 
-from trio_sched._tasks import Doorbell, open_plain_nursery
+from trio_sched._tasks import Doorbell
 from trio_sched.etcd_shim._backoff import Backoff
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
-from trio_sched.etcd_shim.channel import recv_messages
+from trio_sched.etcd_shim.channel import recv_messages, send_message_nowait
 from trio_sched.etcd_shim.errors import (
     AuthStoreChanged,
     ClientClosed,
@@ -52,6 +52,8 @@ if TYPE_CHECKING:
     from trio_sched.etcd_shim.channel import Channel
 
 __all__ = ["Event", "EventType", "WatchBatch", "WatchHub", "Watcher"]
+
+_Call: TypeAlias = "Stream[pb.WatchRequest, pb.WatchResponse]"
 
 HAS_LEADER = {"hasleader": "true"}
 
@@ -213,9 +215,8 @@ class WatchHub:
         self._last_id = 0
         self._outgoing: deque[pb.WatchRequest] = deque()
         self._creating: deque[int] = deque()  # ids whose creation is not answered yet
-        self._bell = Doorbell()
         self._serving = False
-        self._connected = False
+        self._call: _Call | None = None
         self._refused_token: str | None = None
 
     @property
@@ -247,17 +248,23 @@ class WatchHub:
         if not self._serving:
             self._serving = True
             self._services.start_soon(self._serve)
-        elif self._connected:
-            self._send(watcher._creation())  # noqa: SLF001
+        elif self._call is not None:
+            self._send(self._call, watcher._creation())  # noqa: SLF001
 
     def _forget(self, watcher: Watcher) -> None:
-        if self._watchers.pop(watcher._id, None) is not None and self._connected:  # noqa: SLF001
+        known = self._watchers.pop(watcher._id, None)  # noqa: SLF001
+        if known is not None and self._call is not None:
             cancel = pb.WatchCancelRequest(watch_id=watcher._id)  # noqa: SLF001
-            self._send(pb.WatchRequest(cancel_request=cancel))
+            self._send(self._call, pb.WatchRequest(cancel_request=cancel))
 
-    def _send(self, request: pb.WatchRequest) -> None:
-        self._outgoing.append(request)
-        self._bell.ring()
+    def _send(self, call: _Call, request: pb.WatchRequest) -> None:
+        """Send a request at once, or in its turn when that takes waiting."""
+        if request.HasField("create_request"):
+            self._creating.append(request.create_request.watch_id)
+        if self._outgoing or not send_message_nowait(call, request):
+            self._outgoing.append(request)
+            if len(self._outgoing) == 1:
+                self._services.start_soon(self._send_outgoing, call)
 
     # ---- the service task ------------------------------------------------------
 
@@ -304,29 +311,24 @@ class WatchHub:
                 await call.send_request()
                 self._outgoing.clear()
                 self._creating.clear()
-                self._outgoing.extend(w._creation() for w in self._watchers.values())  # noqa: SLF001
-                self._connected = True
-                async with open_plain_nursery() as nursery:
-                    nursery.start_soon(self._send_outgoing, call)
-                    while answers := await recv_messages(call):
-                        backoff.reset()
-                        for answer in answers:
-                            self._take(answer)
-                    nursery.cancel_scope.cancel()
+                self._call = call
+                for watcher in self._watchers.values():
+                    self._send(call, watcher._creation())  # noqa: SLF001
+                while answers := await recv_messages(call):
+                    backoff.reset()
+                    for answer in answers:
+                        self._take(answer)
         except EtcdError as exc:
             return exc
         finally:
-            self._connected = False
+            self._call = None
         return ConnectionLost("the stream of watches ended")
 
-    async def _send_outgoing(self, call: Stream[pb.WatchRequest, pb.WatchResponse]) -> None:
-        while True:
-            while self._outgoing:
-                request = self._outgoing.popleft()
-                if request.HasField("create_request"):
-                    self._creating.append(request.create_request.watch_id)
-                await call.send_message(request)
-            await self._bell.wait()
+    async def _send_outgoing(self, call: _Call) -> None:
+        with suppress(EtcdError):  # the call has ended, as its reader learns, too
+            while self._outgoing and self._call is call:
+                await call.send_message(self._outgoing[0])
+                self._outgoing.popleft()
 
     def _take(self, answer: pb.WatchResponse) -> None:
         watch_id = answer.watch_id
