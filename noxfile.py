@@ -25,7 +25,7 @@ PB = Path("trio_sched/etcd_shim/_pb")
 # Those whose outcome depends on the version of etcd.
 ETCD_TESTS = (
     *("kv", "lease", "watch", "follow", "failover", "auth", "transport"),
-    *("client_cancel", "client_coexists", "schedule", "schedule_processes"),
+    *("client_cancel", "client_coexists", "schedule", "schedule_options", "schedule_processes", "wire"),
 )
 
 # What flake8-async finds and ruff does not. Left out: 103 and 104, which ruff's BLE001 covers; 114

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from trio_sched import Client, open_client
+from trio_sched import Client, Hosts, Observation, open_client
 
-__all__ = ["Leftovers", "watch_leftovers"]
+__all__ = ["Leftovers", "until", "watch_leftovers"]
 
 
 @dataclass
@@ -36,3 +36,11 @@ async def watch_leftovers(endpoint: str, path: str) -> AsyncIterator[Leftovers]:
 
 async def _leases(client: Client) -> set[int]:
     return set(await client.lease_list())
+
+
+async def until(result: Observation, *names: str) -> Hosts:
+    """Read decisions until one chooses exactly these hosts."""
+    async for hosts in result:
+        if hosts == names:
+            return hosts
+    raise AssertionError("the results ended")

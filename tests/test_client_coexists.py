@@ -124,6 +124,6 @@ async def test_leaving_the_block_ends_calls_that_wait(endpoint: str, path: str) 
     async with trio.open_nursery() as nursery:
         async with open_client(endpoint) as client:
             entered = trio.Event()
-            nursery.start_soon(wait_for_ever, client, entered)
+            nursery.start_soon(wait_for_ever, client, entered)  # noqa: ASYNC111 # on purpose
             await entered.wait()
     assert len(failures) == 1
