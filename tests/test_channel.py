@@ -90,7 +90,7 @@ async def test_breakage_1_cancelled_sender_leaves_no_half_frame(road: Road) -> N
 
 
 @both_roads
-async def test_breakage_2_goaway_lets_calls_under_way_finish(road: Road) -> None:
+async def test_f16_breakage_2_goaway_lets_calls_under_way_finish(road: Road) -> None:
     said_goodbye, may_answer = trio.Event(), trio.Event()
 
     async def script(call: ServerCall) -> None:

@@ -263,7 +263,7 @@ async def test_answer_that_was_there_before_we_looked_counts(autojump_clock: Moc
 # ---- what the peer says about it ----------------------------------------------------------
 
 
-async def test_too_many_pings_doubles_the_gap(autojump_clock: MockClock) -> None:
+async def test_f16_too_many_pings_doubles_the_gap(autojump_clock: MockClock) -> None:
     pings = PingPolicy()
     async with open_member(autojump_clock, pings) as (member, connection, channel):
         async with watching(channel):

@@ -54,7 +54,7 @@ def authority() -> trustme.CA:
     return trustme.CA()
 
 
-async def test_tls(authority: trustme.CA, tmp_path: Path, path: str) -> None:
+async def test_breakage_10_tls(authority: trustme.CA, tmp_path: Path, path: str) -> None:
     cert, key = write(authority.issue_cert("127.0.0.1"), tmp_path, "server")
     async with open_etcd(client_tls=(cert, key, None)) as server:
         assert server.endpoint.startswith("https://")
@@ -62,7 +62,7 @@ async def test_tls(authority: trustme.CA, tmp_path: Path, path: str) -> None:
             await live(client, path)
 
 
-async def test_mutual_tls(authority: trustme.CA, tmp_path: Path, path: str) -> None:
+async def test_breakage_10_mutual_tls(authority: trustme.CA, tmp_path: Path, path: str) -> None:
     cert, key = write(authority.issue_cert("127.0.0.1"), tmp_path, "server")
     ca = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(str(ca))
