@@ -19,13 +19,20 @@ nox.options.reuse_existing_virtualenvs = True
 nox.options.sessions = ["lint", "types", "generated", "tests"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
-CODE = ("trio_sched", "tests", "docs", "noxfile.py")
+CODE = ("trio_sched", "tests", "docs", "benchmarks", "noxfile.py")
 PB = Path("trio_sched/etcd_shim/_pb")
 
 # Those whose outcome depends on the version of etcd.
 ETCD_TESTS = (
     *("kv", "lease", "watch", "follow", "failover", "auth", "transport"),
-    *("client_cancel", "client_coexists", "schedule", "schedule_options", "schedule_processes", "wire"),
+    *(
+        "client_cancel",
+        "client_coexists",
+        "schedule",
+        "schedule_options",
+        "schedule_processes",
+        "wire",
+    ),
 )
 
 # What flake8-async finds and ruff does not. Left out: 103 and 104, which ruff's BLE001 covers; 114
@@ -136,9 +143,12 @@ def coexist(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Our etcd client next to others; arguments go to benchmarks/clients.py."""
+    """What our client costs, next to others; or ``-- scheduling``: what joining costs."""
     session.install("-e", ".", *group("bench"))
-    session.run("python", "benchmarks/clients.py", *session.posargs)
+    script, *arguments = session.posargs or ["clients"]
+    if script.startswith("-"):
+        script, arguments = "clients", session.posargs
+    session.run("python", f"benchmarks/{script}.py", *arguments)
 
 
 def _generate(session: nox.Session, root: Path) -> None:

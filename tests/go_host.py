@@ -64,6 +64,12 @@ class GoHost:
         while not self.leads or self.leader != self.hostname:
             await self._changed.park()
 
+    async def until_it_sees(self, leader: str) -> None:
+        """Wait until it has observed that this one leads."""
+        await trio.lowlevel.checkpoint()
+        while self.leader != leader:
+            await self._changed.park()
+
     async def leave(self) -> None:
         """Leave as it does: first the election key, then the lease."""
         await self._stop()

@@ -180,8 +180,8 @@ async def test_both_sides_choose_the_same_hosts(
                 assert result.scheduled == (result.hostname in chosen)
             assert (await client.get(f"{path}/scheduled")).value == ",".join(chosen).encode()
         (go_host,) = go
+        await go_host.until_it_sees(names[0])
         assert go_host.leads == (names[0] == "m")
-        assert go_host.leader == names[0]
 
 
 # ---- leaving ------------------------------------------------------------------------------

@@ -295,7 +295,9 @@ class Client:
             buffer_size: how many events may wait to be read.
 
         Raises:
-            Compacted: `start_revision` is older than what etcd keeps.
+            Compacted: out of the first `Watcher.receive`, if `start_revision` is
+                older than what etcd keeps.
+            PermissionDenied: when the block is entered.
         """
         request = creation(
             key,

@@ -113,7 +113,8 @@ class Watcher:
         self._request = request
         self._buffer_size = buffer_size
         self.next_revision = request.start_revision
-        self._created = trio.Event()
+        self._created = trio.Event()  # or refused
+        self._was_created = False
         self._batches: list[WatchBatch] = []
         self._buffered = 0
         self._unread: deque[Event] = deque()
@@ -172,6 +173,7 @@ class Watcher:
     def _note_created(self, revision: int) -> None:
         if not self.next_revision:
             self.next_revision = revision + 1
+        self._was_created = True
         self._created.set()
 
     def _take(self, answer: pb.WatchResponse) -> None:
@@ -238,7 +240,7 @@ class WatchHub:
         self._start(watcher)
         try:
             await watcher._created.wait()  # noqa: SLF001
-            if watcher._error is not None:  # noqa: SLF001
+            if watcher._error is not None and not watcher._was_created:  # noqa: SLF001
                 raise again(watcher._error)  # noqa: SLF001
             yield watcher
         finally:

@@ -1,0 +1,262 @@
+"""What it costs to join a path and to leave it, by etcd's own count.
+
+``python benchmarks/scheduling.py`` starts an etcd, lets N hosts join at once in
+this process over one connection, and then one of them leave: a follower, and the
+leader. etcd's ``/metrics`` tell how many requests that took and how many bytes;
+the growth from one N to the next is what matters. Renewals, and the reads that
+prove a decision fresh, come once in a third of a TTL and are not counted: the
+TTL is too long for that here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import trio
+
+from trio_sched import Client, Hosts, Observation, open_client, schedule
+from trio_sched.testing import Etcd, open_etcd
+
+MAX_COUNT = 2
+TTL = 600  # seconds
+MOST_REQUESTS_TO_JOIN = 6.0
+MOST_REQUESTS_TO_LEAVE = 10.0
+MOST_BYTES_AT_200 = 3e6
+MOST_CPU_AT_200 = 2.0
+
+
+@dataclass
+class Cost:
+    """What something cost.
+
+    Attributes:
+        seconds: until all hosts agreed.
+        client_cpu: of this process, in seconds.
+        server_cpu: of etcd, in seconds.
+        bytes: to and from etcd.
+        requests: by method; messages, for streams.
+    """
+
+    seconds: float
+    client_cpu: float
+    server_cpu: float
+    bytes: float
+    requests: dict[str, int]
+
+    @property
+    def total(self) -> int:
+        """All requests."""
+        return sum(self.requests.values())
+
+
+class Host:
+    """A host in this process."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.newest: Hosts | None = None
+        self.leave = trio.Event()
+        self.left = trio.Event()
+
+    async def live(self, client: Client, path: str, changed: trio.lowlevel.ParkingLot) -> None:
+        """Join, note each decision, and leave when told."""
+        async with (
+            schedule(client, path, self.name, max_count=MAX_COUNT, session_ttl=TTL) as result,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(self._read, result, changed)
+            await self.leave.wait()
+            nursery.cancel_scope.cancel()
+        self.left.set()
+        changed.unpark_all()
+
+    async def _read(self, result: Observation, changed: trio.lowlevel.ParkingLot) -> None:
+        async for hosts in result:
+            self.newest = hosts
+            changed.unpark_all()
+
+
+async def counters(server: Etcd) -> dict[str, float]:
+    """Return etcd's counters."""
+    return await server.members[0].metrics()
+
+
+def difference(before: dict[str, float], after: dict[str, float]) -> tuple[dict[str, int], float]:
+    """Return requests by method, and bytes both ways."""
+    requests: dict[str, int] = {}
+    total_bytes = 0.0
+    for name, value in after.items():
+        more = value - before.get(name, 0.0)
+        if name.startswith("grpc_server_msg_received_total") and more:
+            requests[name.split('grpc_method="')[1].split('"')[0]] = int(more)
+        elif name.startswith("etcd_network_client_grpc"):
+            total_bytes += more
+    return requests, total_bytes
+
+
+@asynccontextmanager
+async def measured(server: Etcd) -> AsyncIterator[list[Cost]]:
+    """Measure the block; the list holds its cost afterwards. Agreement ends the clock."""
+    found: list[Cost] = []
+    before = await counters(server)
+    cpu, began = time.process_time(), time.perf_counter()
+    yield found
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+    await trio.sleep(0.5)  # what is still under way belongs to it
+    after = await counters(server)
+    requests, total_bytes = difference(before, after)
+    name = "process_cpu_seconds_total"
+    found.append(Cost(seconds, cpu, after[name] - before[name], total_bytes, requests))
+
+
+async def agree(hosts: list[Host], lot: trio.lowlevel.ParkingLot, gone: str | None) -> None:
+    """Wait until all hosts know the same full decision, without the one that is gone."""
+    expected = min(MAX_COUNT, len(hosts))
+    while True:
+        known = {host.newest for host in hosts}
+        (decision, *others) = known
+        full = decision is not None and len(decision) == expected and gone not in decision
+        if full and not others:
+            return
+        await lot.park()
+
+
+async def run(count: int) -> dict[str, Cost]:
+    """Let `count` hosts join; then let a chosen follower leave, and then the leader."""
+    lot = trio.lowlevel.ParkingLot()
+    hosts = [Host(f"host-{number:05}") for number in range(count)]
+    costs: dict[str, Cost] = {}
+    async with open_etcd() as server, open_client(server.endpoint) as client:
+        await client.put("/warm", "up")
+        async with trio.open_nursery() as nursery:
+            async with measured(server) as cost:
+                for host in hosts:
+                    nursery.start_soon(host.live, client, "/path", lot)
+                await agree(hosts, lot, None)
+            costs["join"] = cost[0]
+            for who in ("follower", "leader"):
+                goes = pick(hosts, leads=who == "leader")
+                hosts.remove(goes)
+                async with measured(server) as cost:
+                    goes.leave.set()
+                    await agree(hosts, lot, goes.name)
+                    await goes.left.wait()
+                costs[f"{who} leaves"] = cost[0]
+            for host in hosts:
+                host.leave.set()
+        left = await client.get_prefix("/path/")
+        if left.count or await client.lease_list():
+            raise RuntimeError("something was left behind")
+    return costs
+
+
+def pick(hosts: list[Host], *, leads: bool) -> Host:
+    """Return a chosen host that leads, or one that does not; the leader need not be chosen."""
+    decision = hosts[0].newest
+    assert decision is not None
+    for host in hosts:
+        if (host.name == decision.leader) == leads and (leads or host.name in decision):
+            return host
+    raise RuntimeError("no such host")
+
+
+async def first_decision() -> dict[str, int]:
+    """Return the requests of a single host until its first decision."""
+    async with open_etcd() as server, open_client(server.endpoint) as client:
+        await client.put("/warm", "up")
+        async with measured(server) as cost, schedule(client, "/path", "a", session_ttl=TTL) as one:
+            await one.next()
+        return cost[0].requests
+
+
+def table(results: dict[int, dict[str, Cost]]) -> Iterator[str]:
+    """Lay out the figures as text."""
+    yield (
+        f"{'N':>6} {'what':<16} {'requests':>9} {'each':>6} {'kB':>8} "
+        f"{'client s':>9} {'etcd s':>7} {'agree s':>8}"
+    )
+    for count, costs in results.items():
+        for what, cost in costs.items():
+            each = cost.total / count if what == "join" else cost.total
+            yield (
+                f"{count:>6} {what:<16} {cost.total:>9} {each:>6.2f} {cost.bytes / 1e3:>8.1f} "
+                f"{cost.client_cpu:>9.3f} {cost.server_cpu:>7.2f} {cost.seconds:>8.3f}"
+            )
+            yield " " * 24 + ", ".join(f"{n} {name}" for name, n in sorted(cost.requests.items()))
+
+
+def growth(results: dict[int, dict[str, Cost]]) -> Iterator[str]:
+    """Tell how much a further host costs, from each N to the next."""
+    counts = sorted(results)
+    for few, many in pairwise(counts):
+        less, more = results[few]["join"], results[many]["join"]
+        hosts = many - few
+        yield (
+            f"from {few} to {many}: each further host "
+            f"{(more.total - less.total) / hosts:.2f} requests, "
+            f"{(more.bytes - less.bytes) / hosts / 1e3:.2f} kB, "
+            f"{(more.client_cpu - less.client_cpu) / hosts * 1e3:.2f} ms of client CPU"
+        )
+
+
+def verdicts(results: dict[int, dict[str, Cost]]) -> Iterator[tuple[str, bool]]:
+    """Compare with what is required."""
+    for count, costs in results.items():
+        each = costs["join"].total / count
+        yield f"N={count}: {each:.2f} requests for a join, at most 6", each <= MOST_REQUESTS_TO_JOIN
+        for who in ("follower", "leader"):
+            total = costs[f"{who} leaves"].total
+            yield (
+                f"N={count}: {total} requests when a {who} leaves, at most 10",
+                total <= MOST_REQUESTS_TO_LEAVE,
+            )
+        if count == 200:
+            join = costs["join"]
+            yield f"N=200: {join.bytes / 1e6:.2f} MB, less than 3", join.bytes < MOST_BYTES_AT_200
+            yield (
+                f"N=200: {join.client_cpu:.2f} s of client CPU, less than 2",
+                join.client_cpu < MOST_CPU_AT_200,
+            )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Log nothing: a thousand hosts that join are a thousand lines."""
+    logging.disable(logging.CRITICAL)
+    yield
+
+
+def main() -> int:
+    """Measure, print, and return the exit code."""
+    parser = argparse.ArgumentParser(description="What joining and leaving cost.")
+    parser.add_argument("--hosts", type=int, nargs="*", default=[10, 50, 200, 1000])
+    parser.add_argument("--json", type=Path, help="write the figures there, too")
+    parser.add_argument("--no-check", action="store_true", help="exit 0 whatever comes out")
+    arguments = parser.parse_args()
+    with quiet():
+        single = trio.run(first_decision)
+        results = {count: trio.run(run, count) for count in arguments.hosts}
+    print("a single host, until its first decision and out again:", single)
+    for line in (*table(results), *growth(results)):
+        print(line)
+    good = True
+    for words, holds in verdicts(results):
+        print("PASS" if holds else "FAIL", words)
+        good = good and holds
+    if arguments.json:
+        shown = {n: {what: asdict(c) for what, c in costs.items()} for n, costs in results.items()}
+        arguments.json.write_text(json.dumps(shown, indent=2))
+    return 0 if good or arguments.no_check else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
