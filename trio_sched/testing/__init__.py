@@ -1,9 +1,10 @@
-"""A real etcd for a test or a demo. Nothing else in the package imports it."""
+"""A real etcd for a test or a demo, and a simulator. Nothing else in the package imports it."""
 
 from ._etcd import Etcd, open_etcd
 from ._find import EtcdNotFound, find_etcd, find_etcdctl
 from ._member import EtcdStartFailed, Member
 from ._proxy import FaultyLink, open_faulty_link
+from ._simulate import SimulationReport, simulate_cores
 
 __all__ = [
     "Etcd",
@@ -11,8 +12,10 @@ __all__ = [
     "EtcdStartFailed",
     "FaultyLink",
     "Member",
+    "SimulationReport",
     "find_etcd",
     "find_etcdctl",
     "open_etcd",
     "open_faulty_link",
+    "simulate_cores",
 ]
