@@ -63,9 +63,12 @@ def strategies_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def endpoint(etcd: Etcd) -> str:
+def endpoint(etcd: Etcd) -> Iterator[str]:
     """The URL of the server that all tests share."""
-    return etcd.endpoint
+    yield etcd.endpoint
+    (member,) = etcd.members
+    if not member.running:  # all tests to come would fail, and none would say why
+        pytest.exit(f"this test brought down the etcd of all tests, which wrote:\n{member.log}", 1)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import trio
 from sweep import sweep
 
 from trio_sched.etcd_shim import Client, Compare, Get, Put, open_client
+from trio_sched.testing import open_etcd
 
 Scenario = Callable[[Client, str], Awaitable[object]]
 LARGE = bytes(700_000)  # more than the windows take at once
@@ -106,3 +107,23 @@ async def test_nothing_is_leaked_and_the_client_still_works(
 
         cancelled = await sweep(cold if fresh else warm, check)
         assert cancelled >= (2 if fresh else 1)
+
+
+async def test_a_transaction_that_only_reads_is_answered_before_it_is_cancelled(path: str) -> None:
+    """etcd before 3.5.5 may panic otherwise (etcd issue 14110)."""
+    async with open_etcd() as server, open_client(server.endpoint) as client:
+        (member,) = server.members
+        for _ in range(20):
+            await client.get(path)
+            member.pause()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(client.txn, (), [Get(path), Get.prefix(path)])
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.cancel_scope.cancel()
+                with trio.CancelScope(shield=True):
+                    await trio.testing.wait_all_tasks_blocked()
+                assert client.statistics().connections[0].open_calls == 1
+                member.resume()
+            assert client.statistics().connections[0].open_calls == 0
+        await client.get(path)
+        assert member.running

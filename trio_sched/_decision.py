@@ -18,9 +18,9 @@ import trio
 from trio_sched._joining import version_of
 from trio_sched._tasks import Doorbell, open_plain_nursery
 from trio_sched._view import DecisionView, Version
-from trio_sched.etcd_shim import Client, Event, EventType, Get
+from trio_sched.etcd_shim import Client, Event, EventType
 from trio_sched.etcd_shim._backoff import persist
-from trio_sched.etcd_shim.errors import Compacted, WatchOverflow
+from trio_sched.etcd_shim.errors import Compacted, RevisionCompacted, WatchOverflow
 from trio_sched.keys import PathKeys
 
 __all__ = ["DecisionFollower"]
@@ -68,19 +68,22 @@ class DecisionFollower:
 
     async def read(self) -> None:
         """Read both keys, as often as it takes until etcd answers."""
-        await persist(self.begin)
+        while True:
+            with suppress(RevisionCompacted):
+                return await persist(self.begin)
 
     async def begin(self) -> None:
-        """Read both keys once.
+        """Read both keys once, at one revision.
 
         Raises:
+            RevisionCompacted: compacted between the two reads.
             EtcdError: etcd did not answer, or refused.
         """
         keys = self._keys
         asked_at = trio.current_time()
-        answer = await self._client.txn((), (Get(keys.scheduled), Get(keys.decision)))
-        scheduled, decision = version_of(answer.get(0)), version_of(answer.get(1))
-        self.learn(scheduled, decision, answer.revision, asked_at)
+        scheduled = await self._client.get(keys.scheduled)
+        decision = await self._client.get(keys.decision, revision=scheduled.revision)
+        self.learn(version_of(scheduled), version_of(decision), scheduled.revision, asked_at)
 
     async def follow(self) -> None:
         """Follow the decision from what was read last on, until cancelled.

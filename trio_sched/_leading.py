@@ -18,7 +18,7 @@ import trio
 
 from trio_sched._joining import version_of
 from trio_sched._tasks import Doorbell, finish, open_plain_nursery
-from trio_sched._view import DecisionView
+from trio_sched._view import DecisionView, Version
 from trio_sched.core import (
     Elected,
     Event,
@@ -168,18 +168,20 @@ class Leading:
                     continue  # what was missed is in the next snapshot
 
     async def _read_snapshot(self) -> Snapshot:
-        answer = await self._client.txn(
-            success=[
-                Get.prefix(self._keys.exchange),
-                Get(self._keys.scheduled),
-                Get(self._keys.decision),
-            ]
+        # One range from `decision` to `scheduled`: all hosts lie between them.
+        keys = self._keys
+        found = await self._client.get(keys.decision, range_end=keys.scheduled + b"\0")
+        hosts = tuple(self._host(kv) for kv in found.kvs if kv.key.startswith(keys.exchange))
+        versions = {kv.key: Version(kv.value, kv.mod_revision, kv.lease) for kv in found.kvs}
+        view = DecisionView()
+        view.load(
+            versions.get(keys.scheduled, Version()),
+            versions.get(keys.decision, Version()),
+            found.revision,
         )
-        hosts = tuple(self._host(kv) for kv in answer.get(0))
-        view = self._view(answer, 1)
         if view.decision_lease != self._decision_lease:
             self._inherited = view.decision_lease
-        return Snapshot(answer.revision, hosts, view.stored)
+        return Snapshot(found.revision, hosts, view.stored)
 
     def _view(self, answer: TxnResult, first: int) -> DecisionView:
         view = DecisionView()

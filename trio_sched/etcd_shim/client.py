@@ -59,6 +59,8 @@ __all__ = ["Client", "MemberStatus", "open_client"]
 Req = TypeVar("Req")
 Rep = TypeVar("Rep")
 
+_LAST_WORDS = 1.0  # seconds for the answer to a transaction that etcd must not see cancelled
+
 
 class _PrefixOptions(TypedDict, total=False):
     limit: int
@@ -162,10 +164,19 @@ class Client:
         success: Sequence[Operation] = (),
         failure: Sequence[Operation] = (),
     ) -> TxnResult:
-        """Carry out a transaction. Arguments as for `Txn`."""
+        """Carry out a transaction. Arguments as for `Txn`.
+
+        Cancellation: one that only reads is answered first, within a second, as
+        etcd before 3.5.5 panics if such a transaction is cancelled at a bad
+        moment (etcd issue 14110). To read within bounds, `get` is the better way.
+        """
         request = Txn(compare, success, failure)
-        send = self._repeatable if request.reads_only else self._once
-        return TxnResult.decode(await send(self._kv.Txn, request.encode()))
+        message = request.encode()
+        if request.reads_only:
+            answer = await finish(_LAST_WORDS, self._repeatable, self._kv.Txn, message)
+        else:
+            answer = await self._once(self._kv.Txn, message)
+        return TxnResult.decode(answer)
 
     # ---- leases ----------------------------------------------------------------
 
