@@ -15,9 +15,15 @@ from channel_tools import get, kv, open_pair, watch, watch_request
 from h2.errors import ErrorCodes
 from h2_peer import Peer
 from scripted_server import Manners, ServerCall, answer
-from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
+from trio.testing import (
+    MemoryReceiveStream,
+    MemorySendStream,
+    MockClock,
+    memory_stream_pair,
+    wait_all_tasks_blocked,
+)
 
-from trio_sched._tasks import open_plain_nursery
+from trio_sched._tasks import open_service_nursery
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
 from trio_sched.etcd_shim.channel import Channel, ChannelSettings, Endpoint, PingPolicy
 from trio_sched.etcd_shim.channel._caller import OneConnection
@@ -26,6 +32,8 @@ from trio_sched.etcd_shim.channel._endpoint import ByteStream
 from trio_sched.etcd_shim.channel._protocol import Protocol
 from trio_sched.etcd_shim.errors import ConnectionLost
 
+MemoryStream = trio.StapledStream[MemorySendStream, MemoryReceiveStream]
+
 HOUR = 3600.0
 ENDPOINT = Endpoint.parse("http://member:2379")
 
@@ -33,7 +41,7 @@ ENDPOINT = Endpoint.parse("http://member:2379")
 class MemoryByteStream(ByteStream):
     """A byte stream that trio's memory streams carry."""
 
-    def __init__(self, stream: trio.abc.Stream) -> None:
+    def __init__(self, stream: MemoryStream) -> None:
         self._stream = stream
 
     async def send_all(self, data: bytes) -> None:
@@ -42,8 +50,9 @@ class MemoryByteStream(ByteStream):
     async def receive_some(self) -> bytes:
         return bytes(await self._stream.receive_some(65536))
 
-    async def aclose(self) -> None:
-        await trio.aclose_forcefully(self._stream)
+    def close(self) -> None:
+        self._stream.send_stream.close()
+        self._stream.receive_stream.close()
 
 
 class Member:
@@ -97,17 +106,23 @@ async def open_member(
     assert trio.lowlevel.current_clock() is clock
     ours, theirs = memory_stream_pair()
     member = Member(theirs, settings=settings)
-    connection = Connection(
-        ENDPOINT, MemoryByteStream(ours), Protocol(), ChannelSettings(), pings or PingPolicy()
-    )
-    async with open_plain_nursery() as nursery:
-        nursery.start_soon(member.run)
-        nursery.start_soon(connection.run)
+    ready = trio.Event()
+    async with open_service_nursery() as services:
+        connection = Connection(
+            ENDPOINT,
+            MemoryByteStream(ours),
+            Protocol(),
+            ChannelSettings(),
+            pings or PingPolicy(),
+            services,
+            lambda _: ready.set(),
+        )
+        services.start_soon(member.run)
+        services.start_soon(connection.run)
         if settings:
-            await connection.ready.wait()
+            await ready.wait()
             await wait_all_tasks_blocked()
         yield member, connection, cast("Channel", OneConnection(connection))
-        nursery.cancel_scope.cancel()
 
 
 @asynccontextmanager
@@ -241,7 +256,8 @@ async def test_call_that_ends_meanwhile_does_not_save_a_dead_peer(
 async def test_peer_that_never_speaks(autojump_clock: MockClock) -> None:
     async with open_member(autojump_clock, settings=False) as (_, connection, _):
         start = trio.current_time()
-        await connection.ready.wait()
+        connection.admission.set_limit(0)
+        assert not await connection.admission.enter()  # which tells when the connection is over
         assert trio.current_time() - start == ChannelSettings().connect_timeout
         assert isinstance(connection.error, ConnectionLost)
         assert "http://member:2379" in str(connection.error)

@@ -10,12 +10,20 @@ cancelled when the block is left, after the body has ended.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import TypeVar, TypeVarTuple
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import TracebackType
+from typing import Generic, Self, TypeVar, TypeVarTuple
 
 import trio
 
-__all__ = ["Doorbell", "ServiceNursery", "finish", "open_plain_nursery", "open_service_nursery"]
+__all__ = [
+    "Doorbell",
+    "ServiceBlock",
+    "ServiceNursery",
+    "finish",
+    "open_plain_nursery",
+    "open_service_nursery",
+]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -60,12 +68,49 @@ class Doorbell:
 
 
 class ServiceNursery:
-    """Starts tasks that no outer cancellation reaches. See the module's head."""
+    """Starts tasks that no outer cancellation reaches. See the module's head.
 
-    def __init__(self, nursery: trio.Nursery) -> None:
-        self._nursery = nursery
+    Entered once, with ``async with``. One exception leaves the block, never a
+    group: the body's own as it was raised, unless it is only the echo
+    (``Cancelled``) of a task's failure; then the first failure of a task.
+    ``KeyboardInterrupt`` and the like go first.
+    """
+
+    __slots__ = ("_closing", "_manager", "_nursery", "_scopes")
+
+    _nursery: trio.Nursery
+
+    def __init__(self) -> None:
+        self._manager: AbstractAsyncContextManager[trio.Nursery] | None = None
         self._scopes: set[trio.CancelScope] = set()
         self._closing = False
+
+    async def __aenter__(self) -> Self:
+        if self._manager is not None:
+            raise RuntimeError("this block was entered already")
+        self._manager = trio.open_nursery()
+        self._nursery = await self._manager.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        assert self._manager is not None
+        self.cancel()
+        try:
+            return await self._manager.__aexit__(exc_type, exc, traceback)  # noqa: ASYNC102 # a nursery's
+        except BaseException as raised:  # noqa: BLE001 # chosen from and raised below
+            failure = _choose(raised, exc)
+        if failure is exc:
+            return False
+        context = failure.__context__
+        try:
+            raise failure
+        finally:
+            failure.__context__ = context  # `exc` is being handled, but is not its context
 
     @property
     def closing(self) -> bool:
@@ -102,31 +147,38 @@ class ServiceNursery:
             scope.cancel()
 
 
-@asynccontextmanager
-async def open_service_nursery() -> AsyncIterator[ServiceNursery]:
-    """Open a nursery whose tasks end after the body, whatever ends the body.
+class ServiceBlock(Generic[T]):
+    """A block that gives its body something that works by service tasks.
 
-    One exception leaves the block, never a group: the body's own as it was
-    raised, unless it is only the echo (``Cancelled``) of a task's failure; then
-    the first failure of a task. ``KeyboardInterrupt`` and the like go first.
+    A class, as a generator in between would cost each block as much as a task.
+
+    Args:
+        services: where the tasks are started; not entered yet.
+        product: what the body gets.
     """
-    body: BaseException | None = None
-    service: ServiceNursery | None = None
-    failure: BaseException | None = None
-    try:
-        async with trio.open_nursery() as nursery:
-            service = ServiceNursery(nursery)
-            try:
-                yield service
-            except BaseException as exc:
-                body = exc
-                raise
-            finally:
-                service.cancel()
-    except BaseException as exc:  # noqa: BLE001 # chosen from and raised below
-        failure = _choose(exc, body)
-    if failure is not None:
-        raise failure
+
+    __slots__ = ("_product", "_services")
+
+    def __init__(self, services: ServiceNursery, product: T) -> None:
+        self._services = services
+        self._product = product
+
+    async def __aenter__(self) -> T:
+        await self._services.__aenter__()
+        return self._product
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        return await self._services.__aexit__(exc_type, exc, traceback)  # noqa: ASYNC102 # a nursery's
+
+
+def open_service_nursery() -> ServiceNursery:
+    """Open a nursery whose tasks end after the body, whatever ends the body."""
+    return ServiceNursery()
 
 
 @asynccontextmanager

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypedDict, TypeVar, Unpack, cast
 import trio
 from grpclib.const import Status
 
-from trio_sched._tasks import finish, open_service_nursery
+from trio_sched._tasks import ServiceBlock, ServiceNursery, finish, open_service_nursery
 from trio_sched.etcd_shim._following import Follower, open_follower
 from trio_sched.etcd_shim._keep import KeptLease
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
@@ -28,7 +28,6 @@ from trio_sched.etcd_shim.channel import (
     Credentials,
     Endpoint,
     PingPolicy,
-    open_channel,
 )
 from trio_sched.etcd_shim.errors import ConnectionLost, EtcdError, LeaseExists, LeaseNotFound
 from trio_sched.etcd_shim.kv import (
@@ -364,8 +363,7 @@ class Client:
         return self._channel.statistics()
 
 
-@asynccontextmanager
-async def open_client(
+def open_client(
     *endpoints: str,
     user: str | None = None,
     password: str | None = None,
@@ -373,8 +371,8 @@ async def open_client(
     connect_timeout: float = 5.0,
     max_message_size: int = 64 * 2**20,
     pings: PingPolicy | None = None,
-) -> AsyncIterator[Client]:
-    """Open a client. Nothing is sent before the first call.
+) -> AbstractAsyncContextManager[Client]:
+    """Open a client, with ``async with``. Nothing is sent before the first call.
 
     Args:
         endpoints: URLs of members of one cluster, ``http://HOST:PORT``,
@@ -405,11 +403,6 @@ async def open_client(
     if not connect_timeout > 0:
         raise ValueError(f"connect_timeout must be more than 0 seconds, not {connect_timeout!r}")
     settings = ChannelSettings(connect_timeout=connect_timeout, max_message_size=max_message_size)
-    async with open_channel(
-        parsed,
-        ssl_context=ssl_context,
-        credentials=credentials,
-        settings=settings,
-        pings=pings,
-    ) as channel:
-        yield Client(channel)
+    services = ServiceNursery()
+    channel = Channel(services, parsed, ssl_context, credentials, settings, pings or PingPolicy())
+    return ServiceBlock(services, Client(channel))

@@ -9,7 +9,6 @@ new one.
 from __future__ import annotations
 
 import secrets
-from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -114,11 +113,13 @@ class _Renewal:
 class Renewals:
     """The shared stream of renewals. See the head of the module."""
 
+    __slots__ = ("_call", "_pending", "_queued", "_services", "_serving", "_stub")
+
     def __init__(self, services: ServiceNursery, stub: LeaseStub) -> None:
         self._services = services
         self._stub = stub
-        self._queued: deque[int] = deque()
-        self._pending: dict[int, deque[_Renewal]] = {}
+        self._queued: list[int] = []
+        self._pending: dict[int, list[_Renewal]] = {}
         self._serving = False
         self._call: _Call | None = None
 
@@ -135,7 +136,7 @@ class Renewals:
         if self._services.closing:
             raise ClientClosed("the client's block was left")
         renewal = _Renewal()
-        self._pending.setdefault(lease, deque()).append(renewal)
+        self._pending.setdefault(lease, []).append(renewal)
         if self._call is None:
             self._queued.append(lease)
         else:
@@ -165,7 +166,7 @@ class Renewals:
             async with self._stub.LeaseKeepAlive.open(metadata=HAS_LEADER) as call:
                 await call.send_request()
                 self._call = call
-                queued, self._queued = self._queued, deque()
+                queued, self._queued = self._queued, []
                 for lease in queued:
                     self._send(call, lease)
                 while answers := await recv_messages(call):
@@ -182,13 +183,13 @@ class Renewals:
         with suppress(EtcdError):  # the call has ended, as its reader learns, too
             while self._queued and self._call is call:
                 await call.send_message(pb.LeaseKeepAliveRequest(id=self._queued[0]))
-                self._queued.popleft()
+                self._queued.pop(0)
 
     def _settle(self, answer: pb.LeaseKeepAliveResponse) -> None:
         waiting = self._pending.get(answer.id)
         if waiting is None:
             return
-        renewal = waiting.popleft()
+        renewal = waiting.pop(0)
         if not waiting:
             del self._pending[answer.id]
         renewal.ttl = answer.ttl

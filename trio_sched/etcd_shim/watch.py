@@ -15,7 +15,6 @@ read fills its buffer, and is then told so by `WatchOverflow`; it holds nobody u
 from __future__ import annotations
 
 import enum
-from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -117,7 +116,7 @@ class Watcher:
         self._was_created = False
         self._batches: list[WatchBatch] = []
         self._buffered = 0
-        self._unread: deque[Event] = deque()
+        self._unread: list[Event] = []  # the next one last
         self._fragments: list[pb.Event] = []
         self._error: EtcdError | None = None
         self._bell = Doorbell()
@@ -157,8 +156,8 @@ class Watcher:
         if self._unread:
             await trio.lowlevel.checkpoint()
         while not self._unread:
-            self._unread.extend((await self.receive()).events)
-        return self._unread.popleft()
+            self._unread[:0] = reversed((await self.receive()).events)
+        return self._unread.pop()
 
     # ---- what the hub says ---------------------------------------------------
 
@@ -215,8 +214,8 @@ class WatchHub:
         self._stub = stub
         self._watchers: dict[int, Watcher] = {}
         self._last_id = 0
-        self._outgoing: deque[pb.WatchRequest] = deque()
-        self._creating: deque[int] = deque()  # ids whose creation is not answered yet
+        self._outgoing: list[pb.WatchRequest] = []
+        self._creating: list[int] = []  # ids whose creation is not answered yet
         self._serving = False
         self._call: _Call | None = None
         self._refused_token: str | None = None
@@ -330,13 +329,13 @@ class WatchHub:
         with suppress(EtcdError):  # the call has ended, as its reader learns, too
             while self._outgoing and self._call is call:
                 await call.send_message(self._outgoing[0])
-                self._outgoing.popleft()
+                self._outgoing.pop(0)
 
     def _take(self, answer: pb.WatchResponse) -> None:
         watch_id = answer.watch_id
         if answer.created and self._creating:
             # Creations are answered in their order; etcd 3.4 refuses one without its id.
-            watch_id = self._creating.popleft()
+            watch_id = self._creating.pop(0)
         watcher = self._watchers.get(watch_id)
         if watcher is None:
             return

@@ -8,8 +8,7 @@ a caller's own exception or cancellation is never replaced by one from here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Awaitable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, NoReturn, Protocol, Self, TypeVar, cast
 
@@ -56,6 +55,21 @@ class Call(Generic[Req, Rep]):
     whatever method waits for the answer.
     """
 
+    __slots__ = (
+        "_cancel_scope",
+        "_channel",
+        "_connection",
+        "_metadata",
+        "_one_reply",
+        "_one_request",
+        "_path",
+        "_replied",
+        "_reply_type",
+        "_state",
+        "_stream_id",
+        "_timeout",
+    )
+
     def __init__(
         self,
         channel: Caller,
@@ -72,7 +86,6 @@ class Call(Generic[Req, Rep]):
         self._reply_type = reply_type
         self._timeout = timeout
         self._metadata = metadata
-        self._scope: AbstractContextManager[trio.CancelScope] | None = None
         self._cancel_scope: trio.CancelScope | None = None
         self._connection: Connection | None = None
         self._state: CallState | None = None
@@ -206,7 +219,8 @@ class Call(Generic[Req, Rep]):
             await state.news.wait()
         if not state.messages and state.error is not None:
             self._fail(connection, state.error)
-        payloads = [state.messages.popleft() for _ in range(min(most, len(state.messages)))]
+        payloads = state.messages[:most]
+        del state.messages[:most]
         if not state.ended:
             connection.consumed(self._stream_id, payloads)
         return [self._decode(payload) for payload in payloads]
@@ -222,7 +236,7 @@ class Call(Generic[Req, Rep]):
                 return None
             raise RemoteProtocolError(f"the answer to {self._path} holds no message")
         self._replied = True
-        return self._decode(state.messages.popleft())
+        return self._decode(state.messages.pop(0))
 
     def _fail(self, connection: Connection, error: EtcdError) -> NoReturn:
         self._channel.note_failure(connection, error)
@@ -245,9 +259,9 @@ class Call(Generic[Req, Rep]):
         return message
 
 
-async def recv_messages(stream: Stream[Req, Rep]) -> list[Rep]:
+def recv_messages(stream: Stream[Req, Rep]) -> Awaitable[list[Rep]]:
     """Do `Call.recv_messages` on what a stub calls a stream, which is a call of ours."""
-    return await cast("Call[Req, Rep]", stream).recv_messages()
+    return cast("Call[Req, Rep]", stream).recv_messages()
 
 
 def send_message_nowait(stream: Stream[Req, Rep], message: Req) -> bool:

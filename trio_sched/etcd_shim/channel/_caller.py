@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TypeVar
 
 from grpclib.const import Cardinality
@@ -26,9 +27,10 @@ _LONGEST_TIMEOUT = 99_999_999  # milliseconds; eight digits are what the header 
 class Caller(ABC):
     """Makes calls on connections that a subclass provides."""
 
+    __slots__ = ("token",)
+
     def __init__(self) -> None:
         self.token: str | None = None
-        self._header_cache: dict[tuple[Endpoint, str], HeaderList] = {}
 
     def request(
         self,
@@ -73,10 +75,7 @@ class Caller(ABC):
         timeout: float | None,
     ) -> HeaderList:
         """Return the headers of a request."""
-        cached = self._header_cache.get((connection.endpoint, path))
-        if cached is None:
-            cached = _request_headers(connection.endpoint, path)
-            self._header_cache[connection.endpoint, path] = cached
+        cached = _request_headers(connection.endpoint, path)
         extra: HeaderList = []
         if timeout is not None:
             limit = max(1, min(int(timeout * 1000), _LONGEST_TIMEOUT))
@@ -91,6 +90,8 @@ class Caller(ABC):
 
 class OneConnection(Caller):
     """Makes calls on one connection only."""
+
+    __slots__ = ("_connection",)
 
     def __init__(self, connection: Connection) -> None:
         super().__init__()
@@ -112,6 +113,7 @@ class OneConnection(Caller):
         """Do nothing: there is no other connection to move on to."""
 
 
+@lru_cache(maxsize=256)  # the same lists for all clients, which do not change them
 def _request_headers(endpoint: Endpoint, path: str) -> HeaderList:
     return [
         (b":method", b"POST"),

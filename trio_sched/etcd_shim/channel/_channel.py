@@ -4,13 +4,15 @@ Theory of operation
 -------------------
 The channel has at most one connection that takes new calls. It is made when the
 first call needs it, by service tasks, so a caller that is cancelled meanwhile
-takes nothing from the others who wait for it.
+takes nothing from the others who wait for it. A connection is one such task, from
+its first byte to its last.
 
-*Connecting* is a race. The endpoints are tried in turn, beginning with the one
-after the last that was tried; the next begins when one fails, or is silent for
-a moment; whoever first says its first words of HTTP/2 wins. (A stopped process's
-kernel accepts connections, so being connected means nothing.) If nobody wins,
-each endpoint has its reason.
+*Connecting* is a race, unless there is one endpoint only. The endpoints are tried
+in turn, beginning with the one after the last that was tried; the next begins when
+one fails, or is silent for a moment; whoever first says its first words of HTTP/2
+wins. (A stopped process's kernel accepts connections, so being connected means
+nothing.) If nobody wins, each endpoint has its reason. All that is decided at
+once by the task that brings the news; another one is needed for the pauses only.
 
 *Moving on.* A connection that ends is replaced when the next call comes. One
 whose member says that it cannot serve - it has lost its quorum, or is no longer
@@ -24,14 +26,14 @@ Whoever is told that it is not good asks for a new one, once for all callers.
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import trio
 
-from trio_sched._tasks import Doorbell, ServiceNursery, open_service_nursery
+from trio_sched._tasks import Doorbell, ServiceBlock, ServiceNursery
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
 from trio_sched.etcd_shim._pb.services_grpc import AuthStub
 from trio_sched.etcd_shim.channel._caller import Caller, OneConnection
@@ -71,34 +73,36 @@ class ChannelStatistics:
 class _Attempt:
     """An attempt to connect, which several callers may wait for."""
 
-    def __init__(self) -> None:
+    __slots__ = ("done", "error", "left", "news", "reasons", "runners", "winner")
+
+    def __init__(self, endpoints: int) -> None:
         self.done = trio.Event()
         self.error: EtcdError | None = None
         # of the race:
+        self.left = endpoints  # that have not failed
         self.reasons: dict[str, BaseException] = {}
-        self.runners: dict[str, trio.CancelScope] = {}
-        self.racing: list[Connection] = []
+        self.runners: dict[Endpoint, trio.CancelScope] = {}
         self.winner: Connection | None = None
         self.news = Doorbell()
-
-    @property
-    def undecided(self) -> bool:
-        return self.winner is None and len(self.reasons) < len(self.runners)
-
-    def fail(self, endpoint: Endpoint, reason: BaseException) -> None:
-        self.reasons[endpoint.url] = reason
-        self.news.ring()
-
-    async def wait_news(self) -> None:
-        """Wait until a connection is ready or an endpoint has failed."""
-        await self.news.wait()
-        for connection in self.racing:
-            if self.winner is None and connection.ready.is_set() and connection.error is None:
-                self.winner = connection
 
 
 class Channel(Caller):
     """Made by `open_channel`. See the head of the module."""
+
+    __slots__ = (
+        "_attempt",
+        "_connects",
+        "_credentials",
+        "_current",
+        "_endpoints",
+        "_next",
+        "_open",
+        "_pings",
+        "_refreshing",
+        "_services",
+        "_settings",
+        "_ssl_context",
+    )
 
     def __init__(
         self,
@@ -111,7 +115,7 @@ class Channel(Caller):
     ) -> None:
         super().__init__()
         self._services = services
-        self._endpoints = tuple(endpoints)
+        self._endpoints = tuple(dict.fromkeys(endpoints))
         self._ssl_context = ssl_context
         self._credentials = credentials
         self._settings = settings
@@ -121,7 +125,7 @@ class Channel(Caller):
         self._attempt: _Attempt | None = None
         self._open: set[Connection] = set()
         self._connects = 0
-        self._refreshing = trio.Lock()
+        self._refreshing: trio.Lock | None = None
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -150,10 +154,11 @@ class Channel(Caller):
             if self._services.closing:
                 raise ClientClosed("the client's block was left")
             if self._attempt is None:
-                self._attempt = _Attempt()
-                self._services.start_soon(self._connect, self._attempt)
+                self._connect()
             attempt = self._attempt
+            assert attempt is not None
             await attempt.done.wait()
+            await trio.lowlevel.checkpoint()  # who hangs up at once may be found out by now
             if attempt.error is not None:
                 raise again(attempt.error)
             self._note_lost(attempt, lost)
@@ -179,75 +184,119 @@ class Channel(Caller):
 
     # ---- connecting ------------------------------------------------------------
 
-    async def _connect(self, attempt: _Attempt) -> None:
-        """Race for a connection, make it the current one, tell those who wait."""
-        try:
-            await self._race(attempt)
-            if attempt.winner is None:
-                attempt.error = ConnectionFailed(attempt.reasons)
-            else:
-                await self._log_in(attempt.winner)
-                self._current = attempt.winner
-        except EtcdError as exc:
-            attempt.error = exc
-            if attempt.winner is not None:
-                attempt.winner.retire()  # it did not let us log in
-        except trio.Cancelled:
-            attempt.error = ClientClosed("the client's block was left")
-            raise
-        finally:
-            self._attempt = None
-            attempt.done.set()
+    def _connect(self) -> None:
+        """Begin an attempt."""
+        self._attempt = attempt = _Attempt(len(self._endpoints))
+        if len(self._endpoints) == 1:
+            self._try_next(attempt)
+        else:
+            self._services.start_soon(self._race, attempt)
 
     async def _race(self, attempt: _Attempt) -> None:
+        """Send the endpoints off, one after the other."""
         for _ in self._endpoints:
-            endpoint = self._endpoints[self._next]
-            self._next = (self._next + 1) % len(self._endpoints)
-            attempt.runners[endpoint.url] = self._services.start_soon(self._run, attempt, endpoint)
-            failed = len(attempt.reasons)
+            left = attempt.left
+            self._try_next(attempt)
             with trio.move_on_after(self._settings.stagger):
-                while attempt.undecided and len(attempt.reasons) == failed:
-                    await attempt.wait_news()
+                while attempt.winner is None and attempt.left == left:
+                    await attempt.news.wait()
             if attempt.winner is not None:
-                break
-        while attempt.undecided:
-            await attempt.wait_news()
-        for url, runner in attempt.runners.items():
-            if attempt.winner is None or url != attempt.winner.endpoint.url:
-                runner.cancel()
+                return
+
+    def _try_next(self, attempt: _Attempt) -> None:
+        endpoint = self._endpoints[self._next]
+        self._next = (self._next + 1) % len(self._endpoints)
+        attempt.runners[endpoint] = self._services.start_soon(self._run, attempt, endpoint)
 
     async def _run(self, attempt: _Attempt, endpoint: Endpoint) -> None:
         """Open a connection and serve it to its end."""
         try:
-            with trio.fail_after(self._settings.connect_timeout):
+            connection = await self._open_connection(attempt, endpoint)
+            if connection is not None:
+                await self._serve(attempt, connection)
+        finally:
+            if self._services.closing:
+                self._settle(attempt, ClientClosed("the client's block was left"))
+
+    async def _open_connection(self, attempt: _Attempt, endpoint: Endpoint) -> Connection | None:
+        timeout = self._settings.connect_timeout
+        try:
+            with trio.CancelScope(deadline=trio.current_time() + timeout):
                 stream = await open_byte_stream(endpoint, self._ssl_context)
-        except trio.TooSlowError:
-            words = f"no answer in {self._settings.connect_timeout} s"
-            attempt.fail(endpoint, TimeoutError(words))
-            return
+                return Connection(
+                    endpoint,
+                    stream,
+                    Protocol(max_message_size=self._settings.max_message_size),
+                    self._settings,
+                    self._pings,
+                    self._services,
+                    partial(self._win, attempt),
+                )
         except (OSError, trio.BrokenResourceError) as exc:
-            attempt.fail(endpoint, root_cause(exc))
-            return
-        protocol = Protocol(max_message_size=self._settings.max_message_size)
-        connection = Connection(
-            endpoint, stream, protocol, self._settings, self._pings, attempt.news
-        )
+            self._lose(attempt, endpoint, root_cause(exc))
+            return None
+        self._lose(attempt, endpoint, TimeoutError(f"no answer in {timeout} s"))
+        return None
+
+    async def _serve(self, attempt: _Attempt, connection: Connection) -> None:
         self._connects += 1
         self._open.add(connection)
-        attempt.racing.append(connection)
         try:
             error = await connection.run()
         finally:
             self._open.discard(connection)
             if self._current is connection:
                 self._current = None
-        attempt.fail(endpoint, error)
+        self._lose(attempt, connection.endpoint, error)
+
+    def _win(self, attempt: _Attempt, connection: Connection) -> None:
+        """Note that a connection is ready; only the first one counts."""
+        if attempt.winner is not None:
+            return
+        attempt.winner = connection
+        attempt.news.ring()
+        for endpoint, runner in attempt.runners.items():
+            if endpoint != connection.endpoint:
+                runner.cancel()
+        if self._credentials is not None and self.token is None:
+            self._services.start_soon(self._log_in, attempt, connection, self._credentials)
+        else:
+            self._settle(attempt, None)
+
+    def _lose(self, attempt: _Attempt, endpoint: Endpoint, reason: BaseException) -> None:
+        """Note that a connection could not be made, or is over."""
+        attempt.reasons[endpoint.url] = reason
+        attempt.left -= 1
+        attempt.news.ring()
+        if attempt.left == 0 and attempt.winner is None:
+            self._settle(attempt, ConnectionFailed(attempt.reasons))
+
+    def _settle(self, attempt: _Attempt, error: EtcdError | None) -> None:
+        """Tell those who wait what came of an attempt, once."""
+        if attempt.done.is_set():
+            return
+        attempt.error = error
+        if error is None:
+            self._current = attempt.winner
+        self._attempt = None
+        attempt.done.set()
 
     # ---- tokens ----------------------------------------------------------------
 
-    async def _log_in(self, connection: Connection) -> None:
-        if self._credentials is not None and self.token is None:
-            await self._fetch_token(OneConnection(connection), self._credentials)
+    async def _log_in(
+        self, attempt: _Attempt, connection: Connection, credentials: Credentials
+    ) -> None:
+        """Get a token over the connection that won."""
+        try:
+            await self._fetch_token(OneConnection(connection), credentials)
+        except EtcdError as exc:
+            self._settle(attempt, exc)
+            connection.retire()  # it did not let us log in
+        else:
+            self._settle(attempt, None)
+        finally:
+            if self._services.closing:
+                self._settle(attempt, ClientClosed("the client's block was left"))
 
     async def _fetch_token(self, caller: Caller, credentials: Credentials) -> None:
         stub = AuthStub(cast("grpclib.client.Channel", caller))
@@ -265,6 +314,8 @@ class Channel(Caller):
         """
         if self._credentials is None:
             return False
+        if self._refreshing is None:
+            self._refreshing = trio.Lock()
         async with self._refreshing:
             if self.token == stale:
                 self.token = None
@@ -274,16 +325,15 @@ class Channel(Caller):
         return True
 
 
-@asynccontextmanager
-async def open_channel(
+def open_channel(
     endpoints: Sequence[Endpoint],
     *,
     ssl_context: ssl.SSLContext | None = None,
     credentials: Credentials | None = None,
     settings: ChannelSettings | None = None,
     pings: PingPolicy | None = None,
-) -> AsyncIterator[Channel]:
-    """Open a channel; nothing is sent before the first call.
+) -> ServiceBlock[Channel]:
+    """Open a channel, with ``async with``; nothing is sent before the first call.
 
     Its tasks outlive the body and whatever cancels it; when the block is left,
     the connection is closed.
@@ -295,12 +345,13 @@ async def open_channel(
         settings: bounds.
         pings: when to ask a silent peer whether it is there.
     """
-    async with open_service_nursery() as services:
-        yield Channel(
-            services,
-            endpoints,
-            ssl_context,
-            credentials,
-            settings or ChannelSettings(),
-            pings or PingPolicy(),
-        )
+    services = ServiceNursery()
+    channel = Channel(
+        services,
+        endpoints,
+        ssl_context,
+        credentials,
+        settings or ChannelSettings(),
+        pings or PingPolicy(),
+    )
+    return ServiceBlock(services, channel)

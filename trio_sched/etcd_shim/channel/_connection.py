@@ -1,33 +1,31 @@
-"""The half of a connection that waits: a reader, a writer, and the open calls.
+"""The half of a connection that waits: a reader, at times a writer, and the open calls.
 
 Theory of operation
 -------------------
 The pure half (`Protocol`) turns bytes into events; this half moves the bytes.
 All of its bookkeeping is synchronous, so no cancellation can come in between.
 
-Two service tasks own the byte stream. Nobody else ever awaits it: a cancelled
+Service tasks own the byte stream. Nobody else ever awaits it: a cancelled
 `send_all` would leave half a frame behind, and the server would have to reset
 the connection with everybody's calls on it. Whoever has something to send puts
 it into the protocol and calls `flush`. That tries the socket once, without
-waiting; what the kernel does not take at once is left to the writer.
+waiting; what the kernel does not take at once is left to the writer, a task that
+is started when it is first needed: never, for most connections.
 
 A call waits at most for two things: to be let in (`Admission`), and for news
 (`CallState.news`, `CallState.room`), which the reader brings.
 
-A third service task watches the peer. A connection can die without a word: a
-host that was switched off, a cable, a stopped process whose kernel still takes
-our bytes. While there are calls, it looks now and then whether the peer has been
-silent, and too long; then it pings; and if nothing at all comes back, the
-connection is lost. When our own process was stopped, the answer may be waiting
-in the kernel, so the reader gets a turn before that is said.
+The reader also looks after the peer, at the times that its `Vigil` asks for. A
+look breaks off a wait for bytes, in which none can get lost: the scope around
+the wait ends, the peer is judged, and the wait goes on in the next scope. (With
+TLS a read may have to send, too: when the peer renews its keys and wants ours
+renewed. A look in just that moment would end the connection.)
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import inf
 from typing import TYPE_CHECKING
 
 import trio
@@ -47,9 +45,11 @@ from trio_sched.etcd_shim.channel._events import (
     RequestSent,
     SettingsChanged,
 )
+from trio_sched.etcd_shim.channel._vigil import Verdict, Vigil
 from trio_sched.etcd_shim.errors import ConnectionLost, EtcdError, again
 
 if TYPE_CHECKING:
+    from trio_sched._tasks import ServiceNursery
     from trio_sched.etcd_shim.channel._endpoint import ByteStream, Endpoint
     from trio_sched.etcd_shim.channel._protocol import Protocol
     from trio_sched.etcd_shim.channel._settings import ChannelSettings, PingPolicy
@@ -66,7 +66,7 @@ class CallState:
     __slots__ = ("ended", "error", "initial", "messages", "news", "room", "sent", "trailers")
 
     def __init__(self) -> None:
-        self.messages: deque[bytes] = deque()
+        self.messages: list[bytes] = []
         self.initial: Metadata | None = None
         self.trailers: Metadata | None = None
         self.ended = False
@@ -105,7 +105,45 @@ class ConnectionStatistics:
 
 
 class Connection:
-    """One HTTP/2 connection. See the head of the module."""
+    """One HTTP/2 connection. See the head of the module.
+
+    Args:
+        endpoint: whose member it goes to.
+        stream: what carries the bytes.
+        protocol: the pure half.
+        settings: bounds.
+        pings: when to ask a silent peer whether it is there.
+        services: where the writer is started.
+        on_ready: called once, when the server's first words have come.
+
+    Attributes:
+        endpoint: as given.
+        accepting: whether it takes new calls.
+        admission: where a new call waits for its turn.
+    """
+
+    __slots__ = (
+        "_calls",
+        "_drained",
+        "_error",
+        "_gathering",
+        "_on_ready",
+        "_pings",
+        "_protocol",
+        "_reading",
+        "_services",
+        "_started_calls",
+        "_stream",
+        "_unsent",
+        "_vigil",
+        "_woken",
+        "_write_scope",
+        "_writer",
+        "_writing",
+        "accepting",
+        "admission",
+        "endpoint",
+    )
 
     def __init__(
         self,
@@ -114,31 +152,29 @@ class Connection:
         protocol: Protocol,
         settings: ChannelSettings,
         pings: PingPolicy,
-        news: Doorbell | None = None,
+        services: ServiceNursery,
+        on_ready: Callable[[Connection], None],
     ) -> None:
         self.endpoint = endpoint
-        self._news = news or Doorbell()  # rung when `ready` is set
-        self._settings = settings
-        self._pings = pings
-        self._pinged_at = -inf
-        self._heard_at = trio.current_time()
-        self._asked_at: float | None = None  # when we sent the first bytes not answered yet
-        self._heard = Doorbell()
-        self._used = Doorbell()
         self._stream = stream
         self._protocol = protocol
+        self._services = services
+        self._on_ready: Callable[[Connection], None] | None = on_ready
+        now = trio.current_time()
+        self._vigil = Vigil(pings, now, now + settings.connect_timeout)
+        self._pings = pings
         self._calls: dict[int, CallState] = {}
         self._started_calls = 0
         self._unsent = b""
+        self._reading: trio.CancelScope | None = None
         self._writer = Doorbell()
+        self._write_scope: trio.CancelScope | None = None
+        self._writing = False
         self._woken = 0  # tasks, by what was read last
         self._gathering = False  # what they send, to send it together
-        self._writing = True  # until we have begun
-        self._drained = trio.lowlevel.ParkingLot()
+        self._drained: trio.lowlevel.ParkingLot | None = None
         self._error: EtcdError | None = None
-        self._ending = trio.CancelScope()
         self.accepting = True
-        self.ready = trio.Event()  # the server's first words have come, or the connection is over
         self.admission = Admission(protocol.max_calls, settings.max_waiting_calls)
 
     @property
@@ -155,19 +191,19 @@ class Connection:
         `ConnectionLost`.
         """
         self._protocol.start()
-        self._writing = not self._try_to_send()
+        self.flush()
         try:
-            with self._ending:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._write)
-                    nursery.start_soon(self._watch_peer)
+            while self._error is None:
+                with trio.CancelScope(deadline=self._vigil.next_look) as self._reading:
                     await self._read()
+                if self._error is None:
+                    self._look()
         finally:
             self._break(ConnectionLost("the connection was closed"))
-            self._protocol.close()
-            self._try_to_send()  # the farewell, if the kernel has room for it
-            with trio.CancelScope(shield=True):
-                await self._stream.aclose()
+            if not self._writing:
+                self._protocol.close()
+                self._try_to_send()  # the farewell, if the kernel has room for it
+            self._stream.close()
         assert self._error is not None
         return self._error
 
@@ -184,7 +220,7 @@ class Connection:
             else:
                 if self._writing:
                     self._writing = False
-                    self._drained.unpark_all()
+                    self._unpark()
                 await self._writer.wait()
 
     async def _read(self) -> None:
@@ -194,9 +230,8 @@ class Connection:
             except (OSError, trio.BrokenResourceError) as exc:
                 self._lose(exc)
                 return
-            self._heard_at = trio.current_time()
-            self._asked_at = None
-            self._heard.ring()
+            if self._vigil.heard(trio.current_time()):
+                self._set_next_look()
             events = self._protocol.receive(data) if data else self._protocol.receive_eof()
             for event in events:
                 self._take(event)
@@ -204,6 +239,8 @@ class Connection:
                 await self._flush_together()
             elif self._started_calls:  # before the first one, acknowledgements can go with it
                 self.flush()
+            else:
+                self._tell_ready()
             self._woken = 0
 
     async def _flush_together(self) -> None:
@@ -220,37 +257,27 @@ class Connection:
         self._gathering = False
         self.flush()
 
-    async def _watch_peer(self) -> None:
-        pings = self._pings
-        with trio.move_on_after(self._settings.connect_timeout):
-            await self.ready.wait()
-        if not self.ready.is_set():
-            self._break(ConnectionLost(f"{self.endpoint} accepts connections but says nothing"))
-        while self._error is None:
-            if not self._calls:
-                await self._used.wait()
-            await trio.sleep(pings.patience)
-            if self._calls and self._is_suspicious(trio.current_time()):
-                await self._ask_peer()
+    def _tell_ready(self) -> None:
+        if self._on_ready is not None and self._vigil.welcomed and self._error is None:
+            on_ready, self._on_ready = self._on_ready, None
+            on_ready(self)
 
-    def _is_suspicious(self, now: float) -> bool:
-        pings = self._pings
-        if now - self._pinged_at < pings.gap:
-            return False
-        unanswered = self._asked_at is not None and now - self._asked_at >= pings.patience
-        return unanswered or now - self._heard_at >= pings.interval
-
-    async def _ask_peer(self) -> None:
-        heard_at, self._pinged_at = self._heard_at, trio.current_time()
-        self._protocol.ping(b"are you?")
-        self.flush()
-        with trio.move_on_after(self._pings.timeout):
-            await self._heard.wait()
-        await trio.lowlevel.checkpoint()  # let the reader take what has come meanwhile
-        if self._heard_at == heard_at and self._error is None:
+    def _look(self) -> None:
+        """See whether the peer is still there."""
+        verdict = self._vigil.look(trio.current_time(), calls=bool(self._calls))
+        if verdict is Verdict.PING:
+            self._protocol.ping(b"are you?")
+            self.flush()
+        elif verdict is Verdict.LOST and self._vigil.welcomed:
             self._break(
                 ConnectionLost(f"{self.endpoint} does not answer a ping in {self._pings.timeout} s")
             )
+        elif verdict is Verdict.LOST:
+            self._break(ConnectionLost(f"{self.endpoint} accepts connections but says nothing"))
+
+    def _set_next_look(self) -> None:
+        if self._reading is not None:
+            self._reading.deadline = self._vigil.next_look
 
     # ---- what the reader brings -----------------------------------------------
 
@@ -263,7 +290,7 @@ class Connection:
                     self._take_news(call, event)
             case SettingsChanged():
                 self.admission.set_limit(self._protocol.max_calls)
-                self._be_ready()
+                self._vigil.welcomed = True
             case GoAway():
                 self._go_away(event)
             case ConnectionBroken(error):
@@ -302,7 +329,7 @@ class Connection:
         )
         for stream_id in [id_ for id_ in self._calls if id_ > event.last_stream_id]:
             self._protocol.reset(stream_id)
-            self._forget(stream_id).finish(error)
+            self._forget(stream_id).finish(again(error))
         if not self._calls:
             self._break(error)
 
@@ -332,13 +359,14 @@ class Connection:
         calls, self._calls = self._calls, {}
         for call in calls.values():
             call.finish(again(error))
-        self._drained.unpark_all()
-        self._be_ready()
-        self._ending.cancel()
+        self._unpark()
+        for scope in (self._reading, self._write_scope):
+            if scope is not None:
+                scope.cancel()
 
-    def _be_ready(self) -> None:
-        self.ready.set()
-        self._news.ring()
+    def _unpark(self) -> None:
+        if self._drained is not None:
+            self._drained.unpark_all()
 
     # ---- what calls want --------------------------------------------------------
 
@@ -354,14 +382,14 @@ class Connection:
             return None
         call = CallState()
         self._calls[stream_id] = call
-        self._used.ring()
         self._started_calls += 1
+        if self._vigil.begin(trio.current_time()):
+            self._set_next_look()
         return stream_id, call
 
     def send(self, stream_id: int, call: CallState, payload: bytes, *, end: bool) -> None:
         """Queue a message of a call that has not ended. `flush` sends it."""
-        if self._asked_at is None:
-            self._asked_at = trio.current_time()
+        self._vigil.asked(trio.current_time())
         call.sent = self._protocol.send(stream_id, payload, end=end)
 
     def end(self, stream_id: int, call: CallState) -> None:
@@ -392,7 +420,10 @@ class Connection:
             return
         if not self._try_to_send():
             self._writing = True
-            self._writer.ring()
+            if self._write_scope is None:
+                self._write_scope = self._services.start_soon(self._write)
+            else:
+                self._writer.ring()
 
     def _try_to_send(self) -> bool:
         """Offer what is queued to the kernel; False if some of it is left."""
@@ -410,6 +441,8 @@ class Connection:
     async def wait_drained(self) -> None:
         """Wait until the kernel has taken what is queued. Always a checkpoint."""
         if self._writing and self._error is None:
+            if self._drained is None:
+                self._drained = trio.lowlevel.ParkingLot()
             await self._drained.park()
         else:
             await trio.lowlevel.checkpoint()

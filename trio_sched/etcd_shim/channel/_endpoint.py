@@ -92,6 +92,8 @@ def _redacted(url: str) -> str:
 class ByteStream:
     """Bytes to and from a member. `send_nowait` is what a trio stream lacks."""
 
+    __slots__ = ()
+
     def send_nowait(self, _data: bytes) -> int:
         """Send what fits without waiting and return how much that was."""
         return 0
@@ -104,8 +106,8 @@ class ByteStream:
         """Wait for bytes and return them; nothing means the end."""
         raise NotImplementedError
 
-    async def aclose(self) -> None:
-        """Close it at once."""
+    def close(self) -> None:
+        """Close it at once, without a farewell."""
         raise NotImplementedError
 
 
@@ -114,6 +116,8 @@ _RECEIVE_SIZE = 65536
 
 class SocketByteStream(ByteStream):
     """A connected socket that does not block, so that it can be tried first."""
+
+    __slots__ = ("_socket",)
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
@@ -145,7 +149,7 @@ class SocketByteStream(ByteStream):
             except (BlockingIOError, InterruptedError):
                 continue
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """Close the socket."""
         trio.lowlevel.notify_closing(self._socket)
         self._socket.close()
@@ -153,6 +157,8 @@ class SocketByteStream(ByteStream):
 
 class TLSByteStream(ByteStream):
     """TLS over a trio stream."""
+
+    __slots__ = ("_stream",)
 
     def __init__(self, stream: trio.SSLStream[trio.SocketStream]) -> None:
         self._stream = stream
@@ -165,9 +171,9 @@ class TLSByteStream(ByteStream):
         """Wait for bytes and return them."""
         return bytes(await self._stream.receive_some(_RECEIVE_SIZE))
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """Close without TLS's farewell, as HTTP/2 has its own."""
-        await trio.aclose_forcefully(self._stream)
+        self._stream.transport_stream.socket.close()
 
 
 async def open_byte_stream(endpoint: Endpoint, ssl_context: ssl.SSLContext | None) -> ByteStream:

@@ -20,13 +20,14 @@ more RST_STREAM. What was under way is dropped in silence (RFC 9113, 5.1).
 streams for each one that it opens. Here nothing is made of a frame but events,
 and a stream is let go when it has ended, so the count is the number of streams.
 The frames of which there are many take a shorter way, see ``_frames``; the state
-machines that they go through are h2's.
+machines that they go through are h2's. A connection has no tables of its own of
+what never changes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
 
 from h2.config import H2Configuration
 from h2.connection import AllowedStreamIDs, ConnectionInputs, H2Connection, _decode_headers
@@ -37,6 +38,7 @@ from h2.exceptions import (
     StreamClosedError,
     StreamIDTooLowError,
 )
+from h2.settings import SettingCodes
 from h2.stream import H2Stream, StreamClosedBy, StreamInputs
 from h2.utilities import is_informational_response
 from hyperframe.frame import RstStreamFrame
@@ -55,6 +57,7 @@ from trio_sched.etcd_shim.channel._frames import (
     request_frames,
 )
 from trio_sched.etcd_shim.channel._hpack import CachingDecoder, CachingEncoder
+from trio_sched.etcd_shim.channel._lean import LeanSettings
 
 if TYPE_CHECKING:
     from hyperframe.frame import Frame, GoAwayFrame, HeadersFrame, PingFrame
@@ -63,32 +66,42 @@ __all__ = ["PatientH2Connection"]
 
 _LENGTH_AND_TYPE = 4  # bytes at the head of a frame's header
 
-_Handler: TypeAlias = Callable[[Any], tuple[list[Any], list[Event]]]
+_Handler: TypeAlias = Callable[["PatientH2Connection", Any], tuple[list[Any], list[Event]]]
+
+_CONFIG: Final = H2Configuration(
+    client_side=True,
+    header_encoding=None,
+    validate_outbound_headers=False,  # they are ours, always the same few
+    normalize_outbound_headers=False,
+    validate_inbound_headers=False,  # what we look at, we check
+    normalize_inbound_headers=False,
+)
 
 
 class PatientH2Connection(H2Connection):
-    """A client's `H2Connection` by the rules above."""
+    """A client's `H2Connection` by the rules above.
 
-    def __init__(self) -> None:
-        super().__init__(
-            H2Configuration(
-                client_side=True,
-                header_encoding=None,
-                validate_outbound_headers=False,  # they are ours, always the same few
-                normalize_outbound_headers=False,
-                validate_inbound_headers=False,  # what we look at, we check
-                normalize_inbound_headers=False,
-            )
-        )
+    Args:
+        settings: what we tell the server, where it differs from the defaults.
+    """
+
+    _heavy_handlers: ClassVar[dict[type, _Handler]] = {}  # the first connection fills it
+
+    def __init__(self, settings: Mapping[SettingCodes, int]) -> None:
+        super().__init__(_CONFIG)
         self.encoder = CachingEncoder()
         self.decoder = CachingDecoder(self.DEFAULT_MAX_HEADER_LIST_SIZE)
+        self.local_settings = LeanSettings(client=True, values=settings)
+        self.remote_settings = LeanSettings(client=False, values={})
         self._saw_preface = False
-        self._light_handlers: dict[int, _Handler] = {
-            DATA: self._receive_data_frame,
-            HEADERS: self._receive_headers_frame,
-            PING: self._receive_ping_frame,
-            WINDOW_UPDATE: self._receive_window_update_frame,
-        }
+        self._share_dispatch_table()
+
+    def _share_dispatch_table(self) -> None:
+        """Have one table for all connections, of functions instead of methods."""
+        table: dict[type, Any] = self._frame_dispatch_table
+        if not self._heavy_handlers:
+            self._heavy_handlers.update({kind: method.__func__ for kind, method in table.items()})
+        del self._frame_dispatch_table
 
     def receive(self, data: bytes, take: Callable[[Event], None]) -> None:
         """Take bytes in; pass on the events of each whole frame before the next is looked at.
@@ -108,7 +121,7 @@ class PatientH2Connection(H2Connection):
             body, end = start + FRAME_HEADER_SIZE, start + FRAME_HEADER_SIZE + length
             if size < end:
                 break
-            handler = self._light_handlers.get(kind)
+            handler = _LIGHT_HANDLERS.get(kind)
             light = None
             if handler is not None and not buffer._headers_buffer:  # noqa: SLF001
                 light = light_frame(kind, flags, stream_id, bytes(raw[body:end]))
@@ -140,13 +153,13 @@ class PatientH2Connection(H2Connection):
         """Take the next frame as hyperframe reads it, and what continues it if it is there."""
         self.incoming_buffer.max_frame_size = self.max_inbound_frame_size
         for frame in self.incoming_buffer:
-            return self._take_frame(self._frame_dispatch_table[frame.__class__], frame)
+            return self._take_frame(self._heavy_handlers[frame.__class__], frame)
         return []
 
     def _take_frame(self, handler: _Handler, frame: Any) -> list[Event]:
         is_open = frame.stream_id in self.streams
         try:
-            frames, events = handler(frame)
+            frames, events = handler(self, frame)
         except (StreamClosedError, StreamIDTooLowError) as exc:
             if not self._was_reset_by_us(exc.stream_id):
                 raise
@@ -230,6 +243,14 @@ class PatientH2Connection(H2Connection):
         event.last_stream_id = frame.last_stream_id
         event.additional_data = frame.additional_data or None
         return [], [event]
+
+
+_LIGHT_HANDLERS: Final[dict[int, _Handler]] = {
+    DATA: PatientH2Connection._receive_data_frame,  # noqa: SLF001 # this class's, or h2's
+    HEADERS: PatientH2Connection._receive_headers_frame,  # noqa: SLF001
+    PING: PatientH2Connection._receive_ping_frame,  # noqa: SLF001
+    WINDOW_UPDATE: PatientH2Connection._receive_window_update_frame,  # noqa: SLF001
+}
 
 
 def _take_headers(stream: H2Stream, headers: Any, *, ends: bool) -> list[Event]:

@@ -30,14 +30,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 from urllib.parse import unquote
 
 import h2.events as h2e
 from grpclib.const import Status
 from h2.errors import ErrorCodes
 from h2.exceptions import H2Error, NoAvailableStreamIDError
-from h2.settings import SettingCodes, Settings
+from h2.settings import SettingCodes
 from hpack import HPACKError
 from hyperframe.exceptions import HyperframeError
 
@@ -105,6 +105,18 @@ class Protocol:
         connection_window: how much it may send before any of it is received.
     """
 
+    __slots__ = (
+        "_blocked",
+        "_broken",
+        "_call_window",
+        "_calls",
+        "_connection_owed",
+        "_connection_window",
+        "_h2",
+        "_max_message_size",
+        "_settings_seen",
+    )
+
     def __init__(
         self,
         *,
@@ -120,30 +132,14 @@ class Protocol:
         self._blocked: dict[int, None] = {}  # an ordered set: who waits for a window
         self._settings_seen = False
         self._broken = False
-        self._h2 = PatientH2Connection()
-        self._handlers: dict[type, Callable[[Any, list[Event]], None]] = {
-            h2e.ResponseReceived: self._on_response,
-            h2e.DataReceived: self._on_data,
-            h2e.TrailersReceived: self._on_trailers,
-            h2e.StreamEnded: self._on_stream_ended,
-            h2e.StreamReset: self._on_reset,
-            h2e.WindowUpdated: self._on_window,
-            h2e.RemoteSettingsChanged: self._on_settings,
-            h2e.PingAckReceived: self._on_pong,
-            h2e.ConnectionTerminated: self._on_goaway,
-        }
+        self._h2 = PatientH2Connection(
+            {SettingCodes.ENABLE_PUSH: 0, SettingCodes.INITIAL_WINDOW_SIZE: call_window}
+        )
 
     # ---- what the caller wants --------------------------------------------
 
     def start(self) -> None:
         """Queue the connection preface and our settings."""
-        self._h2.local_settings = Settings(
-            client=True,
-            initial_values={
-                SettingCodes.ENABLE_PUSH: 0,
-                SettingCodes.INITIAL_WINDOW_SIZE: self._call_window,
-            },
-        )
         self._h2.initiate_connection()
         if self._connection_window > _DEFAULT_WINDOW:
             self._h2.increment_flow_control_window(self._connection_window - _DEFAULT_WINDOW)
@@ -234,9 +230,9 @@ class Protocol:
             return events
 
         def take(piece: h2e.Event) -> None:
-            handler = self._handlers.get(type(piece))
+            handler = _HANDLERS.get(type(piece))
             if handler is not None:
-                handler(piece, events)
+                handler(self, piece, events)
 
         try:
             self._h2.receive(data, take)
@@ -263,8 +259,7 @@ class Protocol:
         if error is not None:
             self._end(piece.stream_id, error, events, reset=True)
         elif b"grpc-status" in fields:  # trailers only
-            unended = piece.stream_ended is None
-            self._finish(piece.stream_id, piece.headers, events, reset=unended)
+            self._finish(piece.stream_id, piece.headers, events)
         else:
             events.append(Headers(piece.stream_id, piece.headers))
 
@@ -338,13 +333,11 @@ class Protocol:
 
     # ---- how a call ends -----------------------------------------------------
 
-    def _finish(
-        self, stream_id: int, trailers: Metadata, events: list[Event], *, reset: bool = False
-    ) -> None:
+    def _finish(self, stream_id: int, trailers: Metadata, events: list[Event]) -> None:
         """End a call by the status in its trailers."""
         fields = dict(trailers)
         error = _status_error(fields.get(b"grpc-status"), fields.get(b"grpc-message", b""))
-        self._end(stream_id, error, events, trailers, reset=reset)
+        self._end(stream_id, error, events, trailers)
 
     def _end(
         self,
@@ -427,6 +420,19 @@ class Protocol:
         if fresh > 0:
             call.partial_owed += fresh
             self._give_back(stream_id, call, fresh)
+
+
+_HANDLERS: Final[dict[type, Callable[[Protocol, Any, list[Event]], None]]] = {
+    h2e.ResponseReceived: Protocol._on_response,  # noqa: SLF001 # in this module
+    h2e.DataReceived: Protocol._on_data,  # noqa: SLF001
+    h2e.TrailersReceived: Protocol._on_trailers,  # noqa: SLF001
+    h2e.StreamEnded: Protocol._on_stream_ended,  # noqa: SLF001
+    h2e.StreamReset: Protocol._on_reset,  # noqa: SLF001
+    h2e.WindowUpdated: Protocol._on_window,  # noqa: SLF001
+    h2e.RemoteSettingsChanged: Protocol._on_settings,  # noqa: SLF001
+    h2e.PingAckReceived: Protocol._on_pong,  # noqa: SLF001
+    h2e.ConnectionTerminated: Protocol._on_goaway,  # noqa: SLF001
+}
 
 
 def _check_response(fields: dict[bytes, bytes]) -> EtcdError | None:

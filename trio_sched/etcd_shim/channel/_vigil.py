@@ -1,0 +1,126 @@
+"""Whether a peer that says nothing is still there. Pure: it is told the time.
+
+A connection can die without a word: a host that was switched off, a cable, a
+stopped process whose kernel still takes our bytes. So a connection looks at its
+peer now and then, at the times that a `Vigil` asks for:
+
+- Until its first words have come, once, when the time for them is over.
+- While there are no calls, never. The next call begins the vigil.
+- While there are calls, each `patience` seconds. If the peer has been silent for
+  too long, it is to be pinged.
+- After a ping, when the time for an answer is over, and then once more at once:
+  if our own process was stopped, the answer may be waiting in the kernel, and
+  gets a last chance to be read. Whatever the peer says is an answer.
+"""
+
+from __future__ import annotations
+
+import enum
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from trio_sched.etcd_shim.channel._settings import PingPolicy
+
+__all__ = ["Verdict", "Vigil"]
+
+_LAST_CHANCE: Final = 0.001  # seconds: enough to be told what the kernel has already
+
+
+class Verdict(enum.Enum):
+    """What is to be done about a peer."""
+
+    WAIT = "wait"
+    PING = "ping it"
+    LOST = "give it up"
+
+
+class Vigil:
+    """Judges one peer's silence. See the head of the module.
+
+    Args:
+        pings: how patient to be; may change meanwhile.
+        now: the time.
+        welcome_by: when the peer's first words are due.
+
+    Attributes:
+        next_look: when `look` is to be called; later calls of the other methods
+            can change it.
+        welcomed: whether the peer has said its first words.
+    """
+
+    __slots__ = (
+        "_asked_at",
+        "_chances",
+        "_heard_at",
+        "_pinged_at",
+        "_pings",
+        "_resting",
+        "next_look",
+        "welcomed",
+    )
+
+    def __init__(self, pings: PingPolicy, now: float, welcome_by: float) -> None:
+        self._pings = pings
+        self._heard_at = now
+        self._asked_at: float | None = None  # when we sent the first bytes not answered yet
+        self._pinged_at = -inf
+        self._chances = 0  # looks that are left to a peer that was pinged
+        self._resting = True
+        self.next_look = welcome_by
+        self.welcomed = False
+
+    def begin(self, now: float) -> bool:
+        """Note that there is a call; tell whether that changes `next_look`."""
+        if not self._resting or not self.welcomed:
+            return False
+        self._resting = False
+        self.next_look = now + self._pings.patience
+        return True
+
+    def asked(self, now: float) -> None:
+        """Note that something was sent that the peer should acknowledge."""
+        if self._asked_at is None:
+            self._asked_at = now
+
+    def heard(self, now: float) -> bool:
+        """Note that the peer said something; tell whether that changes `next_look`."""
+        self._heard_at = now
+        self._asked_at = None
+        if not self._chances:
+            return False
+        self._chances = 0
+        self.next_look = now + self._pings.patience
+        return True
+
+    def look(self, now: float, *, calls: bool) -> Verdict:
+        """Judge the peer. Changes `next_look`.
+
+        Args:
+            now: the time.
+            calls: whether there are calls under way.
+        """
+        if not self.welcomed:
+            return Verdict.LOST
+        if self._chances:
+            self._chances -= 1
+            self.next_look = now + _LAST_CHANCE
+            return Verdict.WAIT if self._chances else Verdict.LOST
+        if not calls:
+            self._resting = True
+            self.next_look = inf
+            return Verdict.WAIT
+        if not self._is_suspicious(now):
+            self.next_look = now + self._pings.patience
+            return Verdict.WAIT
+        self._pinged_at = now
+        self._chances = 2
+        self.next_look = now + self._pings.timeout
+        return Verdict.PING
+
+    def _is_suspicious(self, now: float) -> bool:
+        pings = self._pings
+        if now - self._pinged_at < pings.gap:
+            return False
+        unanswered = self._asked_at is not None and now - self._asked_at >= pings.patience
+        return unanswered or now - self._heard_at >= pings.interval
