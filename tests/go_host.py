@@ -7,14 +7,16 @@ orders hosts that were there before it), it is the simplest one, and said here.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import trio
 
 from trio_sched.etcd_shim import Client, Compare, Delete, EventType, Get, Put, Watcher, prefix_range
 
-__all__ = ["GoHost", "open_go_host"]
+__all__ = ["HANG", "GoHost", "open_go_host"]
+
+HANG = 30  # seconds until a wait is given up; none takes a quarter of it
 
 
 class GoHost:
@@ -54,21 +56,21 @@ class GoHost:
 
     async def until(self, *names: str) -> None:
         """Wait until it has delivered a decision for exactly these hosts."""
-        await trio.lowlevel.checkpoint()
-        while not self.delivered or self.delivered[-1] != names:
-            await self._changed.park()
+        await self._wait(lambda: bool(self.delivered) and self.delivered[-1] == names)
 
     async def until_it_leads(self) -> None:
         """Wait until it was elected and sees itself as the leader."""
-        await trio.lowlevel.checkpoint()
-        while not self.leads or self.leader != self.hostname:
-            await self._changed.park()
+        await self._wait(lambda: self.leads and self.leader == self.hostname)
 
     async def until_it_sees(self, leader: str) -> None:
         """Wait until it has observed that this one leads."""
+        await self._wait(lambda: self.leader == leader)
+
+    async def _wait(self, is_so: Callable[[], bool]) -> None:
         await trio.lowlevel.checkpoint()
-        while self.leader != leader:
-            await self._changed.park()
+        with trio.fail_after(HANG):
+            while not is_so():
+                await self._changed.park()
 
     async def leave(self) -> None:
         """Leave as it does: first the election key, then the lease."""
@@ -219,8 +221,8 @@ class GoHost:
             value = ",".join(sorted(self._choose(names), key=str.encode)).encode()
             stored = await self._client.get(self._scheduled)
             if (stored.value or b"") != value:
-                await self._client.put(self._scheduled, value)
                 self.writes += 1
+                await self._client.put(self._scheduled, value)
 
     def _choose(self, names: list[str]) -> list[str]:
         if self._alpha:

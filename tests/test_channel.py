@@ -173,6 +173,7 @@ async def test_goaway_and_more_about_the_calls_it_ends_in_one_piece(then: str) -
             nursery.start_soon(put_and_fail)
             nursery.start_soon(put_and_fail)
         assert [error.processed for error in lost] == [False, False]
+        assert lost[0] is not lost[1]  # each task has its own to raise
         server.script = answer
         await get(channel)
         await assert_idle(channel)

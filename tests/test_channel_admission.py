@@ -114,20 +114,20 @@ async def test_limit_shrinks_under_those_who_were_woken(limit: int) -> None:
     """A place is only good if there is one at the moment at which it is taken."""
     async with trio.open_nursery() as nursery:
         guests = Guests(Admission(2), nursery)
-        await guests.come("a", "b", "c", "d")
+        await guests.come("a", "b", "c", "d", "e")
         guests.admission.leave()
-        guests.admission.leave()
+        guests.admission.leave()  # c and d are woken, and have not run yet
         guests.admission.set_limit(limit)
         await wait_all_tasks_blocked()
         assert guests.admission.inside == len(guests.entered) - 2 == limit
-        assert guests.admission.waiting == 2 - limit
-        if limit < 2:  # who had to give its place back is still before all others
-            guests.admission.set_limit(limit + 1)
-            await guests.come("e")
-            assert "e" not in guests.entered
-        guests.admission.set_limit(3)
+        assert guests.admission.waiting == 3 - limit
+        # Who had to give its place back is still before the one who came later.
+        guests.admission.set_limit(2)
         await wait_all_tasks_blocked()
-        assert sorted(guests.entered)[:4] == ["a", "b", "c", "d"]
+        assert sorted(guests.entered) == ["a", "b", "c", "d"]
+        guests.admission.leave()
+        await wait_all_tasks_blocked()
+        assert guests.entered[-1] == "e"
         assert guests.admission.waiting == 0
 
 

@@ -133,6 +133,15 @@ async def test_tls_to_one_who_does_not_speak_it() -> None:
         assert isinstance(caught.value.reasons[endpoint.url], ssl.SSLError)
 
 
+async def test_tls_handshake_that_is_never_answered() -> None:
+    with trio.fail_after(GUARD), socket.create_server(("127.0.0.1", 0)) as listener:
+        endpoint = Endpoint.parse(f"https://127.0.0.1:{listener.getsockname()[1]}")
+        async with open_channel([endpoint], settings=SHORT) as channel:
+            with pytest.raises(ConnectionFailed) as caught:
+                await get(channel)
+        assert isinstance(caught.value.reasons[endpoint.url], TimeoutError)
+
+
 async def test_nothing_is_sent_before_the_first_call() -> None:
     async with open_pair() as (server, channel):
         await wait_all_tasks_blocked()
@@ -295,7 +304,7 @@ async def test_all_endpoints_fail_each_for_its_reason() -> None:
 
 
 async def test_silent_endpoint_that_speaks_first_after_all_wins() -> None:
-    settings = ChannelSettings(stagger=0)
+    settings = ChannelSettings(stagger=0, connect_timeout=GUARD * 2)
     async with (
         open_server(manners=SILENT) as other,
         open_pair(manners=Manners(settings=None), settings=settings, more=[other]) as (
@@ -390,10 +399,15 @@ async def test_token_is_asked_for_once_and_carried_by_all_calls() -> None:
 async def test_new_token_is_asked_for_once_by_all_callers() -> None:
     guard = Guard()
     async with open_pair(guard, credentials=ROOT) as (server, channel):
+
+        async def refresh() -> None:
+            assert await channel.refresh_token("token 1")
+            assert channel.token == "token 2"  # whoever asked for it, it is there
+
         await get(channel)
         async with trio.open_nursery() as nursery:
             for _ in range(5):
-                nursery.start_soon(channel.refresh_token, "token 1")
+                nursery.start_soon(refresh)
         await get(channel)
         assert tokens(server) == [b"token 1", b"token 2"]
         assert guard.given == 2

@@ -7,6 +7,7 @@ import trio
 from channel_tools import GUARD, assert_idle, get, kv, open_pair, watch, watch_request
 from grpclib.const import Cardinality
 from h2.errors import ErrorCodes
+from h2.settings import SettingCodes
 from h2_peer import GRPC
 from scripted_server import Manners, ServerCall, answer, open_server
 from trio.testing import wait_all_tasks_blocked
@@ -275,6 +276,26 @@ async def test_all_calls_end_with_their_connection(how: str) -> None:
         assert channel.statistics().connections == ()
         await get(channel)
         assert channel.statistics().connects == 2
+        await assert_idle(channel)
+
+
+async def test_sender_that_waits_for_the_kernel_learns_of_the_end() -> None:
+    roomy = Manners(
+        settings={SettingCodes.INITIAL_WINDOW_SIZE: 2**30, SettingCodes.MAX_FRAME_SIZE: 2**20},
+        connection_window=2**30,
+    )
+    async with open_pair(stall, roomy) as (server, channel):
+        async with watch(channel).Watch.open() as call:
+            await call.send_message(watch_request())
+            await server.until(lambda: server.calls)
+            (connection,) = server.connections
+            connection.stop_reading()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(call.send_message, watch_request(bytes(20 * 10**6)))
+                await wait_all_tasks_blocked()
+                await connection.hang_up()
+            with pytest.raises(ConnectionLost):
+                await call.recv_message()
         await assert_idle(channel)
 
 

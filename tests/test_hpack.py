@@ -83,6 +83,26 @@ def test_breakage_8_same_size_twice_is_announced_as_well() -> None:
     assert peer.header_table_size == 40
 
 
+def test_breakage_8_what_left_the_table_is_not_meant_any_more_when_encoding() -> None:
+    encoder, peer = CachingEncoder(), Decoder(LARGEST)
+    static = [(b":method", b"POST")]  # it needs no dynamic table, and changes none
+    for size in (4096, 0):
+        encoder.header_table_size = size
+        for headers in (static, HEADERS, HEADERS, static, HEADERS):
+            assert plain(list(peer.decode(encoder.encode(headers), raw=True))) == headers
+
+
+def test_breakage_8_what_left_the_table_is_not_meant_any_more_when_decoding() -> None:
+    add, use, clear = b"\x40\x01a\x01b", b"\xbe", b"\x20\x83"
+    decoder = CachingDecoder(LARGEST)
+    decoder.decode(add, raw=True)
+    for _ in range(3):
+        assert plain(list(decoder.decode(use, raw=True))) == [(b"a", b"b")]
+    decoder.decode(clear, raw=True)
+    with pytest.raises(HPACKError):
+        decoder.decode(use, raw=True)
+
+
 @thorough
 @given(st.lists(st.binary(max_size=12), min_size=1, max_size=4), st.data())
 def test_any_blocks_are_decoded_as_without_a_cache(few: list[bytes], data: st.DataObject) -> None:

@@ -138,6 +138,21 @@ def test_empty_head_ends_the_call_at_least() -> None:
     assert isinstance(event.error, RemoteProtocolError)
 
 
+@pytest.mark.parametrize("end", ["trailers that do not end", "informational answer that ends"])
+def test_headers_that_end_the_call_when_they_must_not_or_do_not_when_they_must(end: str) -> None:
+    wire = Wire()
+    wire.exchange()
+    call = wire.call()
+    if end == "trailers that do not end":
+        wire.peer.accept(call)
+        wire.exchange()
+        block, flags = [(b"grpc-status", b"0")], END_HEADERS
+    else:
+        block, flags = [(b":status", b"103")], END_HEADERS | 0x1
+    wire.peer.raw_bytes(frame(HEAD, flags, call, wire.peer.h2.encoder.encode(block)))
+    the_break(wire.exchange())
+
+
 def test_priority_in_a_head_is_ignored() -> None:
     wire = Wire()
     wire.exchange()

@@ -272,6 +272,17 @@ def test_unread_bytes_stay_bounded_for_a_reader_that_is_always_behind(wire: Wire
     assert peers_view + state.owed == WINDOW
 
 
+def test_message_behind_one_that_waits_gets_no_window(wire: Wire) -> None:
+    call = wire.call()
+    wire.peer.accept(call)
+    wire.peer.message(call, b"first")
+    wire.peer.message(call, bytes(3 * WINDOW))
+    assert messages(wire.exchange(), call) == [b"first"]
+    assert unread(wire, call) == WINDOW
+    wire.client.consumed(call, b"first")
+    assert messages(wire.exchange(), call) == [bytes(3 * WINDOW)]
+
+
 def test_message_that_never_ends_is_kept_up_to_the_limit_only() -> None:
     wire = Wire(Protocol(call_window=WINDOW, max_message_size=10 * WINDOW))
     wire.exchange()

@@ -7,28 +7,23 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 import trio
-from go_host import GoHost, open_go_host
+from go_host import HANG, GoHost, open_go_host
 from helpers import watch_leftovers
 
-from trio_sched import Hosts, Observation, Result, open_client, schedule
+from trio_sched import Hosts, Observation, Result, observe, open_client, schedule
 from trio_sched.etcd_shim import Client, Event, EventType, Watcher
+from trio_sched.model import DecisionRecord
 from trio_sched.testing import FaultyLink, open_faulty_link
 
 TTL = 2  # seconds; of hosts that crash
-HANG = 30  # seconds; no test needs half of it
-
-
-@pytest.fixture(autouse=True)
-async def hang_guard() -> AsyncIterator[None]:  # noqa: ASYNC124 # pytest-trio wants it so
-    with trio.fail_after(HANG):
-        yield
 
 
 async def until(results: Observation, *names: str) -> Hosts:
     """Wait until the newest decision chooses exactly these hosts."""
-    while results.newest is None or results.newest != names:
-        await results.next()
-    return results.newest
+    with trio.fail_after(HANG):
+        while results.newest is None or results.newest != names:
+            await results.next()
+        return results.newest
 
 
 class Ours:
@@ -36,7 +31,7 @@ class Ours:
 
     def __init__(self, result: Result, link: FaultyLink) -> None:
         self.result = result
-        self._link = link
+        self.link = link
 
     async def until(self, *names: str) -> Hosts:
         return await until(self.result, *names)
@@ -45,13 +40,13 @@ class Ours:
         await self.result.shutdown()
 
     async def crash(self) -> None:
-        self._link.stall()
+        self.link.stall()
         await self.result.shutdown()
 
 
 @asynccontextmanager
 async def open_ours(
-    endpoint: str, path: str, hostname: str, *, max_count: int = 2, strategy: str = "rr"
+    endpoint: str, path: str, hostname: str, *, max_count: int = 2, shutdown_timeout: float = 1
 ) -> AsyncIterator[Ours]:
     async with (
         open_faulty_link(endpoint) as link,
@@ -61,9 +56,8 @@ async def open_ours(
             path,
             hostname,
             max_count=max_count,
-            strategy=strategy,
             session_ttl=TTL,
-            shutdown_timeout=1,
+            shutdown_timeout=shutdown_timeout,
         ) as result,
     ):
         yield Ours(result, link)
@@ -86,13 +80,26 @@ class History:
     async def complete(self) -> None:
         """Wait until all that has happened by now is in `events`."""
         now = (await self._client.put(f"{self._path}/mark", "")).revision
-        while not self.events or self.events[-1].kv.mod_revision < now:
-            await self._grown.park()
+        with trio.fail_after(HANG):
+            while not self.events or self.events[-1].kv.mod_revision < now:
+                await self._grown.park()
         await self._client.delete(f"{self._path}/mark")
 
     async def until_ours_wrote(self, times: int) -> None:
-        while sum(bool(event.kv.lease) for event in self.of("scheduled")) < times:
-            await self._grown.park()
+        """Wait for that many puts of `scheduled` on a lease; Go's have none."""
+        with trio.fail_after(HANG):
+            while self.ours_wrote < times:
+                await self._grown.park()
+
+    async def until_values(self, *values: str | None) -> None:
+        """Wait until `scheduled` has had these values."""
+        with trio.fail_after(HANG):
+            while self.values() != list(values):
+                await self._grown.park()
+
+    @property
+    def ours_wrote(self) -> int:
+        return sum(event.kv.lease != 0 for event in self.of("scheduled"))
 
     def names_below(self, folder: str) -> set[str]:
         prefix = f"{self._path}/{folder}/"
@@ -206,15 +213,17 @@ async def test_either_can_lead_and_either_can_leave(
                 await go.until_it_leads()
             else:
                 await (go.leave() if how == "leaves" else go.crash())
-                while tuple(hosts) != ("a",) or hosts.leader != "a":
-                    hosts = await ours.result.next()
+                hosts = await ours.until("a")
+                assert hosts.leader == "a"
                 assert ours.result.scheduled
         await history.complete()
     assert ("",) not in go.delivered
     assert "" not in history.values()
     # Nothing of ours where Go would take it for a host or a candidate.
     assert history.names_below("exchange") == {"a", "go"}
-    assert {event.kv.value for event in history.puts_below("election")} == {b"a", b"go"}
+    candidates = history.puts_below("election")
+    assert {event.kv.value for event in candidates} == {b"a", b"go"}
+    assert history.names_below("election") == {f"{event.kv.lease:x}" for event in candidates}
 
 
 async def test_nothing_is_left_when_ours_leaves_last(endpoint: str, path: str) -> None:
@@ -231,6 +240,27 @@ async def test_nothing_is_left_when_ours_leaves_last(endpoint: str, path: str) -
                     assert hosts.leader is None
                     await go.leave()
                     await until(last, "b")
+    assert left.nothing
+
+
+async def test_what_go_wrote_is_cleared_by_a_host_of_ours_that_never_led(
+    endpoint: str, path: str
+) -> None:
+    """It is told to leave while Go is there, and when it gets to leave, nobody is."""
+    async with watch_leftovers(endpoint, path) as left, open_client(endpoint) as client:
+        async with (
+            open_go_host(client, path, "go") as go,
+            open_ours(endpoint, path, "a", shutdown_timeout=HANG) as ours,
+        ):
+            assert (await ours.until("go")).leader is None
+            async with trio.open_nursery() as nursery:
+                ours.link.stall()
+                nursery.start_soon(ours.leave)
+                await trio.testing.wait_all_tasks_blocked()
+                await go.leave()
+                (scheduled,) = await client.get(f"{path}/scheduled")
+                assert (scheduled.value, scheduled.lease) == (b"go", 0)
+                ours.link.heal()
     assert left.nothing
 
 
@@ -255,24 +285,22 @@ async def test_nothing_of_ours_is_left_for_long_when_go_leaves_last(
 
 async def test_go_takes_over_a_decision_that_it_would_make_too(endpoint: str, path: str) -> None:
     """It writes nothing then, so the key still hangs on our lease. When that lapses, it writes."""
-    async with open_client(endpoint) as client:
+    async with open_client(endpoint) as client, record(endpoint, path) as history:
         async with schedule(client, path, "z", strategy="alpha") as leader:
             await until(leader, "z")
-            async with (
-                open_go_host(client, path, "m", strategy="alpha") as go,
-                schedule(client, path, "x", strategy="alpha") as reader,
-            ):
-                assert (await until(reader, "m")).leader == "z"
+            async with open_go_host(client, path, "m", strategy="alpha") as go:
+                assert (await until(leader, "m")).leader == "z"
                 await leader.shutdown()
                 await go.until_it_leads()
                 (scheduled,) = await client.get(f"{path}/scheduled")
                 assert (scheduled.value, go.writes) == (b"m", 0)
-                await client.lease_revoke(scheduled.lease)
-                hosts = await until(reader)  # a gap
-                while tuple(hosts) != ("m",):
-                    hosts = await reader.next()
-                assert (hosts.leader, hosts.fence) == (None, None)
+                await client.lease_revoke(scheduled.lease)  # as time would do
+                await history.until_values("z", "m", None, "m")  # with a gap
                 assert go.writes == 1
+                async with observe(client, path) as observation:
+                    hosts = await observation.next()
+                    assert tuple(hosts) == ("m",)
+                    assert (hosts.leader, hosts.fence) == (None, None)
 
 
 # ---- empty decisions -------------------------------------------------------------------------
@@ -287,7 +315,11 @@ async def test_go_never_sees_an_empty_name(endpoint: str, path: str) -> None:
                 async with open_go_host(client, path, "go-2") as second:
                     await second.until("go-1")
                     await first.leave()
-                    assert (await until(ours)).leader == "a"  # chose nobody
+                    assert not await until(ours)  # it leads, and chose nobody
+                    stored = await client.get(f"{path}/decision")
+                    record_of_ours = DecisionRecord.decode(stored.value or b"")
+                    assert record_of_ours is not None
+                    assert (record_of_ours.leader, record_of_ours.hosts) == ("a", {})
                     await ours.shutdown()
                     await second.until("go-2")
         await history.complete()
@@ -342,10 +374,9 @@ async def test_f33_a_go_host_that_does_not_know_that_it_leads_no_more(
             with trio.move_on_after(3):  # what is counted is what happens in this time
                 await history.until_ours_wrote(1000)
             await history.complete()
-            ours_wrote = sum(bool(event.kv.lease) for event in history.of("scheduled"))
             # Its first write, and one 0.1, 0.2, 0.4, 0.8, 1.6, 3.2 s after each of Go's.
-            assert ours_wrote <= 1 + 6
-            assert go.writes <= ours_wrote
+            assert history.ours_wrote <= 1 + 6
+            assert go.writes <= history.ours_wrote
             await go.leave()
         hosts = await until(ours, "a")
         assert hosts.leader == "a"
