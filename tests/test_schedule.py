@@ -346,10 +346,5 @@ async def test_f9_leaving_is_bounded_when_etcd_is_gone(
             async with schedule(client, path, "a", session_ttl=60, shutdown_timeout=0.2) as result:
                 await result.next()
                 server.members[0].pause()
-                answered = True
-                while answered:  # a process takes a moment to stop
-                    with trio.move_on_after(0.2) as silence:
-                        await client.get("a")
-                    answered = not silence.cancelled_caught
         assert "did not confirm" in caplog.text
         server.members[0].resume()

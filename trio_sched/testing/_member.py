@@ -214,7 +214,7 @@ class Member:
     def pause(self) -> None:
         """Freeze it with SIGSTOP: its connections stay open, and nothing answers."""
         if self._process is not None:
-            self._process.send_signal(signal.SIGSTOP)
+            self._process.pause()
 
     def resume(self) -> None:
         """Let it go on after `pause`."""

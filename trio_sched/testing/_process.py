@@ -78,6 +78,13 @@ class ChildProcess:
         if self.running:
             self._popen.send_signal(number)
 
+    def pause(self) -> None:
+        """Stop it with SIGSTOP, and return when all of it stands still: some microseconds."""
+        self.send_signal(signal.SIGSTOP)
+        if self.running:
+            # Left for `poll` to reap, if it ends instead.
+            os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
     def kill(self) -> None:
         """End it at once, paused or not, and reap it. Takes some milliseconds."""
         self.send_signal(signal.SIGKILL)
