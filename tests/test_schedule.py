@@ -276,11 +276,8 @@ PLACES = [
     "lease_grant after 1",
     "txn before 1",  # joining
     "txn after 1",
-    "watch before 1",  # our own key
+    "watch before 1",  # all of the path
     "watch after 1",
-    "watch after 3",
-    "get before 1",  # the pool
-    "get after 1",
     "lease_grant before 2",  # the decision's lease
     "lease_grant after 2",
     "txn before 2",  # the decision
@@ -291,6 +288,19 @@ PLACES = [
     "txn after 3",
 ]
 LEAVING = PLACES[-4:]
+PLACES_OF_A_FOLLOWER = [
+    "lease_grant after 1",
+    "txn after 1",
+    *(f"watch {when} {n}" for n in (1, 2, 3, 4) for when in ("before", "after")),
+    "read before 1",  # all of the path, when the leader has gone
+    "read after 1",
+    "watch before 5",  # the same
+    "watch after 5",
+    "lease_renew before 1",  # the decision lease, which it takes over
+    "lease_renew after 1",
+    "txn before 2",
+    "txn after 2",
+]
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -301,6 +311,22 @@ async def test_f10_cancelled_anywhere_nothing_is_left(endpoint: str, path: str, 
             async with schedule(cast("Client", tripping), path, "a") as result:
                 await result.next()
                 if place not in LEAVING:
+                    await trio.sleep_forever()
+        assert tripping.tripped
+    assert left.nothing
+
+
+@pytest.mark.parametrize("place", PLACES_OF_A_FOLLOWER)
+async def test_f10_a_follower_cancelled_anywhere_leaves_nothing(
+    endpoint: str, path: str, place: str
+) -> None:
+    async with watch_leftovers(endpoint, path) as left, open_client(endpoint) as client:
+        with trio.CancelScope() as scope:
+            tripping = TrippingClient(client, scope, place)
+            async with schedule(client, path, "leader") as leader:
+                await leader.next()
+                async with schedule(cast("Client", tripping), path, "a"):
+                    await leader.shutdown()
                     await trio.sleep_forever()
         assert tripping.tripped
     assert left.nothing

@@ -85,6 +85,18 @@ class DecisionFollower:
         decision = await self._client.get(keys.decision, revision=scheduled.revision)
         self.learn(version_of(scheduled), version_of(decision), scheduled.revision, asked_at)
 
+    def take(self, event: Event) -> None:
+        """Take in an event of one of the two keys that somebody else watches, too."""
+        if event.kv.key == self._keys.scheduled:
+            self.view.take_scheduled(_version(event))
+        elif event.kv.key == self._keys.decision:
+            self.view.take_decision(_version(event))
+
+    def complete(self, revision: int) -> None:
+        """Note that all events of both keys up to `revision` were taken in."""
+        self.view.complete(revision)
+        self._settle()
+
     async def follow(self) -> None:
         """Follow the decision from what was read last on, until cancelled.
 
@@ -92,7 +104,7 @@ class DecisionFollower:
             EtcdError: the watches cannot go on.
         """
         async with open_plain_nursery() as nursery:
-            nursery.start_soon(self._reconcile_now_and_then)
+            nursery.start_soon(self.keep_fresh)
             while True:
                 with suppress(Compacted, WatchOverflow):  # what was missed is in the read below
                     await self._watch_both(self.revision)
@@ -129,7 +141,8 @@ class DecisionFollower:
             if not self.view.settled:
                 await self.read()
 
-    async def _reconcile_now_and_then(self) -> None:
+    async def keep_fresh(self) -> None:
+        """Read both keys now and then, until cancelled."""
         while True:
             await trio.sleep_until(self.fresh_at + self._reconcile)
             before = self.view.stored

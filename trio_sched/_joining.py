@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import trio
 
+from trio_sched._snapshot import PathSnapshot
 from trio_sched._tasks import open_plain_nursery
 from trio_sched._view import Version
 from trio_sched.election import predecessor_before
@@ -26,6 +27,7 @@ from trio_sched.etcd_shim import (
     GetResult,
     KeyValue,
     Put,
+    Txn,
     TxnResult,
 )
 from trio_sched.etcd_shim.errors import LeaseNotFound
@@ -48,6 +50,7 @@ class Joined:
         decision: the key of that name.
         revision: the store's revision at which all of this was read.
         asked_at: by trio's clock, when that read was sent.
+        snapshot: all that a leader has to know, if it leads from the first.
     """
 
     fence: int
@@ -56,6 +59,7 @@ class Joined:
     decision: Version
     revision: int
     asked_at: float
+    snapshot: PathSnapshot | None = None
 
 
 def version_of(found: GetResult) -> Version:
@@ -76,8 +80,6 @@ async def join(
         SessionLost: our own lease went meanwhile.
     """
     key, candidate = keys.host(hostname), keys.candidate(session.lease)
-    first, end = prefix_range(keys.election)
-    newest = Get(first, end, limit=2, sort_order="descending", sort_target="create_revision")
     while True:
         asked_at = trio.current_time()
         try:
@@ -86,16 +88,14 @@ async def join(
                 [
                     Put(key, value, session.lease),
                     Put(candidate, hostname, session.lease),
-                    newest,
-                    Get(keys.scheduled),
-                    Get(keys.decision),
+                    _look_around(keys),
                 ],
                 [Get(key)],
             )
         except LeaseNotFound as exc:
             raise session.lose("the lease was revoked or has lapsed") from exc
         if answer.succeeded:
-            return _joined(answer, asked_at)
+            return _joined(keys, answer, asked_at)
         kv = answer.get(0).kv
         if kv is not None and kv.lease == session.lease:
             return await resume(client, keys, hostname, value, session)
@@ -103,13 +103,40 @@ async def join(
             await _wait_for_name(client, keys.path, hostname, kv, answer.revision)
 
 
-def _joined(answer: TxnResult, asked_at: float) -> Joined:
-    own, *before = answer.get(2).kvs
+def _look_around(keys: PathKeys) -> Txn:
+    """Return the reads of who joins: for the leader if there is no candidate yet.
+
+    Conditions are looked at before anything of the transaction is carried out, so
+    our own candidate key is not among them; reads are carried out in turn, so it
+    is among those found.
+    """
+    first, end = prefix_range(keys.election)
+    return Txn(
+        [Compare.create_revision(keys.election, "==", 0).over_prefix()],
+        [PathSnapshot.request(keys)],
+        [
+            Get(first, end, limit=2, sort_order="descending", sort_target="create_revision"),
+            Get(keys.scheduled),
+            Get(keys.decision),
+        ],
+    )
+
+
+def _joined(keys: PathKeys, answer: TxnResult, asked_at: float) -> Joined:
+    around = answer.responses[2]
+    assert isinstance(around, TxnResult)
+    fence = answer.revision  # both keys were created by this transaction
+    if around.succeeded:
+        all_ = PathSnapshot.decode(keys, around.get(0), asked_at)
+        return Joined(
+            fence, None, all_.scheduled, all_.decision, all_.revision, asked_at, snapshot=all_
+        )
+    before = [kv for kv in around.get(0).kvs if kv.create_revision < fence]
     return Joined(
-        own.create_revision,
+        fence,
         before[0] if before else None,
-        version_of(answer.get(3)),
-        version_of(answer.get(4)),
+        version_of(around.get(1)),
+        version_of(around.get(2)),
         answer.revision,
         asked_at,
     )

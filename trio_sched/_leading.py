@@ -1,9 +1,13 @@
 """What a host does while it leads: it drives a `LeaderCore`.
 
-The core decides, this carries out. One task reads the pool at one revision and
-then follows it by a watch; one keeps the decision lease; and one hands what has
-happened to the core, in batches, and carries out what the core wants. A burst of
-events that comes while a write is under way is one batch.
+The core decides, this carries out. One task reads all of the path at one revision
+and then follows it by one watch; one keeps the decision lease; and one hands what
+has happened to the core, in batches, and carries out what the core wants. A burst
+of events that comes while a write is under way is one batch.
+
+The one watch tells the leader everything in the order of revisions: hosts, the
+decision, and that its own keys are still there. So a host that leads from the
+first needs no other.
 """
 
 from __future__ import annotations
@@ -16,9 +20,12 @@ from dataclasses import dataclass
 
 import trio
 
+from trio_sched import etcd_shim
+from trio_sched._decision import DecisionFollower
 from trio_sched._joining import version_of
+from trio_sched._snapshot import PathSnapshot, host_of, whole_range
 from trio_sched._tasks import Doorbell, finish, open_plain_nursery
-from trio_sched._view import DecisionView, Version
+from trio_sched._view import DecisionView
 from trio_sched.core import (
     Elected,
     Event,
@@ -30,7 +37,6 @@ from trio_sched.core import (
     LoadSnapshot,
     Snapshot,
     StartTimer,
-    Stored,
     TimerFired,
     Warn,
     WriteDecision,
@@ -38,22 +44,21 @@ from trio_sched.core import (
     WriteLost,
     WriteRefused,
 )
+from trio_sched.election import read_snapshot
 from trio_sched.etcd_shim import (
     Client,
     Compare,
     Delete,
     EventType,
     Get,
-    KeyValue,
     Put,
     TxnResult,
-    WatchBatch,
 )
 from trio_sched.etcd_shim._backoff import TRANSIENT, persist
 from trio_sched.etcd_shim.errors import Compacted, LeaseExists, LeaseNotFound, WatchOverflow
 from trio_sched.etcd_shim.lease import new_lease_id
 from trio_sched.keys import PathKeys
-from trio_sched.model import Host, encode_scheduled
+from trio_sched.model import encode_scheduled
 from trio_sched.session import Session, revoke_quietly
 
 __all__ = ["DECISION_TTLS", "Leading"]
@@ -61,7 +66,7 @@ __all__ = ["DECISION_TTLS", "Leading"]
 DECISION_TTLS = 3
 """How many session TTLs a decision outlives the hosts who could renew it."""
 
-_POOL_BUFFER = 100_000  # events of the pool that may wait to be read
+_PATH_BUFFER = 100_000  # events that may wait to be read
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +83,25 @@ class Place:
 class Leading:
     """One term of leadership. `run` leads until it is cancelled or fails."""
 
-    def __init__(self, place: Place, core: LeaderCore, fence: int, grace: float) -> None:
+    def __init__(
+        self, place: Place, follower: DecisionFollower, core: LeaderCore, fence: int, grace: float
+    ) -> None:
         self._place = place
+        self._follower = follower
         self._client = place.client
         self._keys = place.keys
         self._core = core
         self._fence = fence
         self._grace = grace
-        self._candidate = place.keys.candidate(place.session.lease)
+        self._own_keys = (
+            place.keys.host(place.hostname),
+            place.keys.candidate(place.session.lease),
+        )
         self._events: deque[Event] = deque()
         self._bell = Doorbell()
         self._timer: float | None = None
-        self._pool_scope = trio.CancelScope()
-        self._inherited: int = 0  # the decision lease of the leader before us
+        self._path_scope = trio.CancelScope()
+        self._inherited = 0  # the decision lease of the leader before us
         self._decision_lease = 0
 
     @property
@@ -103,17 +114,21 @@ class Leading:
         self._events.append(event)
         self._bell.ring()
 
-    async def run(self) -> None:
+    async def run(self, snapshot: PathSnapshot | None) -> None:
         """Lead until cancelled.
 
+        Args:
+            snapshot: of when we were elected, or later; None to read one.
+
         Raises:
-            SessionLost: our candidate key is gone.
+            SessionLost: one of our keys is gone.
             StrategyError: the strategy raised, or broke its rules.
         """
         self._core.handle(Elected(self._fence))  # it wants a snapshot, which comes anyway
         async with open_plain_nursery() as nursery:
             nursery.start_soon(self._keep_decision_lease)
-            nursery.start_soon(self._follow_pool)
+            nursery.start_soon(self._follow_path, snapshot)
+            nursery.start_soon(self._reconcile)
             nursery.start_soon(self._evaluate)
 
     # ---- evaluation ------------------------------------------------------------
@@ -144,7 +159,7 @@ class Leading:
     async def _carry_out(self, intent: Intent) -> None:
         match intent:
             case LoadSnapshot():
-                self._pool_scope.cancel()
+                self._path_scope.cancel()
             case WriteDecision():
                 self.tell(await self._write(intent))
             case StartTimer(delay):
@@ -154,65 +169,60 @@ class Leading:
             case Fail(error):
                 raise error
 
-    # ---- the pool -----------------------------------------------------------------
+    # ---- the path -----------------------------------------------------------------
 
-    async def _follow_pool(self) -> None:
-        """Tell the core who is there and who comes and goes, starting over if need be."""
+    async def _follow_path(self, snapshot: PathSnapshot | None) -> None:
+        """Tell who is there and what is decided, and each change; start over if need be."""
         while True:
-            with trio.CancelScope() as self._pool_scope:
-                snapshot = await persist(self._read_snapshot)
-                self.tell(snapshot)
-                try:
-                    await self._watch_pool(snapshot.revision)
-                except (Compacted, WatchOverflow):
-                    continue  # what was missed is in the next snapshot
+            with trio.CancelScope() as self._path_scope:
+                if snapshot is None:
+                    snapshot = await persist(read_snapshot, self._client, self._keys)
+                self._take_snapshot(snapshot)
+                revision, snapshot = snapshot.revision, None
+                with contextlib.suppress(Compacted, WatchOverflow):  # the next one heals it
+                    await self._watch_path(revision)
 
-    async def _read_snapshot(self) -> Snapshot:
-        # One range from `decision` to `scheduled`: all hosts lie between them.
-        keys = self._keys
-        found = await self._client.get(keys.decision, range_end=keys.scheduled + b"\0")
-        hosts = tuple(self._host(kv) for kv in found.kvs if kv.key.startswith(keys.exchange))
-        versions = {kv.key: Version(kv.value, kv.mod_revision, kv.lease) for kv in found.kvs}
+    async def _reconcile(self) -> None:
+        """Read it all anew once in a session TTL, should etcd have lost an event."""
+        while True:
+            await trio.sleep(self._place.session.ttl)
+            self._take_snapshot(await persist(read_snapshot, self._client, self._keys))
+
+    def _take_snapshot(self, snapshot: PathSnapshot) -> None:
+        own = snapshot.candidates.get(self._own_keys[1])
+        if own is None or own.create_revision != self._fence:
+            raise self._place.session.lose("its candidate key is gone")
         view = DecisionView()
-        view.load(
-            versions.get(keys.scheduled, Version()),
-            versions.get(keys.decision, Version()),
-            found.revision,
-        )
+        view.load(snapshot.scheduled, snapshot.decision, snapshot.revision)
         if view.decision_lease != self._decision_lease:
             self._inherited = view.decision_lease
-        return Snapshot(found.revision, hosts, view.stored)
-
-    def _view(self, answer: TxnResult, first: int) -> DecisionView:
-        view = DecisionView()
-        scheduled, decision = answer.get(first), answer.get(first + 1)
-        view.load(version_of(scheduled), version_of(decision), answer.revision)
-        return view
-
-    def _host(self, kv: KeyValue) -> Host:
-        return Host.decode(
-            self._keys.hostname(kv.key),
-            kv.value,
-            lease=kv.lease,
-            joined_revision=kv.create_revision,
+        self.tell(Snapshot(snapshot.revision, snapshot.hosts, view.stored))
+        self._follower.learn(
+            snapshot.scheduled, snapshot.decision, snapshot.revision, snapshot.asked_at
         )
 
-    async def _watch_pool(self, revision: int) -> None:
+    async def _watch_path(self, revision: int) -> None:
+        first, end = whole_range(self._keys)
         async with self._client.watch(
-            self._keys.exchange,
-            prefix=True,
-            start_revision=revision + 1,
-            buffer_size=_POOL_BUFFER,
+            first, range_end=end, start_revision=revision + 1, buffer_size=_PATH_BUFFER
         ) as watcher:
             while True:
-                self._take_pool(await watcher.receive())
+                batch = await watcher.receive()
+                for event in batch.events:
+                    self._take(event)
+                self._follower.complete(batch.revision)
 
-    def _take_pool(self, batch: WatchBatch) -> None:
-        for event in batch.events:
-            if event.type is EventType.PUT:
-                self.tell(HostCame(self._host(event.kv), event.kv.mod_revision))
-            else:
-                self.tell(HostWent(self._keys.hostname(event.kv.key), event.kv.mod_revision))
+    def _take(self, event: etcd_shim.Event) -> None:
+        kv = event.kv
+        gone = event.type is EventType.DELETE
+        if kv.key in self._own_keys and (gone or kv.lease != self._place.session.lease):
+            raise self._place.session.lose(f"somebody touched its key {kv.key.decode()}")
+        if not kv.key.startswith(self._keys.exchange):
+            self._follower.take(event)
+        elif gone:
+            self.tell(HostWent(self._keys.hostname(kv.key), kv.mod_revision))
+        else:
+            self.tell(HostCame(host_of(self._keys, kv), kv.mod_revision))
 
     # ---- writing --------------------------------------------------------------------
 
@@ -223,7 +233,7 @@ class Leading:
         try:
             answer = await self._client.txn(
                 [
-                    Compare.create_revision(self._candidate, "==", intent.fence),
+                    Compare.create_revision(self._own_keys[1], "==", intent.fence),
                     Compare.mod_revision(keys.scheduled, "==", intent.expected_revision),
                 ],
                 [
@@ -232,7 +242,7 @@ class Leading:
                     else Delete(keys.scheduled),
                     Put(keys.decision, intent.record.encode(), lease),
                 ],
-                [Get(self._candidate), Get(keys.scheduled), Get(keys.decision)],
+                [Get(self._own_keys[1]), Get(keys.scheduled), Get(keys.decision)],
             )
         except LeaseNotFound:
             self._decision_lease = 0  # somebody revoked it; the core will ask again
@@ -248,18 +258,29 @@ class Leading:
         candidate = answer.get(0).kv
         if candidate is None or candidate.create_revision != fence:
             raise self._place.session.lose("its candidate key is gone")
-        stored: Stored = self._view(answer, 1).stored
-        return WriteRefused(fenced=False, stored=stored, fence=fence)
+        view = DecisionView()
+        view.load(version_of(answer.get(1)), version_of(answer.get(2)), answer.revision)
+        return WriteRefused(fenced=False, stored=view.stored, fence=fence)
 
     # ---- the decision lease -----------------------------------------------------------
 
     async def _ensure_decision_lease(self) -> int:
         if not self._decision_lease:
+            ttl = self._place.session.ttl * DECISION_TTLS
+            if self._inherited and await persist(self._renew_inherited) == ttl:
+                self._decision_lease, self._inherited = self._inherited, 0
+                return self._decision_lease
             # Noted before it is asked for, so that leaving revokes it whatever happens.
             self._decision_lease = new_lease_id()
-            ttl = self._place.session.ttl * DECISION_TTLS
             await persist(finish, self._grace, self._grant_decision_lease, ttl)
         return self._decision_lease
+
+    async def _renew_inherited(self) -> int:
+        try:
+            return await self._client.lease_renew(self._inherited)
+        except LeaseNotFound:
+            self._inherited = 0
+            return 0
 
     async def _grant_decision_lease(self, ttl: int) -> None:
         with contextlib.suppress(LeaseExists):  # an answer was lost; the id is ours alone
@@ -276,7 +297,7 @@ class Leading:
                 except LeaseNotFound:
                     if self._decision_lease == lease:
                         self._decision_lease = 0
-                    self._pool_scope.cancel()  # look at what is there, and write it anew
+                    self._path_scope.cancel()  # look at what is there, and write it anew
 
     async def _revoke_inherited(self) -> None:
         """Revoke the lease of the leader before us, now that nothing hangs on it."""

@@ -32,7 +32,7 @@ from trio_sched._tasks import open_plain_nursery
 from trio_sched._view import DecisionView
 from trio_sched.core import LeaderCore, StoredChanged
 from trio_sched.election import wait_elected
-from trio_sched.etcd_shim import Client, EtcdError, EventType, Get
+from trio_sched.etcd_shim import Client, EtcdError, EventType, Get, KeyValue
 from trio_sched.etcd_shim._backoff import TRANSIENT, Backoff, persist
 from trio_sched.etcd_shim._keep import margin_of
 from trio_sched.etcd_shim.errors import (
@@ -171,9 +171,13 @@ class Membership:
                 joined = await persist(self._join, session) if already is None else already
                 follower.learn(joined.scheduled, joined.decision, joined.revision, joined.asked_at)
                 self._note_joined(session)
-                nursery.start_soon(self._guard, self._host_key, session, joined.revision)
-                nursery.start_soon(self._follow_decision, session, follower)
-                nursery.start_soon(self._campaign, session, joined)
+                nursery.start_soon(self._demand_proof, session, follower)
+                if joined.snapshot is None:
+                    nursery.start_soon(self._guard_host_key, session, joined.revision)
+                    nursery.start_soon(follower.follow)
+                else:  # the leader's watch covers all of that
+                    nursery.start_soon(follower.keep_fresh)
+                nursery.start_soon(self._campaign, session, follower, joined)
         except _HEALABLE as exc:
             lost = True
             self._note_loss(session, exc)
@@ -182,10 +186,6 @@ class Membership:
             session.lose("the block was left")
             keep = self._settings.reuse_lease and not lost
             await self._leave(session, keep=keep)  # noqa: ASYNC102 # shields and bounds itself
-
-    @property
-    def _host_key(self) -> bytes:
-        return self._keys.host(self._settings.hostname)
 
     def _note_joined(self, session: Session) -> None:
         self._backoff.reset()
@@ -235,12 +235,13 @@ class Membership:
         value = encode_host(settings.options)
         return await join(self._client, self._keys, settings.hostname, value, session)
 
-    async def _guard(self, key: bytes, session: Session, revision: int) -> None:
-        """Watch a key of ours; its loss is the session's.
+    async def _guard_host_key(self, session: Session, revision: int) -> None:
+        """Watch the key that makes us known; its loss is the session's.
 
         Raises:
             SessionLost: it was deleted, or put by somebody else.
         """
+        key = self._keys.host(self._settings.hostname)
         while True:
             with suppress(Compacted, WatchOverflow):  # what was missed is in the read below
                 await self._watch_for_loss(key, session, revision)
@@ -257,17 +258,8 @@ class Membership:
 
     # ---- the decision ----------------------------------------------------------------
 
-    async def _follow_decision(self, session: Session, follower: DecisionFollower) -> None:
-        """Learn each decision; without proof that it is the newest, lose the session.
-
-        Raises:
-            SessionLost: for a TTL there was no such proof.
-        """
-        async with open_plain_nursery() as nursery:
-            nursery.start_soon(self._demand_proof, session, follower)
-            await follower.follow()
-
     async def _demand_proof(self, session: Session, follower: DecisionFollower) -> None:
+        """Lose the session when for a TTL nothing proved the decision to be the newest."""
         until = _believable_until(session, follower)
         while until > trio.current_time():
             await trio.sleep_until(until)
@@ -288,13 +280,18 @@ class Membership:
 
     # ---- leading ------------------------------------------------------------------------
 
-    async def _campaign(self, session: Session, joined: Joined) -> None:
+    async def _campaign(self, session: Session, follower: DecisionFollower, joined: Joined) -> None:
         """Wait until we are elected, and lead."""
-        settings = self._settings
-        await wait_elected(
-            self._client, self._keys, joined.fence, joined.predecessor, joined.revision
+        settings, fence = self._settings, joined.fence
+
+        def leads(candidate: KeyValue) -> bool:
+            record = follower.view.stored.record
+            return record is not None and record.fence == candidate.create_revision
+
+        snapshot = await wait_elected(
+            self._client, self._keys, fence, joined.predecessor, joined.revision, leads
         )
-        self._log(logging.INFO, "elected", fence=joined.fence)
+        self._log(logging.INFO, "elected", fence=fence)
         core = LeaderCore(
             hostname=settings.hostname,
             path=settings.path,
@@ -302,11 +299,9 @@ class Membership:
             strategy=settings.strategy,
         )
         place = Place(self._client, self._keys, settings.hostname, session, settings.logger)
-        leading = self._leading = Leading(place, core, joined.fence, settings.shutdown_timeout)
-        candidate = self._keys.candidate(session.lease)
-        async with open_plain_nursery() as nursery:
-            nursery.start_soon(self._guard, candidate, session, joined.revision)
-            nursery.start_soon(leading.run)
+        leading = Leading(place, follower, core, fence, settings.shutdown_timeout)
+        self._leading = leading
+        await leading.run(snapshot or joined.snapshot)
 
     # ---- leaving -------------------------------------------------------------------------
 

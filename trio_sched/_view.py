@@ -40,7 +40,7 @@ class DecisionView:
         self._decision = Version()
         self._record: DecisionRecord | None = None
         self._known = False
-        self._read_at = 0  # revision of the newest read of both
+        self._read_at = 0  # up to this revision both halves are known
 
     def load(self, scheduled: Version, decision: Version, revision: int) -> None:
         """Take in both keys, read at one `revision`."""
@@ -49,6 +49,10 @@ class DecisionView:
         self._read_at = revision
         self.take_scheduled(_at(scheduled, revision))
         self.take_decision(_at(decision, revision))
+
+    def complete(self, revision: int) -> None:
+        """Note that all events of both keys up to `revision` have been taken in."""
+        self._read_at = max(self._read_at, revision)
 
     def take_scheduled(self, version: Version) -> None:
         """Take in an event of ``scheduled``, unless it is older than what is known."""

@@ -8,14 +8,18 @@ only the one directly before it, so a departure wakes one host and not all.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
+import trio
+
+from trio_sched._snapshot import PathSnapshot
 from trio_sched.etcd_shim import Client, EventType, Get, GetResult, KeyValue
 from trio_sched.etcd_shim._backoff import persist
 from trio_sched.etcd_shim.errors import Compacted
 from trio_sched.etcd_shim.kv import prefix_range
 from trio_sched.keys import PathKeys
 
-__all__ = ["predecessor_before", "wait_elected"]
+__all__ = ["predecessor_before", "read_snapshot", "wait_elected"]
 
 
 def predecessor_before(keys: PathKeys, fence: int) -> Get:
@@ -32,8 +36,13 @@ def predecessor_before(keys: PathKeys, fence: int) -> Get:
 
 
 async def wait_elected(
-    client: Client, keys: PathKeys, fence: int, predecessor: KeyValue | None, revision: int
-) -> None:
+    client: Client,
+    keys: PathKeys,
+    fence: int,
+    predecessor: KeyValue | None,
+    revision: int,
+    leads: Callable[[KeyValue], bool],
+) -> PathSnapshot | None:
     """Campaign: wait until no candidate is left before ours.
 
     Args:
@@ -42,12 +51,29 @@ async def wait_elected(
         fence: create_revision of our candidate key.
         predecessor: the candidate before ours, if there was one at `revision`.
         revision: the store's revision at which that was read.
+        leads: tells whether a candidate is known to lead. If so the look after
+            it has gone takes in all that we need when we lead.
+
+    Returns:
+        What that look told, if it was made.
     """
+    snapshot = None
     while predecessor is not None:
-        with contextlib.suppress(Compacted):  # the read below tells whether it is still there
+        with contextlib.suppress(Compacted):  # the look below tells whether it is still there
             await _wait_deleted(client, predecessor.key, revision)
-        found: GetResult = await persist(client.read, predecessor_before(keys, fence))
-        predecessor, revision = found.kv, found.revision
+        if leads(predecessor):
+            snapshot = await persist(read_snapshot, client, keys)
+            predecessor, revision = snapshot.predecessor_of(fence), snapshot.revision
+        else:
+            found: GetResult = await persist(client.read, predecessor_before(keys, fence))
+            predecessor, revision, snapshot = found.kv, found.revision, None
+    return snapshot
+
+
+async def read_snapshot(client: Client, keys: PathKeys) -> PathSnapshot:
+    """Read all that a leader needs, once."""
+    asked_at = trio.current_time()
+    return PathSnapshot.decode(keys, await client.read(PathSnapshot.request(keys)), asked_at)
 
 
 async def _wait_deleted(client: Client, key: bytes, revision: int) -> None:
