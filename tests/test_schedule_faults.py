@@ -20,7 +20,7 @@ from trio_sched.testing import Etcd, open_etcd, open_faulty_link
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from trio_sched.etcd_shim import WatchBatch, Watcher
+    from trio_sched.etcd_shim import Event, WatchBatch, Watcher
 
 
 async def test_f2_f5_a_process_that_was_stopped_wakes_up_unscheduled(
@@ -81,6 +81,106 @@ async def test_f3_f14_a_decision_that_no_watch_tells_is_read(
             assert result.statistics().healed >= 1
             assert result.scheduled
             assert result.statistics().sessions == 1
+
+
+async def test_f14_a_leader_that_hears_nothing_reads_its_pool(
+    endpoint: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_client(endpoint) as client, open_client(endpoint) as deaf:
+        real = deaf.watch
+
+        @asynccontextmanager
+        async def watch(key: bytes, **options: Any) -> AsyncIterator[Deaf]:
+            async with real(key, **options) as watcher:
+                yield Deaf(watcher)
+
+        monkeypatch.setattr(deaf, "watch", watch)
+        async with schedule(deaf, path, "a", max_count=2, session_ttl=1) as leader:
+            async with schedule(client, path, "b", max_count=2) as result:
+                assert (await until(result, "a", "b")).leader == "a"
+                await until(leader, "a", "b")
+            await until(leader, "a")
+            assert leader.statistics().sessions == 1
+
+
+async def test_f6_a_revoked_lease_is_loss_though_renewals_answer(
+    endpoint: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_client(endpoint) as client, open_client(endpoint) as misled:
+
+        async def renew(_lease: int) -> int:
+            await trio.lowlevel.checkpoint()
+            return 10  # as etcd#15247 has it: a member that has not heard of the revoke
+
+        monkeypatch.setattr(misled, "lease_renew", renew)
+        async with (
+            schedule(client, path, "z", max_count=2) as leader,
+            schedule(misled, path, "a", max_count=2) as result,
+        ):
+            await until(result, "a", "z")
+            kv = (await client.get(PathKeys(path).host("a"))).kv
+            assert kv is not None
+            before = result.statistics().deadline
+            await client.lease_revoke(kv.lease)
+            assert await result.next() == ()
+            assert trio.current_time() < before, "told by its key, not by the clock"
+            await until(result, "a", "z")
+            assert result.statistics().sessions == 2
+            assert leader.statistics().sessions == 1
+
+
+class Late:
+    """A watcher that tells nothing until `release` is set, and then all at once."""
+
+    def __init__(self, real: Watcher, release: trio.Event) -> None:
+        self._real = real
+        self._release = release
+
+    def __aiter__(self) -> Late:
+        return self
+
+    async def __anext__(self) -> Event:
+        await self._release.wait()
+        return await anext(self._real)
+
+    async def receive(self) -> WatchBatch:
+        await self._release.wait()
+        return await self._real.receive()
+
+
+async def test_f20_the_oldest_candidate_leads_however_late_it_hears(
+    endpoint: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = PathKeys(path)
+    async with open_client(endpoint) as client, open_client(endpoint) as slow:
+        real, release = slow.watch, trio.Event()
+
+        @asynccontextmanager
+        async def watch(key: bytes, **options: Any) -> AsyncIterator[Late]:
+            async with real(key, **options) as watcher:
+                yield Late(watcher, release)
+
+        monkeypatch.setattr(slow, "watch", watch)
+        async with schedule(client, path, "a", max_count=3) as first:
+            await first.next()
+            async with (
+                schedule(slow, path, "b", max_count=3) as second,
+                schedule(client, path, "c", max_count=3) as third,
+            ):
+                await until(third, "a", "b", "c")
+                candidates = await client.get_prefix(
+                    keys.election, sort_order="ascending", sort_target="create_revision"
+                )
+                await first.shutdown()
+                for kv in candidates.kvs[1:]:  # the last one that is put is the youngest's
+                    await client.put(kv.key, kv.value, lease=kv.lease)
+                await trio.testing.wait_all_tasks_blocked(0.05)
+                assert not third.statistics().leading
+                assert not second.statistics().leading
+                release.set()
+                assert (await until(third, "b", "c")).leader == "b"
+                assert third.newest is not None
+                assert third.newest.fence == candidates.kvs[1].create_revision
 
 
 async def test_f7_a_session_that_dies_while_campaigning(endpoint: str, path: str) -> None:

@@ -82,6 +82,24 @@ async def test_f34_f8_a_session_lost_is_joined_anew(endpoint: str, path: str, ke
     assert left.nothing
 
 
+async def test_f34_a_follower_without_its_candidate_key_joins_anew(
+    endpoint: str, path: str
+) -> None:
+    keys = PathKeys(path)
+    async with (
+        open_client(endpoint) as client,
+        schedule(client, path, "a", max_count=2),
+        schedule(client, path, "b", max_count=2, session_ttl=1) as result,
+    ):
+        await until(result, "a", "b")
+        kv = (await client.get(keys.host("b"))).kv
+        assert kv is not None
+        await client.delete(keys.candidate(kv.lease))
+        await until(result)
+        await until(result, "a", "b")
+        assert len((await client.get_prefix(keys.election)).kvs) == 2
+
+
 class Broken(Strategy):
     name = "broken"
 

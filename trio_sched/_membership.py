@@ -174,6 +174,7 @@ class Membership:
                 nursery.start_soon(self._demand_proof, session, follower)
                 if joined.snapshot is None:
                     nursery.start_soon(self._guard_host_key, session, joined.revision)
+                    nursery.start_soon(self._check_candidate, session, joined.fence)
                     nursery.start_soon(follower.follow)
                 else:  # the leader's watch covers all of that
                     nursery.start_soon(follower.keep_fresh)
@@ -255,6 +256,19 @@ class Membership:
             async for event in events:
                 if event.type is EventType.DELETE or event.kv.lease != session.lease:
                     raise session.lose(f"somebody touched its key {key.decode()}")
+
+    async def _check_candidate(self, session: Session, fence: int) -> None:
+        """Look once in a TTL whether our candidate key is there: nobody needs it sooner.
+
+        Raises:
+            SessionLost: it is gone.
+        """
+        key = self._keys.candidate(session.lease)
+        while True:
+            await trio.sleep(session.ttl)
+            kv = (await persist(self._client.read, Get(key))).kv
+            if kv is None or kv.create_revision != fence:
+                raise session.lose(f"its key {key.decode()} is gone")
 
     # ---- the decision ----------------------------------------------------------------
 
