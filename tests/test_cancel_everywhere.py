@@ -1,7 +1,7 @@
 """A whole life, cancelled or broken off at each of its steps in turn.
 
 The life joins, leads, decides, loses its session, joins again, sees another come
-and go, and leaves. An instrument counts the steps of all tasks, ours and those
+and go, runs something in a slot, and leaves. An instrument counts the steps of all tasks, ours and those
 behind the scenes, and at the n-th does its deed. Whatever n is, nothing may be
 left in etcd, by another client's word, and what comes out is what was thrown in.
 """
@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 
-from trio_sched import Client, Result, _membership, open_client, schedule
+from trio_sched import Client, Result, Slot, _membership, open_client, schedule
 from trio_sched.etcd_shim._backoff import Backoff
 
 PARTS = 2  # so that each test takes its time alone
@@ -59,6 +59,11 @@ async def live_inside(client: Client, path: str, result: Result) -> None:
     async with schedule(client, path, "b", max_count=2, session_ttl=5):
         while result.newest != ("a", "b"):
             await result.next()
+    await result.run_while_scheduled(work)
+
+
+async def work(_slot: Slot) -> None:
+    await trio.lowlevel.checkpoint()
 
 
 async def run_cancelled(endpoint: str, path: str, step: int) -> bool:

@@ -35,6 +35,7 @@ from trio_sched.result import (
 )
 from trio_sched.scheduler import observe as observe
 from trio_sched.scheduler import schedule as schedule
+from trio_sched.slots import Slot as Slot
 from trio_sched.strategies import (
     Strategy as Strategy,
 )

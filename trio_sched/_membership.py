@@ -18,16 +18,18 @@ begins after a backoff. What cannot heal ends the life, and leaves the block.
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
-from typing import Final
+from typing import Final, TypeVar
 
 import trio
 
 from trio_sched._decision import DecisionFollower
 from trio_sched._joining import Joined, clear_if_last, join, resume
 from trio_sched._leading import DECISION_TTLS, Leading, Place
+from trio_sched._running import Worker, check_grace
 from trio_sched._tasks import open_plain_nursery
 from trio_sched._view import DecisionView
 from trio_sched.core import LeaderCore, StoredChanged
@@ -43,12 +45,15 @@ from trio_sched.etcd_shim.errors import (
 )
 from trio_sched.exceptions import SessionLost
 from trio_sched.keys import PathKeys
-from trio_sched.model import Options, encode_host
+from trio_sched.model import Hosts, Options, encode_host
 from trio_sched.result import Result
 from trio_sched.session import Session, grant_session, revoke_quietly, revoke_surely
+from trio_sched.slots import Slot, SlotKeys
 from trio_sched.strategies import Strategy
 
 __all__ = ["Membership", "Settings"]
+
+T = TypeVar("T")
 
 _HEALABLE: Final = (*TRANSIENT, SessionLost, WatchCanceled, WatchOverflow)
 
@@ -93,13 +98,18 @@ class Membership:
         self.joined = trio.Event()
         self._sessions = 0
         self._healed = 0
-        self.result = Result(settings.path, settings.hostname, self._believe, self._statistics)
+        self.result = Result(settings.path, settings.hostname, self)
+        slots = SlotKeys(client, self._keys, settings.hostname)
+        self._worker = Worker(self, slots, settings.shutdown_timeout)
 
-    def _statistics(self) -> tuple[int, bool, int]:
+    # ---- what the result asks for ------------------------------------------------
+
+    def statistics(self) -> tuple[int, bool, int]:
+        """Return the numbers of sessions, whether we lead, and what was healed."""
         healed = self._follower.healed if self._follower is not None else 0
         return self._sessions, self._leading is not None, self._healed + healed
 
-    def _believe(self) -> float:
+    def believe(self) -> float:
         """Return until when, by trio's clock, a decision for our name may be acted on.
 
         That is, one for our present session, of which we know that it is the newest.
@@ -110,6 +120,47 @@ class Membership:
         if not self._is_ours(session, follower.view):
             return -inf
         return min(session.deadline, _believable_until(session, follower))
+
+    async def run_work(
+        self, work: Callable[[Slot], Awaitable[T]], grace: float | None, *, restart: bool
+    ) -> T:
+        """Run work while this host is scheduled. See `Result.run_while_scheduled`."""
+        grace = check_grace(grace, self._settings.session_ttl)
+        return await self._worker.run(work, grace, restart=restart)
+
+    # ---- what the worker asks for ------------------------------------------------
+
+    @property
+    def session(self) -> Session | None:
+        """The present session."""
+        return self._session
+
+    @property
+    def newest(self) -> Hosts | None:
+        """The newest decision."""
+        return self.result.newest
+
+    @property
+    def deadline(self) -> float:
+        """Until when this host is scheduled."""
+        return self.result.deadline
+
+    @property
+    def max_count(self) -> int:
+        """How many hosts the newest decision may name; our own word if it does not say."""
+        record = self._follower.view.stored.record if self._follower is not None else None
+        said = record.options.get("max_count") if record is not None else None
+        return said if type(said) is int and said > 0 else self._settings.options.max_count
+
+    async def wait_changed(self) -> None:
+        """Wait until the decision or what we may believe of it has changed."""
+        await self.result._changed.park()  # noqa: SLF001
+
+    async def wait_scheduled(self) -> Hosts:
+        """Wait until this host is scheduled."""
+        return await self.result.wait_scheduled()
+
+    # ---- words -------------------------------------------------------------------
 
     def _is_ours(self, session: Session, view: DecisionView) -> bool:
         """Tell whether the decision, if it names us, means this session."""
@@ -185,6 +236,7 @@ class Membership:
             raise
         finally:
             session.lose("the block was left")
+            self.result._changed.unpark_all()  # noqa: SLF001 # work that goes on has to end
             keep = self._settings.reuse_lease and not lost
             await self._leave(session, keep=keep)  # noqa: ASYNC102 # shields and bounds itself
 
@@ -323,6 +375,9 @@ class Membership:
         """Give everything back, shielded and bounded."""
         leading, self._leading = self._leading, None
         settings = self._settings
+        if not await self._worker.wait_ended(session):
+            self._log(logging.ERROR, "work goes on beyond its deadline; the lease lapses by itself")
+            return
         self._unrevoked.add(session.lease)
         if keep:
             _kept_leases[settings.path, settings.hostname] = session.lease

@@ -7,18 +7,22 @@ up, and when it wakes up it gets what counts now.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from math import inf
-from typing import Self
+from typing import Protocol, Self, TypeVar, TypeVarTuple
 
 import trio
 
 from trio_sched._tasks import Doorbell
 from trio_sched.exceptions import EndOfResults
 from trio_sched.model import Hosts
+from trio_sched.slots import Slot
 
 __all__ = ["Observation", "Result", "ResultStatistics"]
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +134,21 @@ class Observation:
         self._bell.ring()
 
 
+class Backstage(Protocol):
+    """What a `Result` needs of the membership behind it."""
+
+    def believe(self) -> float:
+        """Return until when a decision for our name may be acted on."""
+
+    def statistics(self) -> tuple[int, bool, int]:
+        """Return the numbers of sessions, whether we lead, and what was healed."""
+
+    async def run_work(
+        self, work: Callable[[Slot], Awaitable[T]], grace: float | None, *, restart: bool
+    ) -> T:
+        """Run work while this host is scheduled."""
+
+
 class Result(Observation):
     """The stream of decisions of a path, and this host's place in it.
 
@@ -142,13 +161,11 @@ class Result(Observation):
         self,
         path: str,
         hostname: str,
-        believe: Callable[[], float],
-        statistics: Callable[[], tuple[int, bool, int]],
+        membership: Backstage,
     ) -> None:
         super().__init__(path)
         self.hostname = hostname
-        self._believe = believe
-        self._membership = statistics
+        self._membership = membership
         self._life = trio.CancelScope()  # of all that the scheduler does for this host
         self._stopped = trio.Event()
 
@@ -162,7 +179,7 @@ class Result(Observation):
         newest = self._newest
         if self._ended or newest is None or self.hostname not in newest:
             return -inf
-        return self._believe()
+        return self._membership.believe()
 
     @property
     def scheduled(self) -> bool:
@@ -194,18 +211,60 @@ class Result(Observation):
             with trio.move_on_at(self.deadline):
                 await self._changed.park()
 
+    async def run_while_scheduled(
+        self,
+        fn: Callable[[Slot, *Ts], Awaitable[T]],
+        *args: *Ts,
+        grace: float | None = None,
+        restart: bool = False,
+    ) -> T:
+        """Run ``fn(slot, *args)`` whenever this host is scheduled; return what it returns.
+
+        Each time this host is chosen it takes a slot, of which there are `max_count`
+        on the path, and runs `fn`. It is cancelled when a decision drops the host,
+        when the slot or the session is lost, or `grace` seconds before the deadline.
+        The slot is freed when it has ended, never before; then the next time is
+        waited for. An exception of `fn` frees the slot and passes through. What can
+        be relied on is in ``docs/guarantees.md``.
+
+        Args:
+            fn: the work; an async function. It must end soon when it is cancelled:
+                before `Slot.deadline`, another host may not run.
+            args: what it gets after the `Slot`.
+            grace: seconds before the deadline at which it is cancelled, from 0 to
+                half the TTL; None for a tenth of the TTL, a second at most.
+            restart: when `fn` has returned, run it again, without end.
+
+        Raises:
+            TypeError: `fn` cannot be called.
+            ValueError: `grace` is not allowed.
+            EndOfResults: the block was left, or `shutdown` called.
+            trio.BusyResourceError: another task runs something already.
+
+        Cancellation: cancels `fn`, waits for its end, and frees the slot, in a
+        second at most if etcd does not answer.
+        """
+
+        def work(slot: Slot) -> Awaitable[T]:
+            return fn(slot, *args)
+
+        if not callable(fn):
+            raise TypeError(f"run_while_scheduled needs an async function, not {fn!r}")
+        return await self._membership.run_work(work, grace, restart=restart)
+
     async def shutdown(self) -> None:
         """Leave the pool now; return when this host's keys are revoked.
 
-        Decisions end. Leaving the block does the same by itself. Cancelled, the
-        departure goes on, and leaving the block waits for it.
+        Work that goes on is cancelled, and waited for. Decisions end. Leaving the
+        block does the same by itself. Cancelled, the departure goes on, and leaving
+        the block waits for it.
         """
         self._life.cancel()
         await self._stopped.wait()
 
     def statistics(self) -> ResultStatistics:
         """Return how this host's life on the path goes."""
-        sessions, leading, healed = self._membership()
+        sessions, leading, healed = self._membership.statistics()
         return ResultStatistics(
             decisions=self._decisions,
             returned=self._returned,
