@@ -70,6 +70,16 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def soak(session: nox.Session) -> None:
+    """Ten minutes of faults, or ``-- SECONDS [SEED]``: do never more than max_count hosts run?"""
+    session.install("-e", ".[cli]", *group("tests"))
+    seconds = session.posargs[0] if session.posargs else "600"
+    seed = session.posargs[1] if len(session.posargs) > 1 else ""
+    environment = {"TRIO_SCHED_SOAK": seconds, "TRIO_SCHED_SEED": seed}
+    session.run("pytest", "-s", "tests/test_soak.py", env=environment)
+
+
+@nox.session
 def another_etcd(session: nox.Session) -> None:
     """The tests of what depends on etcd, against the one on PATH; skipped where there is none."""
     program = shutil.which("etcd")

@@ -1,9 +1,10 @@
 """A whole life, cancelled or broken off at each of its steps in turn.
 
 The life joins, leads, decides, loses its session, joins again, sees another come
-and go, runs something in a slot, and leaves. An instrument counts the steps of all tasks, ours and those
-behind the scenes, and at the n-th does its deed. Whatever n is, nothing may be
-left in etcd, by another client's word, and what comes out is what was thrown in.
+and go, runs something in a slot, and leaves. An instrument counts the steps of all
+tasks, ours and those behind the scenes, and at the n-th does its deed. Whatever n
+is, nothing may be left in etcd, by another client's word, and what comes out is what
+was thrown in.
 """
 
 from __future__ import annotations

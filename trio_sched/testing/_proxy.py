@@ -63,7 +63,10 @@ class FaultyLink:
             if self._refusing:
                 return
             host, port = _address(self.target)
-            theirs = await trio.open_tcp_stream(host, port)
+            try:
+                theirs = await trio.open_tcp_stream(host, port)
+            except OSError:
+                return  # the endpoint is down, and so are we
             async with theirs, trio.open_nursery() as nursery:
                 self._open.add(nursery.cancel_scope)
                 try:
