@@ -134,30 +134,32 @@ async def test_the_slot_while_the_work_goes_on(endpoint: str, path: str, work: W
 
 
 async def test_f4_work_begins_only_after_the_other_has_ended(endpoint: str, path: str) -> None:
-    """The decision moves from b to c, and b takes its time to end."""
+    """The decision moves from c to b, and c takes its time to end."""
     ends, begins = Work(), Work()
     ends.slow_end = trio.Event()
     async with (
         open_client(endpoint) as client,
         schedule(client, path, "leader", hosts_filter=["b", "c"], strategy="alpha"),
         schedule(client, path, "c") as c,
-        trio.open_nursery() as nursery,
+        trio.open_nursery() as c_works,
     ):
-        nursery.start_soon(c.run_while_scheduled, begins)
-        await begins.wait_running(1)
-        begins.slow_end = trio.Event()
-        async with schedule(client, path, "b") as b:  # alpha takes it instead of c
-            nursery.start_soon(b.run_while_scheduled, ends)
+        c_works.start_soon(c.run_while_scheduled, ends)
+        await ends.wait_running(1)
+        async with (
+            schedule(client, path, "b") as b,  # alpha takes it instead of c
+            trio.open_nursery() as b_works,
+        ):
+            b_works.start_soon(b.run_while_scheduled, begins)
             await until(b, "b")
             await until(c, "b")
             await trio.testing.wait_all_tasks_blocked(0.05)
-            assert (begins.running, ends.running) == (1, 0), "c was told, and has not ended yet"
-            begins.slow_end.set()
-            await ends.wait_running(1)
-            assert begins.running == 0
-            assert ends.slots[0].token > begins.slots[0].token
+            assert (ends.running, begins.running) == (1, 0), "c was told, and has not ended yet"
             ends.slow_end.set()
-            nursery.cancel_scope.cancel()
+            await begins.wait_running(1)
+            assert ends.running == 0
+            assert begins.slots[0].token > ends.slots[0].token
+            b_works.cancel_scope.cancel()
+        c_works.cancel_scope.cancel()
 
 
 async def test_it_runs_again_after_a_loss(endpoint: str, path: str, work: Work) -> None:
@@ -211,7 +213,7 @@ async def test_an_exception_frees_the_slot_and_comes_out_as_it_is(endpoint: str,
         raise group
 
     async with open_client(endpoint) as client, schedule(client, path, "a") as result:
-        with pytest.raises(ExceptionGroup) as caught:
+        with pytest.RaisesGroup(Boom, Boom) as caught:
             await result.run_while_scheduled(fail)
         assert caught.value is group
         assert await slot_keys(client, path) == []
