@@ -7,16 +7,15 @@ somebody else, so decoding never raises: what does not parse is left out.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Self
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+from typing import Self, TypeGuard
 
 __all__ = [
     "DecisionRecord",
     "Host",
+    "HostData",
     "Hosts",
     "Options",
     "decode_scheduled",
@@ -25,6 +24,11 @@ __all__ = [
 ]
 
 _NOTHING: Mapping[str, object] = MappingProxyType({})
+_LEAST_WEIGHT, _GREATEST_WEIGHT = 1e-6, 1e6
+_LONGEST_ZONE = 255  # characters
+_LEAST_PRIORITY, _GREATEST_PRIORITY = -(2**31), 2**31 - 1
+_LONGEST_REASON = 200  # characters
+_MOST_DATA = 64 * 1024  # bytes, as JSON
 
 
 def _nothing() -> Mapping[str, object]:
@@ -55,6 +59,146 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
+class HostData:
+    """What a host tells about itself, checked.
+
+    Attributes:
+        weight: how much it can take, next to others; from 1e-6 to 1e6.
+        zone: where it is; at most 255 characters, or None.
+        priority: the higher, the more wanted; 32 bits with a sign.
+        data: whatever else it has to tell, as JSON of at most 64 KiB; a copy.
+        available: whether it may be chosen.
+        reason: why it may not, in a few words; clipped to 200 characters.
+
+    Raises:
+        TypeError: one of them is of a wrong type, or `data` holds what JSON cannot.
+        ValueError: one of them is out of its bounds.
+    """
+
+    weight: float = 1.0
+    zone: str | None = None
+    priority: int = 0
+    data: Mapping[str, object] = field(default_factory=_nothing)
+    available: bool = True
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        _check_weight(self.weight)
+        _check_zone(self.zone)
+        _check_priority(self.priority)
+        if not isinstance(self.available, bool):
+            raise TypeError(f"available must be a bool, not {type(self.available).__name__}")
+        if not isinstance(self.reason, str):
+            raise TypeError(f"reason must be a str, not {type(self.reason).__name__}")
+        object.__setattr__(self, "weight", float(self.weight))
+        object.__setattr__(self, "data", _copied(self.data))
+        object.__setattr__(self, "reason", _clipped(self.reason))
+
+    def as_json(self) -> dict[str, object]:
+        """Return what is published of it: whatever is not the default."""
+        return {
+            name: dict(value) if isinstance(value, Mapping) else value
+            for name, default in _DEFAULTS.items()
+            if (value := getattr(self, name)) != default
+        }
+
+
+def _check_weight(weight: object) -> None:
+    if not _is_number(weight):
+        raise TypeError(f"weight must be a number, not {type(weight).__name__}")
+    if not _is_weight(weight):
+        raise ValueError(f"weight must be from {_LEAST_WEIGHT:g} to {_GREATEST_WEIGHT:g}")
+
+
+def _is_weight(value: object) -> TypeGuard[float]:
+    return _is_number(value) and _LEAST_WEIGHT <= value <= _GREATEST_WEIGHT  # and so not NaN
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_zone(zone: object) -> None:
+    if zone is None:
+        return
+    if not isinstance(zone, str):
+        raise TypeError(f"zone must be a str or None, not {type(zone).__name__}")
+    if not _is_zone(zone):
+        raise ValueError(
+            f"zone must be text of 1 to {_LONGEST_ZONE} characters, or None for no zone; "
+            f"got {_clipped(zone)!r}"
+        )
+
+
+def _is_zone(value: object) -> TypeGuard[str]:
+    # A character that is no text comes from a key or value that was no UTF-8.
+    return (
+        isinstance(value, str)
+        and 0 < len(value) <= _LONGEST_ZONE
+        and not any("\ud800" <= letter <= "\udfff" for letter in value)
+    )
+
+
+def _check_priority(priority: object) -> None:
+    if isinstance(priority, bool) or not isinstance(priority, int):
+        raise TypeError(f"priority must be an int, not {type(priority).__name__}")
+    if not _is_priority(priority):
+        # The number is not shown: it may be of more digits than Python agrees to print.
+        raise ValueError(f"priority must be from {_LEAST_PRIORITY} to {_GREATEST_PRIORITY}")
+
+
+def _is_priority(value: object) -> TypeGuard[int]:
+    if not isinstance(value, int) or isinstance(value, bool):
+        return False
+    return _LEAST_PRIORITY <= value <= _GREATEST_PRIORITY
+
+
+def _copied(data: object) -> Mapping[str, object]:
+    """Return a read-only copy, as a reader will see it."""
+    if not isinstance(data, Mapping):
+        raise TypeError(f"data must be a mapping, not {type(data).__name__}")
+    try:
+        _check_keys(data)
+        value = json.dumps(dict(data), ensure_ascii=False, allow_nan=False).encode()
+    except RecursionError:
+        raise ValueError("data is nested too deeply for JSON") from None
+    except UnicodeEncodeError as exc:
+        raise ValueError(f"data cannot be encoded as UTF-8: {exc.reason}") from None
+    except (TypeError, ValueError) as exc:
+        raise type(exc)(f"data must be what JSON can hold: {exc}") from None
+    if len(value) > _MOST_DATA:
+        raise ValueError(f"data must be at most {_MOST_DATA} bytes as JSON, not {len(value)}")
+    return MappingProxyType(json.loads(value))
+
+
+def _check_keys(value: object) -> None:
+    """Raise TypeError for a key that JSON would silently turn into a string."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"keys must be str, not {type(key).__name__}")
+            _check_keys(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _check_keys(inner)
+
+
+def _clipped(text: str) -> str:
+    text = text.encode(errors="replace").decode()
+    return text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 1] + "…"
+
+
+_DEFAULTS: Mapping[str, object] = {
+    "data": {},
+    "weight": 1.0,
+    "zone": None,
+    "priority": 0,
+    "available": True,
+    "reason": "",
+}
+
+
+@dataclass(frozen=True, slots=True)
 class Host:
     """A machine or process that offers itself for scheduling.
 
@@ -62,9 +206,14 @@ class Host:
         name: the name that it joined under.
         lease: id of its session lease; 0 if its key hangs on none.
         joined_revision: create_revision of its key; the lower, the longer here.
-        data: what it published about itself.
+        data: what else it published about itself.
         options: the options that it was started with, as published; empty when
             it published none.
+        weight: how much it can take, next to others; more than 0.
+        zone: where it is; None if it did not say.
+        priority: the higher, the more wanted.
+        available: whether it may be chosen.
+        reason: why it may not, in a few words.
     """
 
     name: str
@@ -72,23 +221,48 @@ class Host:
     joined_revision: int = 0
     data: Mapping[str, object] = field(default_factory=_nothing)
     options: Mapping[str, object] = field(default_factory=_nothing)
+    weight: float = 1.0
+    zone: str | None = None
+    priority: int = 0
+    available: bool = True
+    reason: str = ""
 
     @classmethod
     def decode(cls, name: str, value: bytes, *, lease: int, joined_revision: int) -> Self:
-        """Return the host that a key below ``exchange/`` stands for."""
+        """Return the host that a key below ``exchange/`` stands for.
+
+        What is out of the bounds of `HostData` reads as if it had not been told.
+        """
         parsed = _parse_object(value)
+        weight, zone = parsed.get("weight"), parsed.get("zone")
+        priority, reason = parsed.get("priority"), parsed.get("reason")
         return cls(
             name,
             lease,
             joined_revision,
             data=_object_at(parsed, "data"),
             options=_object_at(parsed, "options"),
+            weight=float(weight) if _is_weight(weight) else 1.0,
+            zone=zone if _is_zone(zone) else None,
+            priority=priority if _is_priority(priority) else 0,
+            available=parsed.get("available") is not False,
+            reason=_clipped(reason) if isinstance(reason, str) else "",
         )
 
 
-def encode_host(options: Options, data: Mapping[str, object] = _NOTHING) -> bytes:
-    """Return the value of this host's key below ``exchange/``."""
-    return _dump({"data": dict(data), "options": options.as_json()})
+def encode_host(options: Options, data: HostData | Mapping[str, object] = _NOTHING) -> bytes:
+    """Return the value of this host's key below ``exchange/``.
+
+    Args:
+        options: that it was started with.
+        data: what it tells about itself; a mapping stands for `HostData.data`.
+
+    Raises:
+        TypeError: see `HostData`.
+        ValueError: see `HostData`.
+    """
+    told = data if isinstance(data, HostData) else HostData(data=data)
+    return _dump({**told.as_json(), "options": options.as_json()})
 
 
 class Hosts(tuple[str, ...]):  # noqa: SLOT001 # a tuple's subclass can have no slots
