@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import EntryPoint, EntryPoints
 from types import MappingProxyType
@@ -15,6 +16,7 @@ from trio_sched.exceptions import StrategyError
 from trio_sched.model import Host
 from trio_sched.strategies import (
     Strategy,
+    StrategyFunction,
     StrategyOptions,
     choose,
     get_strategy,
@@ -22,6 +24,7 @@ from trio_sched.strategies import (
     register,
 )
 
+BUILT_IN = ("alpha", "priority", "random", "rendezvous", "rr", "spread", "weighted")
 RR, ALPHA = get_strategy("rr"), get_strategy("alpha")
 
 
@@ -138,10 +141,10 @@ def test_a_registered_strategy_is_made_anew_for_each_look_up() -> None:
     one, other = get_strategy("mine"), get_strategy("mine")
     assert isinstance(one, Mine)
     assert one is not other
-    assert known_strategies() == ("alpha", "mine", "rr")
+    assert known_strategies() == tuple(sorted([*BUILT_IN, "mine"]))
 
 
-@pytest.mark.parametrize("name", ["rr", "alpha", "mine"])
+@pytest.mark.parametrize("name", [*BUILT_IN, "mine"])
 def test_a_name_is_taken_once(name: str) -> None:
     register("mine", Mine)
     with pytest.raises(ValueError, match="registered already"):
@@ -155,13 +158,13 @@ def test_a_name_is_taken_once(name: str) -> None:
 def test_bad_registrations(name: str, factory: type[Mine], error: type[Exception]) -> None:
     with pytest.raises(error):
         register(name, factory)
-    assert known_strategies() == ("alpha", "rr")
+    assert known_strategies() == BUILT_IN
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     register("mine", Mine)
     entry_points(monkeypatch, entry("theirs", "nowhere:Nothing"))
-    with pytest.raises(ValueError, match="'alpha', 'mine', 'rr', 'theirs'"):
+    with pytest.raises(ValueError, match=r"'alpha', 'mine', .*'rr', 'spread', 'theirs'"):
         get_strategy("nope")
 
 
@@ -169,6 +172,104 @@ def test_an_unknown_name_is_answered_with_the_known_ones(monkeypatch: pytest.Mon
 def test_what_is_neither_name_nor_strategy(junk: str) -> None:
     with pytest.raises(TypeError, match="strategy must be a name or an instance"):
         get_strategy(junk)
+
+
+def by_name(hosts: Mapping[str, Host], options: StrategyOptions) -> Sequence[str]:
+    return sorted(hosts)[: options.max_count]
+
+
+class Callable:
+    def __call__(self, hosts: Mapping[str, Host], options: StrategyOptions) -> Sequence[str]:
+        return by_name(hosts, options)
+
+    def method(self, hosts: Mapping[str, Host], options: StrategyOptions) -> Sequence[str]:
+        return by_name(hosts, options)
+
+
+def with_more(hosts: Mapping[str, Host], options: StrategyOptions, _more: int = 0) -> Sequence[str]:
+    return by_name(hosts, options)
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        (by_name, "by_name"),
+        (lambda hosts, options: list(by_name(hosts, options)), "<lambda>"),
+        (Callable(), "Callable"),
+        (Callable().method, "method"),
+        (functools.partial(with_more, _more=1), "with_more"),
+        (with_more, "with_more"),
+    ],
+)
+def test_a_plain_function_is_a_strategy_by_its_own_name(
+    function: StrategyFunction, name: str
+) -> None:
+    strategy = get_strategy(function)
+    assert strategy.name == name
+    assert ask(strategy, hosts("c", "b", "a"), 2) == ["a", "b"]
+
+
+def test_a_registered_function_goes_by_the_registered_name() -> None:
+    register("plain", by_name)
+    assert get_strategy("plain").name == "plain"
+    assert ask(get_strategy("plain"), hosts("c", "b", "a"), 2) == ["a", "b"]
+
+
+def test_a_function_at_an_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry_points(monkeypatch, entry("theirs", f"{__name__}:by_name"))
+    assert get_strategy("theirs").name == "theirs"
+
+
+def test_a_function_that_makes_a_strategy_is_a_factory() -> None:
+    def make(first: int = 1, second: int = 2) -> Strategy:
+        del first, second
+        return Mine()
+
+    register("made", make)
+    assert isinstance(get_strategy("made"), Mine)
+    assert isinstance(get_strategy(make), Mine)  # type: ignore[arg-type]
+
+
+async def asleep(hosts: object, options: object) -> Sequence[str]:
+    del hosts, options
+    return []
+
+
+class Asleep:
+    async def __call__(self, hosts: object, options: object) -> Sequence[str]:
+        return await asleep(hosts, options)
+
+
+def keywords(*, hosts: object, options: object) -> Sequence[str]:
+    del hosts, options
+    return []
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (lambda _one: [], "must take \\(hosts, options\\), or nothing .* takes \\(_one\\)"),
+        (lambda _one, _two, _three: [], "must take \\(hosts, options\\)"),
+        (keywords, "must take \\(hosts, options\\)"),
+        (lambda *_args: [], "takes any arguments, \\(\\*_args\\): name them"),
+        (asleep, "must not be async"),
+        (functools.partial(asleep, None), "must not be async"),
+        (Asleep(), "must not be async"),
+        (max, "does not tell what arguments it takes"),
+    ],
+)
+def test_what_could_be_neither_function_nor_factory(bad: StrategyFunction, words: str) -> None:
+    with pytest.raises(TypeError, match="strategy .*" + words):
+        get_strategy(bad)
+    with pytest.raises(TypeError, match="strategy 'bad' " + words):
+        register("bad", bad)
+    assert "bad" not in known_strategies()
+
+
+def test_f23_a_function_that_breaks_the_rules_is_a_strategy_error() -> None:
+    with pytest.raises(StrategyError, match="chose 2 hosts where at most 1") as caught:
+        ask(get_strategy(lambda hosts, _options: sorted(hosts)), hosts("a", "b"), 1)
+    assert caught.value.strategy == "<lambda>"
 
 
 def test_a_strategy_without_a_name_is_none() -> None:
@@ -200,7 +301,7 @@ def test_entry_points_are_searched_only_for_names_that_are_not_registered(
     assert searches == [{"group": "trio_sched.strategies", "name": "theirs"}]
     with pytest.raises(ValueError, match="unknown strategy 'other'"):
         get_strategy("other")
-    assert known_strategies() == ("alpha", "rr", "theirs")
+    assert known_strategies() == (*BUILT_IN[:-1], "theirs", "weighted")
 
 
 def test_an_entry_point_that_is_no_factory(monkeypatch: pytest.MonkeyPatch) -> None:
