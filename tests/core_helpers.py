@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from trio_sched._control_state import ControlState
 from trio_sched.core import (
+    ControlChanged,
     Deposed,
     Elected,
     Event,
@@ -155,6 +157,7 @@ EVENTS: dict[str, Event] = {
     "HostCame": HostCame(host("d", 41), 41),
     "HostWent": HostWent("c", 42),
     "StoredChanged": foreign("x", "y", revision=43),
+    "ControlChanged": ControlChanged(ControlState(max_count=1), 43),
     "WriteDone": WriteDone(44),
     "WriteRefused": WriteRefused(fenced=False, stored=GONE),
     "WriteRefused by the fence": WriteRefused(fenced=True, stored=GONE),

@@ -55,6 +55,7 @@ AFTER: dict[str, tuple[State | None, ...]] = {
     "HostCame":                  (LATE, L,    D,    W,    Y,    LATE),
     "HostWent":                  (LATE, L,    D,    W,    Y,    LATE),
     "StoredChanged":             (LATE, L,    Y,    W,    Y,    LATE),
+    "ControlChanged":            (LATE, L,    W,    W,    Y,    LATE),
     "WriteDone":                 (LATE, LATE, LATE, D,    LATE, LATE),
     "WriteRefused":              (LATE, LATE, LATE, Y,    LATE, LATE),
     "WriteRefused by the fence": (LATE, LATE, LATE, F,    LATE, LATE),

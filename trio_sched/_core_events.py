@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from trio_sched._control_state import ControlState
     from trio_sched.exceptions import StrategyError
     from trio_sched.model import DecisionRecord, Host
 
 __all__ = [
+    "ControlChanged",
     "Deposed",
     "Elected",
     "Event",
@@ -71,11 +73,20 @@ class Deposed:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All hosts and the stored decision, read at one `revision`."""
+    """All hosts, the stored decision and what operators want, read at one `revision`.
+
+    Attributes:
+        revision: the store's revision.
+        hosts: all that are registered.
+        stored: the stored decision.
+        control: what operators want; None if it was not read, and what is known of it
+            stays.
+    """
 
     revision: int
     hosts: tuple[Host, ...]
     stored: Stored
+    control: ControlState | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +110,14 @@ class StoredChanged:
     """The watch saw `scheduled` or `decision` change; `stored` is both of them now."""
 
     stored: Stored
+
+
+@dataclass(frozen=True, slots=True)
+class ControlChanged:
+    """The ``control`` key was put, or deleted, at `revision`; `control` is what it says now."""
+
+    control: ControlState
+    revision: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +172,7 @@ Event: TypeAlias = (
     | HostCame
     | HostWent
     | StoredChanged
+    | ControlChanged
     | WriteDone
     | WriteRefused
     | WriteLost

@@ -50,8 +50,15 @@ has to promise in turn, is in the theory of operation at the head of the source.
 # the key is ours again the same timer counts the quiet; when it fires, the fight is
 # over and the next foreign write finds the shortest delay again, and a new warning.
 #
+# Once a decision of ours was stored in this term, the next one starts from that, not from
+# what a foreigner stored since; a new leader, who has none yet, starts from what it finds.
+#
 # The first write. A new leader's first write is made even if the choice stays the
 # same: it moves both keys to the new leader's decision lease and fence.
+#
+# Operators. What they want comes with a Snapshot or as ControlChanged, and is obeyed in
+# `decide`. It is among the options that are recorded, so a change of it is written even
+# if the choice stays the same; by that, operators learn that the leader knows.
 #
 # What the driver promises
 # - Snapshot: pool and stored decision read at one revision, from a read that is
@@ -67,7 +74,10 @@ from enum import Enum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
+from trio_sched._control_state import ControlState
+from trio_sched._core_choice import Choice, Standing, decide, order_of
 from trio_sched._core_events import (
+    ControlChanged,
     Deposed,
     Elected,
     Event,
@@ -87,10 +97,15 @@ from trio_sched._core_events import (
     WriteLost,
     WriteRefused,
 )
-from trio_sched._core_words import foreign_write, options_difference, why_written
+from trio_sched._core_words import (
+    foreign_write,
+    options_difference,
+    why_asserted,
+    why_written,
+)
 from trio_sched.exceptions import StrategyError
 from trio_sched.model import DecisionRecord, Hosts
-from trio_sched.strategies import Strategy, StrategyOptions, choose
+from trio_sched.strategies import Strategy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -98,6 +113,7 @@ if TYPE_CHECKING:
     from trio_sched.model import Host, Options
 
 __all__ = [
+    "ControlChanged",
     "Deposed",
     "Elected",
     "Event",
@@ -124,7 +140,6 @@ _FIRST_DELAY = 0.1  # seconds until the first foreign write of a fight is answer
 _LONGEST_DELAY = 10.0  # seconds; the doubling ends here
 _QUIET = 10.0  # seconds without a foreign write that end a fight
 _DIFFERENCES_KEPT = 32  # distinct warnings about options for each election
-
 
 _EVENTS: tuple[type[Event], ...] = get_args(Event)  # the columns of the table
 
@@ -166,7 +181,10 @@ class LeaderCore:
         self._revisions: dict[str, int] = {}  # of each host's newest event above the floor
         self._stored: Stored | None = None
         self._held: Stored | None = None  # newest that the watch said while we could not use it
+        self._control = ControlState()
+        self._control_at = 0  # revision of the newest word of operators
         self._record: DecisionRecord | None = None  # being written, or written last
+        self._own: DecisionRecord | None = None  # ours that was stored last
         self._written = 0  # revision of our last write that is known to have landed
         self._dirty = False
         self._backoff = 0.0  # seconds; 0 if there is no fight
@@ -199,8 +217,8 @@ class LeaderCore:
     def handle(self, *events: Event) -> list[Intent]:
         """Take in a batch of events, oldest first, and return what to do about it.
 
-        However many events there are, the strategy is asked at most once, and at
-        most one write is wanted.
+        However many events there are, the strategy is asked at most once (once more if
+        an eviction left it with too few), and at most one write is wanted.
 
         Raises:
             TypeError: one of them is no event; nothing has changed then.
@@ -275,8 +293,20 @@ class LeaderCore:
         pool.update((name, self._pool[name]) for name in self._revisions if name in self._pool)
         self._dirty |= pool != self._pool
         self._pool = pool
+        if snapshot.control is not None:
+            self._obey(snapshot.control, snapshot.revision)
         for host in pool.values():
             self._compare_options(host)
+
+    def _steered(self, event: ControlChanged) -> State:
+        self._obey(event.control, event.revision)
+        return self._state
+
+    def _obey(self, control: ControlState, revision: int) -> None:
+        if revision > self._control_at:
+            self._control_at = revision
+            self._dirty |= (control, control.revision) != (self._control, self._control.revision)
+            self._control = control
 
     def _came(self, event: HostCame) -> State:
         if self._is_news(event.host.name, event.revision):
@@ -321,8 +351,10 @@ class LeaderCore:
             return state
         self._stored = new
         ours = self._is_ours(new)
+        if ours:
+            self._own = new.record
         if ours or (new.mod_revision == known.mod_revision and new.record == known.record):
-            self._dirty |= new.record != known.record or _order(new) != _order(known)
+            self._dirty |= new.record != known.record or order_of(new) != order_of(known)
             return state
         return self._yield(new)
 
@@ -366,7 +398,7 @@ class LeaderCore:
             return self._state  # our write can only land above what it was based on
         assert self._record is not None
         hosts = tuple(Hosts(self._record.hosts))
-        self._written = event.revision
+        self._written, self._own = event.revision, self._record
         self._stored = Stored(
             hosts, event.revision if hosts else 0, event.revision, record=self._record
         )
@@ -402,65 +434,60 @@ class LeaderCore:
     # Evaluation
 
     def _evaluate(self) -> State:
-        hosts = {name: host for name, host in self._pool.items() if self._may_choose(name)}
-        options = StrategyOptions(self._options.max_count, _order(self._known), self._path)
+        standing = Standing.of_record(self._own) if self._own else Standing.of_stored(self._known)
         try:
-            choice = choose(self._strategy, MappingProxyType(hosts), options)
+            choice = decide(
+                self._strategy, self._pool, self._options, self._path, self._control, standing
+            )
         except StrategyError as error:
             self._intents.append(Fail(error))
             return State.FAILED
         self._dirty = False
-        wanted = {name: hosts[name].lease for name in choice}
-        return State.LEADING if self._is_stored(wanted) else self._write(wanted)
+        return State.LEADING if self._is_stored(choice) else self._write(choice)
 
-    def _may_choose(self, name: str) -> bool:
-        # Others may have put a key that no value of `scheduled` could name.
-        allowed = self._options.hosts_filter
-        return bool(name) and "," not in name and (allowed is None or name in allowed)
-
-    def _is_stored(self, wanted: Mapping[str, int]) -> bool:
+    def _is_stored(self, choice: Choice) -> bool:
         stored, record = self._known, self._known.record
         if record is None:
             return not self._pool and not stored.mod_revision
         return (
             self._record is not None  # the first write after an election is always made
             and self._is_ours(stored)
-            and list(record.hosts.items()) == list(wanted.items())
-            and set(stored.hosts) == set(wanted)
-            and dict(record.options) == self._shown
+            and list(record.hosts.items()) == list(choice.hosts.items())
+            and set(stored.hosts) == set(choice.hosts)
+            and dict(record.options) == choice.options
         )
 
-    def _write(self, wanted: Mapping[str, int]) -> State:
+    def _write(self, choice: Choice) -> State:
         assert self._fence is not None
         self._record = DecisionRecord(
-            wanted, self._hostname, self._fence, self._reason(wanted), self._shown
+            choice.hosts, self._hostname, self._fence, self._reason(choice), choice.options
         )
         self._intents.append(WriteDecision(self._fence, self._known.mod_revision, self._record))
         return State.WRITING
 
-    def _reason(self, wanted: Mapping[str, int]) -> str:
+    def _reason(self, choice: Choice) -> str:
         stored = self._known
         if stored.record is None or not self._is_ours(stored) or self._record is None:
-            return "re-asserted" if self._backoff else "elected"
-        return why_written(stored.record, stored.mod_revision, wanted, self._pool)
+            return why_asserted(choice, again=bool(self._backoff))
+        return why_written(stored.record, stored.mod_revision, choice, self._pool)
 
     # The table: for each state, what to do with each event. A handler returns the
     # next state. The columns are those of _EVENTS.
     # fmt: off
     _ROWS: ClassVar[Mapping[State, tuple[Callable[[Any, Any], State], ...]]] = {
-        # Elected Deposed Snapshot     HostCame HostWent Changed  Done  Refused  Lost  Timer
+        # Elected Deposed Snapshot   HostCame HostWent Changed Control  Done Refused  Lost   Timer
         State.FOLLOWING: (
-          _start, _late, _late,        _late, _late, _late,    _late, _late,    _late, _late),
+          _start, _late, _late,      _late, _late, _late,    _late,    _late, _late, _late, _late),
         State.LOADING: (
-          _start, _stop, _load,        _came, _went, _hold,    _late, _late,    _late, _fire),
+          _start, _stop, _load,      _came, _went, _hold,    _steered, _late, _late, _late, _fire),
         State.LEADING: (
-          _start, _stop, _heal,        _came, _went, _changed, _late, _late,    _late, _fire),
+          _start, _stop, _heal,      _came, _went, _changed, _steered, _late, _late, _late, _fire),
         State.WRITING: (
-          _start, _stop, _heal_later,  _came, _went, _hold,    _done, _refused, _lost, _fire),
+          _start, _stop, _heal_later, _came, _went, _hold, _steered, _done, _refused, _lost, _fire),
         State.YIELDING: (
-          _start, _stop, _heal,        _came, _went, _changed, _late, _late,    _late, _fire),
+          _start, _stop, _heal,      _came, _went, _changed, _steered, _late, _late, _late, _fire),
         State.FAILED: (
-          _start, _stop, _late,        _late, _late, _late,    _late, _late,    _late, _late),
+          _start, _stop, _late,      _late, _late, _late,    _late,    _late, _late, _late, _late),
     }
     # fmt: on
     _TABLE: ClassVar[Mapping[State, Mapping[type[Event], Callable[[Any, Any], State]]]] = {
@@ -470,11 +497,3 @@ class LeaderCore:
 
 def _newer(one: Stored, other: Stored | None) -> Stored:
     return one if other is None or one.revision >= other.revision else other
-
-
-def _order(stored: Stored) -> tuple[str, ...]:
-    """Return the stored hosts, in the strategy's order if that is known."""
-    record = stored.record
-    if record is not None and record.hosts.keys() == set(stored.hosts):
-        return tuple(record.hosts)
-    return stored.hosts

@@ -233,15 +233,15 @@ class Host:
 
         What is out of the bounds of `HostData` reads as if it had not been told.
         """
-        parsed = _parse_object(value)
+        parsed = parse_object(value)
         weight, zone = parsed.get("weight"), parsed.get("zone")
         priority, reason = parsed.get("priority"), parsed.get("reason")
         return cls(
             name,
             lease,
             joined_revision,
-            data=_object_at(parsed, "data"),
-            options=_object_at(parsed, "options"),
+            data=object_at(parsed, "data"),
+            options=object_at(parsed, "options"),
             weight=float(weight) if _is_weight(weight) else 1.0,
             zone=zone if _is_zone(zone) else None,
             priority=priority if _is_priority(priority) else 0,
@@ -262,7 +262,7 @@ def encode_host(options: Options, data: HostData | Mapping[str, object] = _NOTHI
         ValueError: see `HostData`.
     """
     told = data if isinstance(data, HostData) else HostData(data=data)
-    return _dump({**told.as_json(), "options": options.as_json()})
+    return dump_object({**told.as_json(), "options": options.as_json()})
 
 
 class Hosts(tuple[str, ...]):  # noqa: SLOT001 # a tuple's subclass can have no slots
@@ -348,7 +348,7 @@ class DecisionRecord:
 
     def encode(self) -> bytes:
         """Return the record as JSON."""
-        return _dump(
+        return dump_object(
             {
                 "hosts": {name: f"{lease:x}" for name, lease in self.hosts.items()},
                 "leader": self.leader,
@@ -361,7 +361,7 @@ class DecisionRecord:
     @classmethod
     def decode(cls, value: bytes) -> Self | None:
         """Return the record, or None if `value` is not one."""
-        parsed = _parse_object(value)
+        parsed = parse_object(value)
         leader, fence, reason = parsed.get("leader"), parsed.get("fence"), parsed.get("reason", "")
         if not isinstance(leader, str) or type(fence) is not int or not isinstance(reason, str):
             return None
@@ -372,7 +372,7 @@ class DecisionRecord:
             hosts = {name: int(lease, 16) for name, lease in hosts.items()}
         except (TypeError, ValueError):
             return None
-        return cls(hosts, leader, fence, reason, _object_at(parsed, "options"))
+        return cls(hosts, leader, fence, reason, object_at(parsed, "options"))
 
 
 def _bytewise(name: str) -> bytes:
@@ -383,13 +383,13 @@ def _encode(name: str) -> bytes:
     return name.encode(errors="surrogateescape")
 
 
-def _dump(value: Mapping[str, object]) -> bytes:
+def dump_object(value: Mapping[str, object]) -> bytes:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode(
         errors="surrogateescape"
     )
 
 
-def _parse_object(value: bytes) -> Mapping[str, object]:
+def parse_object(value: bytes) -> Mapping[str, object]:
     text = value.decode(errors="surrogateescape")
     try:
         parsed = json.loads(text)
@@ -402,6 +402,6 @@ def _parse_object(value: bytes) -> Mapping[str, object]:
     return parsed if isinstance(parsed, dict) else _NOTHING
 
 
-def _object_at(parsed: Mapping[str, object], key: str) -> Mapping[str, object]:
+def object_at(parsed: Mapping[str, object], key: str) -> Mapping[str, object]:
     found = parsed.get(key)
     return MappingProxyType(found) if isinstance(found, dict) else _NOTHING

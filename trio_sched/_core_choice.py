@@ -1,0 +1,191 @@
+"""What the leader wants: who may be chosen, what the strategy says, what operators say.
+
+Pure, and apart from `trio_sched.core`, which knows when to ask; here is only what comes
+out. Of operators' wishes, in the order in which they hold:
+
+- Paused: the choice stands as it is. A host that died, or whose lease changed, loses
+  its place, and nobody takes it; nothing else changes, not the count either.
+- Drained hosts, and those that say that they are unavailable, are not offered to the
+  strategy, and `max_count` is the operators' if they gave one.
+- An evicted host is not offered this once, as long as the others are enough to fill the
+  places that are held. How "once" is made sure of is told in `trio_sched._control_state`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Self
+
+from trio_sched.strategies import Strategy, StrategyOptions, choose
+
+if TYPE_CHECKING:
+    from trio_sched._control_state import ControlState
+    from trio_sched._core_events import Stored
+    from trio_sched.model import DecisionRecord, Host, Options
+
+__all__ = ["Choice", "Standing", "decide", "order_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The decision that stands, from which the next one starts.
+
+    Attributes:
+        hosts: the chosen hosts, in the strategy's order as far as that is known, each
+            with the lease that it was chosen under; None where that is not known.
+        options: that it was made with, as recorded.
+        evicted: evictions up to this revision were known to whoever made it.
+    """
+
+    hosts: Mapping[str, int | None]
+    options: Mapping[str, object]
+    evicted: int
+
+    @classmethod
+    def of_record(cls, record: DecisionRecord) -> Self:
+        """Return the decision that a record tells of."""
+        return cls(record.hosts, record.options, _evicted(record))
+
+    @classmethod
+    def of_stored(cls, stored: Stored) -> Self:
+        """Return the decision that is stored, whoever made it."""
+        record = stored.record
+        if record is None:  # of somebody who does not know operators' wishes
+            return cls(dict.fromkeys(stored.hosts), {}, stored.mod_revision)
+        if record.hosts.keys() == set(stored.hosts):
+            return cls.of_record(record)
+        hosts = {name: record.hosts.get(name) for name in stored.hosts}
+        return cls(hosts, record.options, _evicted(record))
+
+
+def order_of(stored: Stored) -> tuple[str, ...]:
+    """Return the stored hosts, in the strategy's order if that is known."""
+    return tuple(Standing.of_stored(stored).hosts)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What is to be stored.
+
+    Attributes:
+        hosts: whom to choose, in order, each with its lease.
+        options: what that was made with, as it is to be recorded.
+        evicted: hosts that lost their place by an eviction.
+        stuck: hosts that were to be evicted and stay, as nobody can take their place.
+    """
+
+    hosts: Mapping[str, int]
+    options: Mapping[str, object]
+    evicted: tuple[str, ...] = ()
+    stuck: tuple[str, ...] = ()
+
+
+def decide(
+    strategy: Strategy,
+    pool: Mapping[str, Host],
+    told: Options,
+    path: str,
+    control: ControlState,
+    standing: Standing,
+) -> Choice:
+    """Return what is wanted now.
+
+    Args:
+        strategy: whom to ask: not at all if paused, else once, and once more if an
+            eviction left it with too few.
+        pool: the hosts that are registered.
+        told: the leader's own options.
+        path: that the hosts share.
+        control: what operators want.
+        standing: the decision that stands.
+
+    Raises:
+        StrategyError: the strategy raised, or broke its rules.
+    """
+    if control.paused:
+        return _frozen(pool, told, control, standing)
+    max_count = control.max_count or told.max_count
+    hosts = {name: host for name, host in pool.items() if _may_choose(host, told, control)}
+    held = min(max_count, sum(name in hosts for name in standing.hosts))
+    out, stuck = _evict(hosts, held, control, standing)
+    options = StrategyOptions(max_count, tuple(standing.hosts), path)
+    offered = {name: host for name, host in hosts.items() if name not in out} if out else hosts
+    chosen = choose(strategy, MappingProxyType(offered), options)
+    if out and len(chosen) < held:
+        out, stuck = (), (*out, *stuck)
+        chosen = choose(strategy, MappingProxyType(hosts), options)
+    seen = max((each.revision for each in control.evictions.values()), default=0)
+    return Choice(
+        {name: hosts[name].lease for name in chosen},
+        _shown(told, max_count, control, min(seen, control.revision or seen)),
+        out,
+        stuck,
+    )
+
+
+def _frozen(
+    pool: Mapping[str, Host], told: Options, control: ControlState, standing: Standing
+) -> Choice:
+    hosts = {
+        name: pool[name].lease
+        for name, lease in standing.hosts.items()
+        if name in pool and lease in {None, pool[name].lease}
+    }
+    recorded = standing.options.get("max_count")
+    max_count = recorded if type(recorded) is int else control.max_count or told.max_count
+    evicted = standing.evicted if control.evictions else 0
+    return Choice(hosts, _shown(told, max(max_count, len(hosts), 1), control, evicted))
+
+
+def _may_choose(host: Host, told: Options, control: ControlState) -> bool:
+    # Others may have put a key that no value of `scheduled` could name.
+    name, allowed = host.name, told.hosts_filter
+    return (
+        host.available
+        and name not in control.drained
+        and (allowed is None or name in allowed)
+        and bool(name)
+        and "," not in name
+    )
+
+
+def _evict(
+    hosts: Mapping[str, Host], held: int, control: ControlState, standing: Standing
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return who is to lose a place now, and who should but cannot."""
+    due = [
+        (eviction.revision, name)
+        for name, eviction in control.evictions.items()
+        if name in standing.hosts
+        and name in hosts
+        and eviction.lease in {0, hosts[name].lease}
+        and eviction.revision > standing.evicted
+        # Who wrote it by hand may have given a revision that is still to come.
+        and (eviction.revision < control.revision or not control.revision)
+    ]
+    names = [name for _, name in sorted(due)]
+    room = max(0, len(hosts) - held)
+    return tuple(names[:room]), tuple(names[room:])
+
+
+def _shown(
+    told: Options, max_count: int, control: ControlState, evicted: int
+) -> Mapping[str, object]:
+    wishes: dict[str, object] = {
+        "revision": control.revision,
+        "paused": control.paused,
+        "drained": sorted(control.drained),
+        "max_count": control.max_count,
+        "evicted": evicted,
+    }
+    wishes = {name: wish for name, wish in wishes.items() if wish}
+    shown = told.as_json() | {"max_count": max_count}
+    return {**shown, "control": wishes} if wishes else shown
+
+
+def _evicted(record: DecisionRecord) -> int:
+    control = record.options.get("control")
+    evicted = control.get("evicted") if isinstance(control, Mapping) else None
+    return evicted if type(evicted) is int else 0
