@@ -23,10 +23,11 @@ import trio
 from trio_sched import etcd_shim
 from trio_sched._decision import DecisionFollower
 from trio_sched._joining import version_of
-from trio_sched._snapshot import PathSnapshot, host_of, whole_range
+from trio_sched._snapshot import PathSnapshot, control_of, host_of, whole_range
 from trio_sched._tasks import Doorbell, finish, open_plain_nursery
 from trio_sched._view import DecisionView
 from trio_sched.core import (
+    ControlChanged,
     Elected,
     Event,
     Fail,
@@ -196,7 +197,7 @@ class Leading:
         view.load(snapshot.scheduled, snapshot.decision, snapshot.revision)
         if view.decision_lease != self._decision_lease:
             self._inherited = view.decision_lease
-        self.tell(Snapshot(snapshot.revision, snapshot.hosts, view.stored))
+        self.tell(Snapshot(snapshot.revision, snapshot.hosts, view.stored, snapshot.control))
         self._follower.learn(
             snapshot.scheduled, snapshot.decision, snapshot.revision, snapshot.asked_at
         )
@@ -217,7 +218,9 @@ class Leading:
         gone = event.type is EventType.DELETE
         if kv.key in self._own_keys and (gone or kv.lease != self._place.session.lease):
             raise self._place.session.lose(f"somebody touched its key {kv.key.decode()}")
-        if not kv.key.startswith(self._keys.exchange):
+        if kv.key == self._keys.control:
+            self.tell(ControlChanged(control_of(None if gone else kv), kv.mod_revision))
+        elif not kv.key.startswith(self._keys.exchange):
             self._follower.take(event)
         elif gone:
             self.tell(HostWent(self._keys.hostname(kv.key), kv.mod_revision))

@@ -10,12 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
+from trio_sched._control_state import ControlState
 from trio_sched._view import Version
 from trio_sched.etcd_shim import Get, GetResult, KeyValue
 from trio_sched.keys import PathKeys
 from trio_sched.model import Host
 
-__all__ = ["PathSnapshot", "host_of", "whole_range"]
+__all__ = ["PathSnapshot", "control_of", "host_of", "whole_range"]
 
 
 def whole_range(keys: PathKeys) -> tuple[bytes, bytes]:
@@ -30,6 +31,11 @@ def host_of(keys: PathKeys, kv: KeyValue) -> Host:
     )
 
 
+def control_of(kv: KeyValue | None) -> ControlState:
+    """Return what operators want, by the ``control`` key; None if it is not there."""
+    return ControlState() if kv is None else ControlState.decode(kv.value, kv.mod_revision)
+
+
 @dataclass(frozen=True, slots=True)
 class PathSnapshot:
     """What a path was like at one revision.
@@ -41,6 +47,7 @@ class PathSnapshot:
         candidates: the keys below ``election/``, by name.
         scheduled: the key of that name.
         decision: the key of that name.
+        control: what operators want.
     """
 
     revision: int
@@ -49,6 +56,7 @@ class PathSnapshot:
     candidates: dict[bytes, KeyValue]
     scheduled: Version
     decision: Version
+    control: ControlState
 
     @staticmethod
     def request(keys: PathKeys) -> Get:
@@ -66,6 +74,7 @@ class PathSnapshot:
             {kv.key: kv for kv in found.kvs if kv.key.startswith(keys.election)},
             versions.get(keys.scheduled, Version()),
             versions.get(keys.decision, Version()),
+            control_of(next((kv for kv in found.kvs if kv.key == keys.control), None)),
         )
 
     def predecessor_of(self, fence: int) -> KeyValue | None:
