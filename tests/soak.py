@@ -127,7 +127,12 @@ class Soak:
         host.life.gone = time.monotonic()
 
     def _any(self) -> Host:
-        return self._dice.choice(list(self._hosts.values()))
+        """Return a host, most times one that runs something."""
+        now = time.monotonic()
+        running = {run.life.name for run in self.runs() if run.goes_on_at(now, until_frozen=True)}
+        hosts = list(self._hosts.values())
+        busy = [host for host in hosts if host.life.name in running]
+        return self._dice.choice(busy if busy and self._dice.random() < 0.8 else hosts)
 
     # ---- faults --------------------------------------------------------------------
 

@@ -35,7 +35,7 @@ async def test_never_more_than_max_count_run(path: str, tmp_path: Path) -> None:
     print(f"seed {SEED}: {report}")  # noqa: T201 # shown if it fails, and by -s
     assert not report.verdict.violations, f"seed {SEED}"
     assert not report.stale, f"seed {SEED}"
-    assert report.runs >= sum(report.faults.values()) / 4
+    assert report.runs >= 3
     assert report.writes
     late = {kind: gap for kind, gap in report.gaps.items() if gap > gap_allowed(kind)}
     assert not late, f"seed {SEED}: work did not go on"
