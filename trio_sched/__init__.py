@@ -4,6 +4,9 @@ Hosts that share a path discover each other, elect a leader, and the leader's
 strategy picks up to `max_count` of them; every host reads the same decision.
 """
 
+from trio_sched._control_state import ControlState as ControlState
+from trio_sched._observing import PathObservation as PathObservation
+from trio_sched.control import Control as Control
 from trio_sched.etcd_shim import Client as Client
 from trio_sched.etcd_shim import open_client as open_client
 from trio_sched.etcd_shim.errors import EtcdError as EtcdError
@@ -12,6 +15,9 @@ from trio_sched.exceptions import (
 )
 from trio_sched.exceptions import (
     HostnameInUse as HostnameInUse,
+)
+from trio_sched.exceptions import (
+    HostNotFound as HostNotFound,
 )
 from trio_sched.exceptions import (
     SessionLost as SessionLost,
@@ -24,6 +30,15 @@ from trio_sched.exceptions import (
 )
 from trio_sched.model import Host as Host
 from trio_sched.model import Hosts as Hosts
+from trio_sched.path_state import (
+    Candidate as Candidate,
+)
+from trio_sched.path_state import (
+    HeldSlot as HeldSlot,
+)
+from trio_sched.path_state import (
+    PathState as PathState,
+)
 from trio_sched.result import (
     Observation as Observation,
 )

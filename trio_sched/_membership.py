@@ -29,6 +29,7 @@ import trio
 from trio_sched._decision import DecisionFollower
 from trio_sched._joining import Joined, clear_if_last, join, resume
 from trio_sched._leading import DECISION_TTLS, Leading, Place
+from trio_sched._offering import HealthCheck, Offering
 from trio_sched._running import Worker, check_grace
 from trio_sched._tasks import open_plain_nursery
 from trio_sched._view import DecisionView
@@ -45,7 +46,7 @@ from trio_sched.etcd_shim.errors import (
 )
 from trio_sched.exceptions import SessionLost
 from trio_sched.keys import PathKeys
-from trio_sched.model import Hosts, Options, encode_host
+from trio_sched.model import HostData, Hosts, Options
 from trio_sched.result import Result
 from trio_sched.session import Session, grant_session, revoke_quietly, revoke_surely
 from trio_sched.slots import Slot, SlotKeys
@@ -70,7 +71,10 @@ class Settings:
     path: str
     hostname: str
     options: Options
+    data: HostData
     strategy: Strategy
+    healthy: HealthCheck | None
+    every: float
     session_ttl: int
     reuse_lease: bool
     shutdown_timeout: float
@@ -99,6 +103,7 @@ class Membership:
         self._sessions = 0
         self._healed = 0
         self.result = Result(settings.path, settings.hostname, self)
+        self.offering = Offering(settings.options, settings.data, settings.healthy, settings.every)
         slots = SlotKeys(client, self._keys, settings.hostname)
         self._worker = Worker(self, slots, settings.shutdown_timeout)
 
@@ -192,17 +197,25 @@ class Membership:
     async def run(self) -> None:
         """Live until told to stop, or until something cannot heal."""
         try:
-            with self.result._life:  # noqa: SLF001 # made for this; see result.py
-                while True:
-                    try:
-                        await self._live_a_session()
-                    except _HEALABLE as exc:
-                        if not self.joined.is_set():
-                            raise
-                        self._debug("no session", reason=str(exc))
-                    await trio.sleep(self._backoff.next())
+            async with open_plain_nursery() as nursery:
+                with self.result._life:  # noqa: SLF001 # made for this; see result.py
+                    if self._settings.healthy is not None:
+                        nursery.start_soon(self.offering.check_health)
+                    await self._live()
+                nursery.cancel_scope.cancel()
         finally:
+            self.offering.end()
             self.result._end()  # noqa: SLF001
+
+    async def _live(self) -> None:
+        while True:
+            try:
+                await self._live_a_session()
+            except _HEALABLE as exc:
+                if not self.joined.is_set():
+                    raise
+                self._debug("no session", reason=str(exc))
+            await trio.sleep(self._backoff.next())
 
     async def _live_a_session(self) -> None:
         """Live until the session is lost, and raise why."""
@@ -223,6 +236,8 @@ class Membership:
                 follower.learn(joined.scheduled, joined.decision, joined.revision, joined.asked_at)
                 self._note_joined(session)
                 nursery.start_soon(self._demand_proof, session, follower)
+                host_key = self._keys.host(self._settings.hostname)
+                nursery.start_soon(self.offering.publish, self._client, host_key, session)
                 if joined.snapshot is None:
                     nursery.start_soon(self._guard_host_key, session, joined.revision)
                     nursery.start_soon(self._check_candidate, session, joined.fence)
@@ -270,7 +285,7 @@ class Membership:
     async def _take_over(self, lease: int) -> tuple[Session, Joined] | None:
         """Go on with a lease from a life before, if it and its keys still live."""
         settings = self._settings
-        value = encode_host(settings.options)
+        value, version = self.offering.value()
         sent = trio.current_time()
         try:
             ttl = await self._client.lease_renew(lease)
@@ -281,12 +296,15 @@ class Membership:
         except SessionLost:
             await revoke_quietly(self._client, lease)
             return None
+        self.offering.note_told(version)
         return session, joined
 
     async def _join(self, session: Session) -> Joined:
         settings = self._settings
-        value = encode_host(settings.options)
-        return await join(self._client, self._keys, settings.hostname, value, session)
+        value, version = self.offering.value()
+        joined = await join(self._client, self._keys, settings.hostname, value, session)
+        self.offering.note_told(version)
+        return joined
 
     async def _guard_host_key(self, session: Session, revision: int) -> None:
         """Watch the key that makes us known; its loss is the session's.

@@ -7,6 +7,7 @@
     │                               to it; the tree goes on in
     │                               trio_sched.etcd_shim.errors
     ├── EndOfResults                the block was left, there is no next decision
+    ├── HostNotFound                no host of this name has joined
     ├── HostnameInUse               another live process has joined by this name
     ├── SessionLost                 the lease, or one of the keys under it, is gone
     └── StrategyError               a strategy raised, or chose what it may not
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 __all__ = [
     "EndOfResults",
+    "HostNotFound",
     "HostnameInUse",
     "SessionLost",
     "StrategyError",
@@ -31,6 +33,20 @@ class TrioSchedError(Exception):
 
 class EndOfResults(TrioSchedError):
     """`Result.next` was called after the ``schedule()`` block had been left."""
+
+
+class HostNotFound(TrioSchedError):
+    """No host of this name has joined the path.
+
+    Attributes:
+        path: the path.
+        hostname: the name in question.
+    """
+
+    def __init__(self, path: str, hostname: str) -> None:
+        super().__init__(f"no host {hostname!r} has joined {path!r}")
+        self.path = path
+        self.hostname = hostname
 
 
 class HostnameInUse(TrioSchedError):

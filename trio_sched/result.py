@@ -7,13 +7,14 @@ up, and when it wakes up it gets what counts now.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from math import inf
-from typing import Protocol, Self, TypeVar, TypeVarTuple
+from typing import Protocol, Self, TypedDict, TypeVar, TypeVarTuple, Unpack
 
 import trio
 
+from trio_sched._offering import Offering
 from trio_sched._tasks import Doorbell
 from trio_sched.exceptions import EndOfResults
 from trio_sched.model import Hosts
@@ -134,6 +135,15 @@ class Observation:
         self._bell.ring()
 
 
+class HostChanges(TypedDict, total=False):
+    """What `Result.update` takes."""
+
+    weight: float
+    zone: str | None
+    priority: int
+    data: Mapping[str, object]
+
+
 class Backstage(Protocol):
     """What a `Result` needs of the membership behind it."""
 
@@ -142,6 +152,10 @@ class Backstage(Protocol):
 
     def statistics(self) -> tuple[int, bool, int]:
         """Return the numbers of sessions, whether we lead, and what was healed."""
+
+    @property
+    def offering(self) -> Offering:
+        """Return what this host tells about itself."""
 
     async def run_work(
         self, work: Callable[[Slot], Awaitable[T]], grace: float | None, *, restart: bool
@@ -251,6 +265,46 @@ class Result(Observation):
         if not callable(fn):
             raise TypeError(f"run_while_scheduled needs an async function, not {fn!r}")
         return await self._membership.run_work(work, grace, restart=restart)
+
+    async def update(self, **changes: Unpack[HostChanges]) -> None:
+        """Change what this host tells about itself, without leaving the pool.
+
+        Returns when it is published; a lost session is waited for. Cancelled, it is
+        published all the same.
+
+        Args:
+            changes: any of `weight`, `zone`, `priority` and `data`, as for `schedule`.
+
+        Raises:
+            TypeError: one of them is of a wrong type; nothing has changed.
+            ValueError: one of them is out of its bounds; nothing has changed.
+            EndOfResults: the block was left, or `shutdown` called.
+        """
+        unknown = changes.keys() - HostChanges.__annotations__.keys()
+        if unknown:
+            raise TypeError(f"a host does not tell {', '.join(sorted(unknown))}")
+        await self._membership.offering.update(changes)
+
+    async def drain(self, reason: str = "drained by itself") -> None:
+        """Let this host not be chosen any more; it stays in the pool.
+
+        Returns when that is published; a decision without it follows.
+
+        Args:
+            reason: why, to be shown to others; clipped to 200 characters.
+
+        Raises:
+            EndOfResults: the block was left, or `shutdown` called.
+        """
+        await self._membership.offering.drain(reason)
+
+    async def undrain(self) -> None:
+        """End what `drain` began. What an operator drained stays so.
+
+        Raises:
+            EndOfResults: the block was left, or `shutdown` called.
+        """
+        await self._membership.offering.drain(None)
 
     async def shutdown(self) -> None:
         """Leave the pool now; return when this host's keys are revoked.

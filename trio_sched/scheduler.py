@@ -6,18 +6,21 @@ The arguments are checked here; a host's life is in ``_membership``.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Literal, overload
 
 from trio_sched._decision import DecisionFollower
 from trio_sched._membership import Membership, Settings
+from trio_sched._observing import PathObservation
+from trio_sched._offering import HealthCheck
 from trio_sched._tasks import open_service_nursery
 from trio_sched.etcd_shim import Client
 from trio_sched.etcd_shim.lease import check_ttl
 from trio_sched.keys import PathKeys, check_hostname, check_path
-from trio_sched.model import Options
+from trio_sched.model import HostData, Options
 from trio_sched.result import Observation, Result
-from trio_sched.strategies import Strategy, get_strategy
+from trio_sched.strategies import Strategy, StrategyFunction, get_strategy
 
 __all__ = ["observe", "schedule"]
 
@@ -28,11 +31,17 @@ async def schedule(
     path: str,
     hostname: str,
     *,
-    strategy: str | Strategy = "rr",
+    strategy: str | Strategy | StrategyFunction = "rr",
     max_count: int = 1,
     session_ttl: int = 10,
     reuse_lease: bool = False,
     hosts_filter: Iterable[str] | None = None,
+    weight: float = 1,
+    zone: str | None = None,
+    priority: int = 0,
+    data: Mapping[str, object] | None = None,
+    healthy: HealthCheck | None = None,
+    every: float = 10,
     shutdown_timeout: float | None = None,
     logger: logging.Logger | None = None,
     debug: bool = False,
@@ -47,7 +56,7 @@ async def schedule(
         path: what the hosts share: starts with ``/``, does not end with it.
         hostname: the name of this host; not empty, without ``,`` and ``/``.
         strategy: how hosts are chosen while this host leads: the name of a
-            registered strategy, or a `Strategy`.
+            registered strategy, a `Strategy`, or a function of ``(hosts, options)``.
         max_count: how many are chosen at most while this host leads.
         session_ttl: seconds after which the others notice that this host died
             without leaving; etcd gives at least 2.
@@ -56,6 +65,16 @@ async def schedule(
             host in this process takes them over if they still live.
         hosts_filter: only these of the discovered hosts may be chosen while this
             host leads; None for all.
+        weight: how much this host can take, next to others; from 1e-6 to 1e6.
+        zone: where this host is; 1 to 255 characters.
+        priority: the higher, the more wanted; 32 bits with a sign.
+        data: whatever else it tells about itself, as JSON of at most 64 KiB. See
+            `Result.update` for changing it, and these, later.
+        healthy: an async function that is called now and then. Until it has
+            returned true, and while it returns false, raises an `Exception` or
+            takes too long, this host is in the pool but not chosen.
+        every: seconds from one call of `healthy` to the next, and the longest that
+            one may take.
         shutdown_timeout: seconds that leaving may take when etcd does not answer;
             what is not revoked by then lapses by itself. None for the TTL.
         logger: where transitions are logged; None for ``trio_sched``.
@@ -69,10 +88,22 @@ async def schedule(
         EtcdError: etcd cannot be reached when the block is entered, or refuses
             what cannot heal later, such as for lack of permission.
     """
-    settings = _check(
-        path, hostname, strategy, max_count, session_ttl, reuse_lease,
-        hosts_filter, shutdown_timeout, logger, debug,
-    )  # fmt: skip
+    path, hostname = check_path(path), check_hostname(hostname)
+    chosen = get_strategy(strategy)
+    settings = Settings(
+        path=path,
+        hostname=hostname,
+        options=Options(_check_count(max_count), chosen.name, _check_filter(hosts_filter)),
+        data=HostData(weight, zone, priority, {} if data is None else data),
+        strategy=chosen,
+        healthy=_check_health(healthy),
+        every=_check_seconds("every", every),
+        session_ttl=check_ttl(session_ttl),
+        reuse_lease=reuse_lease,
+        shutdown_timeout=_check_shutdown(shutdown_timeout, session_ttl),
+        logger=logger or logging.getLogger("trio_sched"),
+        debug=debug,
+    )
     membership = Membership(client, settings)
     async with open_service_nursery() as services:
         services.start_soon(membership.run, name=f"schedule {path} {hostname}")
@@ -80,10 +111,21 @@ async def schedule(
         yield membership.result
 
 
-@asynccontextmanager
-async def observe(
-    client: Client, path: str, *, reconcile: float = 5.0
-) -> AsyncIterator[Observation]:
+@overload
+def observe(
+    client: Client, path: str, *, pool: Literal[False] = False, reconcile: float = 5.0
+) -> AbstractAsyncContextManager[Observation]: ...
+
+
+@overload
+def observe(
+    client: Client, path: str, *, pool: Literal[True], reconcile: float = 5.0
+) -> AbstractAsyncContextManager[PathObservation]: ...
+
+
+def observe(
+    client: Client, path: str, *, pool: bool = False, reconcile: float = 5.0
+) -> AbstractAsyncContextManager[Observation | PathObservation]:
     """Learn the decisions of `path` without joining it.
 
     It works before any host exists, and writes nothing. While etcd is away, the
@@ -92,6 +134,8 @@ async def observe(
     Args:
         client: an open client; it must stay open longer than this block.
         path: what the hosts share.
+        pool: tell of the hosts, the slots and what operators want as well: the
+            block gives a `PathObservation`, and each item is a `PathState`.
         reconcile: seconds between two reads that make up for what the watch may
             have missed.
 
@@ -102,8 +146,16 @@ async def observe(
             what cannot heal later, such as for lack of permission.
     """
     check_path(path)
-    if not reconcile > 0:
-        raise ValueError(f"reconcile must be more than 0 seconds, not {reconcile!r}")
+    _check_seconds("reconcile", reconcile)
+    if pool:
+        return _observe_all(client, path, reconcile)
+    return _observe_decisions(client, path, reconcile)
+
+
+@asynccontextmanager
+async def _observe_decisions(
+    client: Client, path: str, reconcile: float
+) -> AsyncIterator[Observation]:
     observation = Observation(path)
 
     def pass_on() -> None:
@@ -120,43 +172,48 @@ async def observe(
             observation._end()  # noqa: SLF001
 
 
-def _check(
-    path: str,
-    hostname: str,
-    strategy: str | Strategy,
-    max_count: int,
-    session_ttl: int,
-    reuse_lease: bool,  # noqa: FBT001 # passed on from keywords
-    hosts_filter: Iterable[str] | None,
-    shutdown_timeout: float | None,
-    logger: logging.Logger | None,
-    debug: bool,  # noqa: FBT001 # passed on from keywords
-) -> Settings:
-    """Check all arguments before anything is sent."""
-    check_path(path)
-    check_hostname(hostname)
-    chosen = get_strategy(strategy)
+@asynccontextmanager
+async def _observe_all(
+    client: Client, path: str, reconcile: float
+) -> AsyncIterator[PathObservation]:
+    async with (
+        client.follow(path + "/", reconcile=reconcile) as follower,
+        open_service_nursery() as services,
+    ):
+        observation = PathObservation(path, follower)
+        services.start_soon(observation._follow, name=f"observe {path}")  # noqa: SLF001
+        try:
+            yield observation
+        finally:
+            observation._end()  # noqa: SLF001
+
+
+def _check_count(max_count: int) -> int:
     if isinstance(max_count, bool) or not isinstance(max_count, int):
         raise TypeError(f"max_count must be an int, not {max_count!r}")
     if max_count < 1:
         raise ValueError(f"max_count must be 1 or more, not {max_count}")
-    check_ttl(session_ttl)
+    return max_count
+
+
+def _check_seconds(name: str, seconds: float) -> float:
+    if not seconds > 0:
+        raise ValueError(f"{name} must be more than 0 seconds, not {seconds!r}")
+    return seconds
+
+
+def _check_health(healthy: HealthCheck | None) -> HealthCheck | None:
+    if healthy is not None and not callable(healthy):
+        raise TypeError(f"healthy must be an async function, not {healthy!r}")
+    return healthy
+
+
+def _check_shutdown(shutdown_timeout: float | None, session_ttl: int) -> float:
     if shutdown_timeout is None:
-        shutdown_timeout = session_ttl
+        return session_ttl
     if not shutdown_timeout >= 0:
         raise ValueError(f"shutdown_timeout must be 0 or more seconds, not {shutdown_timeout!r}")
-    options = Options(max_count, chosen.name, _check_filter(hosts_filter))
-    return Settings(
-        path,
-        hostname,
-        options,
-        chosen,
-        session_ttl,
-        reuse_lease,
-        shutdown_timeout,
-        logger or logging.getLogger("trio_sched"),
-        debug,
-    )
+    return shutdown_timeout
 
 
 def _check_filter(hosts_filter: Iterable[str] | None) -> frozenset[str] | None:
