@@ -60,6 +60,8 @@ from trio_sched.etcd_shim.kv import (
 )
 from trio_sched.etcd_shim.lease import Lease as Lease
 from trio_sched.etcd_shim.lease import LeaseInfo as LeaseInfo
+from trio_sched.etcd_shim.tls import TLSContext as TLSContext
+from trio_sched.etcd_shim.tls import tls_context as tls_context
 from trio_sched.etcd_shim.watch import (
     Event as Event,
 )

@@ -22,6 +22,7 @@ from trio_sched.etcd_shim._pb import messages_pb2 as pb
 from trio_sched.etcd_shim._pb.services_grpc import KVStub, LeaseStub, MaintenanceStub, WatchStub
 from trio_sched.etcd_shim._retry import call
 from trio_sched.etcd_shim.channel import (
+    Access,
     Channel,
     ChannelSettings,
     ChannelStatistics,
@@ -358,6 +359,16 @@ class Client:
             db_size=answer.db_size,
         )
 
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The URLs of the members that this client connects to."""
+        return tuple(endpoint.url for endpoint in self._channel.endpoints)
+
+    @property
+    def _access(self) -> Access:
+        """What a reaper needs to connect as this client does. It holds the password."""
+        return self._channel.access
+
     def statistics(self) -> ChannelStatistics:
         """Return how the connections do."""
         return self._channel.statistics()
@@ -382,7 +393,7 @@ def open_client(
         user: name to authenticate by; None if etcd does not ask.
         password: goes with `user`.
         ssl_context: for ``https`` endpoints; None for Python's default one. For
-            mutual TLS load a certificate into it.
+            mutual TLS load a certificate into it. `tls_context` makes one of files.
         connect_timeout: bound for connecting to one endpoint, in seconds.
         max_message_size: the largest answer accepted, in bytes.
         pings: when to ask a silent member whether it is still there.

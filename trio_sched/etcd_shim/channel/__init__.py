@@ -12,6 +12,9 @@ from trio_sched.etcd_shim.channel._call import (
     send_message_nowait as send_message_nowait,
 )
 from trio_sched.etcd_shim.channel._channel import (
+    Access as Access,
+)
+from trio_sched.etcd_shim.channel._channel import (
     Channel as Channel,
 )
 from trio_sched.etcd_shim.channel._channel import (
@@ -33,6 +36,7 @@ from trio_sched.etcd_shim.channel._settings import (
 )
 
 __all__ = [
+    "Access",
     "Channel",
     "ChannelSettings",
     "ChannelStatistics",

@@ -53,7 +53,7 @@ from trio_sched.etcd_shim.errors import (
 if TYPE_CHECKING:
     import grpclib.client
 
-__all__ = ["Channel", "ChannelStatistics", "open_channel"]
+__all__ = ["Access", "Channel", "ChannelStatistics", "open_channel"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,21 @@ class ChannelStatistics:
 
     connections: tuple[ConnectionStatistics, ...]
     connects: int
+
+
+@dataclass(frozen=True)
+class Access:
+    """Where a channel connects to, and as whom. The password is in no repr.
+
+    Attributes:
+        endpoints: the members.
+        credentials: user and password, if there are any.
+        ssl_context: for ``https``, if one was given.
+    """
+
+    endpoints: tuple[Endpoint, ...]
+    credentials: Credentials | None
+    ssl_context: ssl.SSLContext | None
 
 
 class _Attempt:
@@ -131,6 +146,11 @@ class Channel(Caller):
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Where the channel connects to."""
         return self._endpoints
+
+    @property
+    def access(self) -> Access:
+        """What another process needs to connect as this channel does."""
+        return Access(self._endpoints, self._credentials, self._ssl_context)
 
     @property
     def services(self) -> ServiceNursery:

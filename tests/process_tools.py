@@ -1,0 +1,39 @@
+"""Looking at processes that are not our children."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import trio
+
+__all__ = ["alive", "eventually", "exists", "open_files", "proc_bytes"]
+
+
+def exists(pid: int) -> bool:
+    """Whether there is such a process, be it a zombie."""
+    return Path(f"/proc/{pid}").exists()
+
+
+def alive(pid: int) -> bool:
+    """Whether there is such a process that has not ended."""
+    try:
+        return proc_bytes(pid, "stat").rpartition(b")")[2].split()[0] not in b"ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def proc_bytes(pid: int, name: str) -> bytes:
+    """What /proc says of a process."""
+    return Path(f"/proc/{pid}/{name}").read_bytes()
+
+
+def open_files(pid: int) -> list[str]:
+    """What a process has open."""
+    return [str(file.readlink()) for file in Path(f"/proc/{pid}/fd").iterdir()]
+
+
+async def eventually(holds: Callable[[], object]) -> None:
+    """Wait until something holds of which nobody tells; the test's timeout is the bound."""
+    while not holds():  # noqa: ASYNC110
+        await trio.sleep(0.01)

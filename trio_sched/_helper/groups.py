@@ -1,0 +1,78 @@
+"""Process groups: who is in one, and how to end all of it.
+
+A group that cannot be seen is asked for with signal 0, which also finds zombies: where nobody reaps
+orphans, as in many containers, they stay for ever. So ``/proc`` is read where there is one.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+
+__all__ = ["kill_group", "living_members", "signal_group"]
+
+_SIGKILL = 9
+_LOOK = 0.02  # seconds between two looks where the end of a process cannot be waited for
+
+
+def signal_group(pgid: int, number: int) -> bool:
+    """Send a signal to all of a group; tell whether there is anybody in it, be it a zombie."""
+    try:
+        os.killpg(pgid, number)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # not ours to signal, but there
+    return True
+
+
+def living_members(pgid: int) -> list[int]:
+    """Return the ids of a group's processes that have not ended."""
+    try:
+        names = os.listdir("/proc")  # noqa: PTH208 # pathlib is too heavy for a helper
+    except OSError:
+        names = []
+    if "self" not in names:
+        return [pgid] if signal_group(pgid, 0) else []
+    return [int(name) for name in names if name.isdigit() and _lives_in(name, pgid)]
+
+
+def _lives_in(pid: str, pgid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123
+            text = file.read()
+    except OSError:
+        return False  # it has just ended
+    # The second field is the program's name in brackets, and may hold anything.
+    state, _parent, group = text[text.rindex(b")") + 2 :].split(None, 3)[:3]
+    return int(group) == pgid and state not in b"ZX"
+
+
+def kill_group(pgid: int, patience: float) -> bool:
+    """Kill a group and wait until it is gone; tell whether it is, within `patience` seconds."""
+    end = time.monotonic() + patience
+    while True:
+        signal_group(pgid, _SIGKILL)
+        members = living_members(pgid)
+        if not members:
+            return True
+        left = end - time.monotonic()
+        if left <= 0:
+            return False
+        _wait_for_one(members[0], min(left, 0.5))
+
+
+def _wait_for_one(pid: int, patience: float) -> None:
+    """Wait until a process has ended, or `patience` seconds."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except (AttributeError, OSError):  # an old kernel, or it has just ended
+        time.sleep(_LOOK)
+        return
+    try:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        poll.poll(patience * 1000)
+    finally:
+        os.close(descriptor)

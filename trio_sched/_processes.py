@@ -1,0 +1,39 @@
+"""Waiting for a process to end, without reaping it.
+
+Until it is reaped its number is nobody else's, nor is that of its group. So whoever signals a
+process or a group by number waits in this way first, and reaps last.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+import trio
+
+__all__ = ["wait_ended"]
+
+
+async def wait_ended(pid: int) -> None:
+    """Wait until a child of ours has ended; return at once if it is not there.
+
+    Cancellation leaves it as it is.
+    """
+    await trio.lowlevel.checkpoint()
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    except (AttributeError, OSError):  # before Linux 5.3, or where the call is forbidden
+        await trio.to_thread.run_sync(_wait_in_thread, pid, abandon_on_cancel=True)
+        return
+    try:
+        await trio.lowlevel.wait_readable(descriptor)
+    finally:
+        trio.lowlevel.notify_closing(descriptor)
+        os.close(descriptor)
+
+
+def _wait_in_thread(pid: int) -> None:
+    with suppress(ChildProcessError):
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
