@@ -7,15 +7,17 @@ process or a group by number waits in this way first, and reaps last.
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+import time
 
 import trio
 
 __all__ = ["wait_ended"]
 
+_LOOK = 0.02  # seconds between two looks where the end of a process cannot be waited for
+
 
 async def wait_ended(pid: int) -> None:
-    """Wait until a child of ours has ended; return at once if it is not there.
+    """Wait until a process has ended, reaped or not; return at once if it is not there.
 
     Cancellation leaves it as it is.
     """
@@ -35,5 +37,18 @@ async def wait_ended(pid: int) -> None:
 
 
 def _wait_in_thread(pid: int) -> None:
-    with suppress(ChildProcessError):
+    try:
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    except ChildProcessError:  # not a child of ours, of whose end nothing else tells
+        while _there(pid):
+            time.sleep(_LOOK)
+
+
+def _there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -81,7 +81,8 @@ class Told:
         elif what == "release":
             self.leases.pop(int(words[0]), None)
         elif what == "group":
-            self.group, self.until = int(words[0]), None
+            self.group = int(words[0])
+            self.until = self.until if self.group else None
         elif what == "until":
             self.until = float(words[0])
         elif what == "bye":

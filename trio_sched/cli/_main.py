@@ -7,6 +7,7 @@ import importlib.metadata
 import click
 
 from .demo import demo
+from .run import run
 
 __all__ = ["command"]
 
@@ -25,3 +26,4 @@ def command() -> None:
 
 
 command.add_command(demo)
+command.add_command(run)

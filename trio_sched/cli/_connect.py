@@ -1,0 +1,143 @@
+"""How a command connects: its options, or etcdctl's own environment variables."""
+
+from __future__ import annotations
+
+import functools
+import ssl
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import click
+
+from trio_sched.etcd_shim import Client, open_client, tls_context
+from trio_sched.etcd_shim.channel import Endpoint
+
+__all__ = ["Connection", "connection_options", "usage_errors"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_FILE = click.Path(exists=True, dir_okay=False, readable=True)
+
+_OPTIONS = (
+    click.option(
+        "--endpoints",
+        envvar="ETCDCTL_ENDPOINTS",
+        default="127.0.0.1:2379",
+        metavar="URLS",
+        show_default=True,
+        help="Members of the etcd cluster, joined with commas.",
+    ),
+    click.option(
+        "--user", envvar="ETCDCTL_USER", metavar="NAME[:PASSWORD]", help="Who we are to etcd."
+    ),
+    click.option(
+        "--password",
+        envvar="ETCDCTL_PASSWORD",
+        metavar="PASSWORD",
+        help="Goes with --user. Others see it in a command line, but not in the environment.",
+    ),
+    click.option(
+        "--cacert", envvar="ETCDCTL_CACERT", type=_FILE, help="Authorities to trust, for https."
+    ),
+    click.option("--cert", envvar="ETCDCTL_CERT", type=_FILE, help="Our certificate, for https."),
+    click.option("--key", envvar="ETCDCTL_KEY", type=_FILE, help="The key of our certificate."),
+)
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Where to connect to, and as whom.
+
+    Attributes:
+        endpoints: URLs.
+        user: None if there is none.
+        password: goes with it; in no repr.
+        ssl_context: None if no endpoint needs one.
+    """
+
+    endpoints: tuple[str, ...]
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    ssl_context: ssl.SSLContext | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        endpoints: str,
+        user: str | None,
+        password: str | None,
+        cacert: str | None,
+        cert: str | None,
+        key: str | None,
+    ) -> Connection:
+        """Make sense of the options.
+
+        Raises:
+            click.UsageError: they do not go together.
+        """
+        secure = any((cacert, cert, key))
+        urls = tuple(_url(text.strip(), secure=secure) for text in endpoints.split(","))
+        context = None
+        if any(url.startswith("https:") for url in urls):
+            try:
+                context = tls_context(cacert=cacert or "", cert=cert or "", key=key or "")
+            except (OSError, ValueError) as exc:
+                raise click.UsageError(f"cannot use --cacert, --cert and --key: {exc}") from exc
+        return cls(urls, *_who(user, password), context)
+
+    def open(self) -> AbstractAsyncContextManager[Client]:
+        """Open a client, as `open_client` does."""
+        return open_client(
+            *self.endpoints, user=self.user, password=self.password, ssl_context=self.ssl_context
+        )
+
+
+def connection_options(command: F) -> F:
+    """Give a command the options, and pass it a `Connection` as ``connection``."""
+
+    @functools.wraps(command)
+    def wrapper(**options: Any) -> Any:
+        names = ("endpoints", "user", "password", "cacert", "cert", "key")
+        connection = Connection.of(**{name: options.pop(name) for name in names})
+        return command(connection=connection, **options)
+
+    for option in reversed(_OPTIONS):
+        wrapper = option(wrapper)
+    return wrapper  # type: ignore[return-value] # with these options, it is one
+
+
+def usage_errors(check: Callable[..., Any]) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """Make a callback for an option of a check that raises ValueError or TypeError."""
+
+    def callback(_context: click.Context, _parameter: click.Parameter, value: Any) -> Any:
+        try:
+            check(value)
+        except (ValueError, TypeError) as exc:
+            raise click.BadParameter(str(exc)) from exc
+        return value
+
+    return callback
+
+
+def _url(text: str, *, secure: bool) -> str:
+    """Complete an endpoint without a scheme as etcdctl does: files for TLS ask for TLS."""
+    if "://" not in text and not text.startswith("unix:"):
+        text = f"{'https' if secure else 'http'}://{text}"
+    try:
+        return Endpoint.parse(text).url
+    except ValueError as exc:
+        raise click.UsageError(f"--endpoints: {exc}") from exc
+
+
+def _who(user: str | None, password: str | None) -> tuple[str | None, str | None]:
+    """Take a name and a password apart, and ask for a password that is missing."""
+    if not user:
+        return None, None  # a password alone is of no use, and etcdctl does not mind it
+    if password is not None:
+        return user, password
+    name, colon, password = user.partition(":")
+    if not colon:
+        password = click.prompt(f"Password of {name}", hide_input=True, err=True)
+    return name, password

@@ -1,0 +1,49 @@
+"""What a command says on standard error: one line for an error, and events if asked for."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+
+__all__ = ["Teller"]
+
+
+class Teller(logging.Handler):
+    """Says events as JSON lines, if asked to, and errors as one line.
+
+    Warnings of the scheduler are told, too: it is the handler of its logger.
+
+    Args:
+        as_json: say everything as JSON; else only errors and warnings, as text.
+    """
+
+    def __init__(self, *, as_json: bool) -> None:
+        super().__init__(logging.WARNING)
+        self._as_json = as_json
+
+    def event(self, event: str, **words: object) -> None:
+        """Say that something happened."""
+        if self._as_json:
+            line = json.dumps({"event": event, "time": round(time.time(), 3), **words})
+            self._write(line)
+
+    def error(self, text: str, code: int) -> None:
+        """Say why we end, and with which exit code."""
+        if self._as_json:
+            self.event("error", reason=text, code=code)
+        else:
+            self._write(f"trio-sched: {text}")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say what the scheduler logs."""
+        if self._as_json:
+            self.event("log", level=record.levelname.lower(), message=record.getMessage())
+        else:
+            self._write(f"trio-sched: {record.getMessage()}")
+
+    def _write(self, line: str) -> None:
+        # At once and whole, as the child may write to the same place.
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
