@@ -117,7 +117,7 @@ class _Life:
                     max_count=settings.max_count,
                     session_ttl=settings.ttl,
                     shutdown_timeout=min(settings.ttl, _LEAVE),
-                    reaper=reaper if settings.reaper else None,
+                    reaper=reaper if settings.reaper else False,
                 ) as result,
             ):
                 self._joined()

@@ -49,9 +49,15 @@ Exit codes:
 """
 
 
-@click.command(epilog=f"{_EXAMPLES}\n{_CODES}", options_metavar="[OPTIONS] --")
+@click.command(epilog=f"{_EXAMPLES}\n{_CODES}", options_metavar="[OPTIONS]")
 @click.argument("path", callback=usage_errors(check_path))
-@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.argument(
+    "command",
+    nargs=-1,
+    required=True,
+    type=click.UNPROCESSED,
+    metavar="-- COMMAND [ARGUMENTS]...",
+)
 @connection_options
 @click.option(
     "--hostname",
