@@ -30,6 +30,7 @@ from trio_sched._decision import DecisionFollower
 from trio_sched._joining import Joined, clear_if_last, join, resume
 from trio_sched._leading import DECISION_TTLS, Leading, Place
 from trio_sched._offering import HealthCheck, Offering
+from trio_sched._reaper import Reaper
 from trio_sched._running import Worker, check_grace
 from trio_sched._tasks import open_plain_nursery
 from trio_sched._view import DecisionView
@@ -80,6 +81,7 @@ class Settings:
     shutdown_timeout: float
     logger: logging.Logger
     debug: bool
+    reaper: Reaper | None = None
 
 
 class Membership:
@@ -272,15 +274,22 @@ class Membership:
         settings = self._settings
         for lease in tuple(self._unrevoked):
             if await revoke_quietly(self._client, lease):
-                self._unrevoked.discard(lease)
+                self._note_revoked(lease)
         kept = _kept_leases.get((settings.path, settings.hostname))
         if kept is not None:
             found = await self._take_over(kept)
             _kept_leases.pop((settings.path, settings.hostname), None)
             if found is not None:
                 return found
-        session = await grant_session(self._client, settings.session_ttl, settings.shutdown_timeout)
+        session = await grant_session(
+            self._client, settings.session_ttl, settings.shutdown_timeout, settings.reaper
+        )
         return session, None
+
+    def _note_revoked(self, lease: int) -> None:
+        self._unrevoked.discard(lease)
+        if self._settings.reaper is not None:
+            self._settings.reaper.release(lease)
 
     async def _take_over(self, lease: int) -> tuple[Session, Joined] | None:
         """Go on with a lease from a life before, if it and its keys still live."""
@@ -297,6 +306,8 @@ class Membership:
             await revoke_quietly(self._client, lease)
             return None
         self.offering.note_told(version)
+        if settings.reaper is not None:
+            settings.reaper.hold(lease, ttl)
         return session, joined
 
     async def _join(self, session: Session) -> Joined:
@@ -398,6 +409,8 @@ class Membership:
             return
         self._unrevoked.add(session.lease)
         if keep:
+            if settings.reaper is not None:
+                settings.reaper.release(session.lease)
             _kept_leases[settings.path, settings.hostname] = session.lease
             self._log(logging.INFO, "left, lease kept", lease=f"{session.lease:x}")
             return
@@ -406,7 +419,7 @@ class Membership:
         with trio.move_on_after(settings.shutdown_timeout, shield=True):
             try:
                 await revoke_surely(self._client, session.lease)
-                self._unrevoked.discard(session.lease)
+                self._note_revoked(session.lease)
                 unfinished = f"the decision (within {session.ttl * DECISION_TTLS} s)"
                 await persist(clear_if_last, self._client, self._keys, decision_leases)
                 unfinished = ""

@@ -8,12 +8,14 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from typing import Literal, overload
 
 from trio_sched._decision import DecisionFollower
 from trio_sched._membership import Membership, Settings
 from trio_sched._observing import PathObservation
 from trio_sched._offering import HealthCheck
+from trio_sched._reaper import Reaper, open_reaper
 from trio_sched._tasks import open_service_nursery
 from trio_sched.etcd_shim import Client
 from trio_sched.etcd_shim.lease import check_ttl
@@ -45,6 +47,7 @@ async def schedule(
     shutdown_timeout: float | None = None,
     logger: logging.Logger | None = None,
     debug: bool = False,
+    reaper: bool | Reaper = False,
 ) -> AsyncIterator[Result]:
     """Join `path` as `hostname`, and learn which hosts are chosen.
 
@@ -79,6 +82,9 @@ async def schedule(
             what is not revoked by then lapses by itself. None for the TTL.
         logger: where transitions are logged; None for ``trio_sched``.
         debug: log each event at DEBUG, too.
+        reaper: True to have a helper process revoke this host's lease should this
+            process be killed, so that the others need not wait for a TTL; or one
+            that was opened with `open_reaper`, on the same client.
 
     Raises:
         TypeError: an argument is of a wrong type.
@@ -104,11 +110,24 @@ async def schedule(
         logger=logger or logging.getLogger("trio_sched"),
         debug=debug,
     )
-    membership = Membership(client, settings)
-    async with open_service_nursery() as services:
-        services.start_soon(membership.run, name=f"schedule {path} {hostname}")
-        await membership.joined.wait()
-        yield membership.result
+    async with _opened(client, reaper) as found:
+        membership = Membership(client, replace(settings, reaper=found))
+        async with open_service_nursery() as services:
+            services.start_soon(membership.run, name=f"schedule {path} {hostname}")
+            await membership.joined.wait()
+            yield membership.result
+
+
+@asynccontextmanager
+async def _opened(client: Client, reaper: bool | Reaper) -> AsyncIterator[Reaper | None]:  # noqa: FBT001
+    """Return the reaper that is asked for."""
+    if isinstance(reaper, Reaper):
+        yield reaper
+    elif reaper:
+        async with open_reaper(client) as ours:
+            yield ours
+    else:
+        yield None
 
 
 @overload

@@ -10,6 +10,7 @@ import contextlib
 
 import trio
 
+from trio_sched._reaper import Reaper
 from trio_sched._tasks import finish
 from trio_sched.etcd_shim import Client, EtcdError
 from trio_sched.etcd_shim._backoff import persist
@@ -41,20 +42,27 @@ class Session(KeptLease):
         return SessionLost(self.id, reason)
 
 
-async def grant_session(client: Client, ttl: int, grace: float) -> Session:
+async def grant_session(
+    client: Client, ttl: int, grace: float, reaper: Reaper | None = None
+) -> Session:
     """Grant a lease under an id of our own, and return the session on it.
+
+    The reaper is told of it before.
 
     Cancelled while the answer is awaited, it waits up to `grace` seconds more
     for it, and revokes the lease again, so that none is left behind.
     """
     lease = new_lease_id()
+    if reaper is not None:
+        reaper.hold(lease, ttl)
     sent = trio.current_time()
     try:
         granted = await finish(grace, client.lease_grant, ttl, lease)
         await trio.lowlevel.checkpoint_if_cancelled()
     except BaseException:
         with trio.move_on_after(grace, shield=True):
-            await revoke_quietly(client, lease)
+            if await revoke_quietly(client, lease) and reaper is not None:
+                reaper.release(lease)
         raise
     return Session(client, granted.id, granted.ttl, sent)
 
