@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import trio
@@ -30,7 +31,11 @@ def proc_bytes(pid: int, name: str) -> bytes:
 
 def open_files(pid: int) -> list[str]:
     """What a process has open."""
-    return [str(file.readlink()) for file in Path(f"/proc/{pid}/fd").iterdir()]
+    found = []
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it has just been closed
+            found.append(str(file.readlink()))
+    return found
 
 
 async def eventually(holds: Callable[[], object]) -> None:

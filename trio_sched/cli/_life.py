@@ -197,7 +197,12 @@ class _Life:
         self._scope.deadline = inf  # this was in time
         self._child = child
         self._tell.event(
-            "started", pid=child.pid, slot=slot.index, token=slot.token, hosts=_names(result)
+            "started",
+            pid=child.pid,
+            slot=slot.index,
+            token=slot.token,
+            hosts=_names(result),
+            deadline=_monotonic(slot.deadline),
         )
         code: int | None = None
         try:
@@ -214,7 +219,8 @@ class _Life:
         """End what is left of the child, and say what came of it."""
         lost = code is None
         if lost:
-            self._tell.event("lost", signal=self._settings.on_lost.name)
+            name, deadline = self._settings.on_lost.name, _monotonic(slot.deadline)
+            self._tell.event("lost", signal=name, deadline=deadline)
         at_most = trio.current_time() + self._settings.grace
         last_moment = min(_LAST_MOMENT, self._settings.grace / 4)
         killed = await child.end(
@@ -230,14 +236,13 @@ class _Life:
             self._finish(Exit.LOST, "lost the right to run; the command was ended")
 
     def _environment(self, slot: Slot, result: Result) -> dict[str, str]:
-        left = slot.deadline - trio.current_time()
         return os.environ | {
             "TRIO_SCHED_PATH": self._settings.path,
             "TRIO_SCHED_HOSTNAME": self._settings.hostname,
             "TRIO_SCHED_SLOT": str(slot.index),
             "TRIO_SCHED_TOKEN": str(slot.token),
             "TRIO_SCHED_HOSTS": ",".join(_names(result)),
-            "TRIO_SCHED_DEADLINE": f"{time.monotonic() + left:.3f}",
+            "TRIO_SCHED_DEADLINE": f"{_monotonic(slot.deadline):.3f}",
             "ETCD_LOCK_KEY": slot.key.decode(),
             "ETCD_LOCK_REV": str(slot.token),
         }
@@ -245,6 +250,11 @@ class _Life:
 
 def _names(result: Result) -> Sequence[str]:
     return [] if result.newest is None else list(result.newest)
+
+
+def _monotonic(moment: float) -> float:
+    """Return what CLOCK_MONOTONIC, which all processes share, says at a moment of trio's."""
+    return round(time.monotonic() + moment - trio.current_time(), 3)
 
 
 async def _tell_deadline(slot: Slot, reaper: Reaper) -> None:

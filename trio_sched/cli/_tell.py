@@ -22,9 +22,11 @@ class Teller(logging.Handler):
     def __init__(self, *, as_json: bool) -> None:
         super().__init__(logging.WARNING)
         self._as_json = as_json
+        self._joined = False
 
     def event(self, event: str, **words: object) -> None:
         """Say that something happened."""
+        self._joined = self._joined or event == "joined"
         if self._as_json:
             line = json.dumps({"event": event, "time": round(time.time(), 3), **words})
             self._write(line)
@@ -40,7 +42,7 @@ class Teller(logging.Handler):
         """Say what the scheduler logs."""
         if self._as_json:
             self.event("log", level=record.levelname.lower(), message=record.getMessage())
-        else:
+        elif self._joined:  # before that, the error that ends us says all that helps
             self._write(f"trio-sched: {record.getMessage()}")
 
     def _write(self, line: str) -> None:
