@@ -321,6 +321,13 @@ def test_of_several_the_oldest_wishes_are_met_as_far_as_others_are_enough() -> N
     assert write.record.reason == "b evicted, a not evicted for want of others"
 
 
+def test_with_fewer_places_a_host_can_be_evicted_for_one_that_would_have_gone() -> None:
+    core = lead(make(2), "a", "b")
+    write = steered(core, ControlState().set_count(1).evict("a", revision=20), 21)
+    assert list(write.record.hosts) == ["b"]
+    assert write.record.reason == "a evicted, max_count set to 1"
+
+
 def test_a_host_stays_if_the_strategy_would_rather_leave_its_place_empty() -> None:
     strategy = Counting()
     core = lead(make(1, strategy), "a", "b")
@@ -336,7 +343,7 @@ def test_an_eviction_from_the_future_is_none() -> None:
     control = ControlState().evict("a", revision=999)
     write = steered(core, control, 21)
     assert list(write.record.hosts) == ["a"]
-    assert list(steered(core, control.evict("a", revision=22), 23).record.hosts) == ["b"]
+    assert list(steered(core, control.evict("a", revision=21), 23).record.hosts) == ["b"]
 
 
 # When it is heard

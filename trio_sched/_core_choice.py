@@ -116,10 +116,9 @@ def decide(
     if out and len(chosen) < held:
         out, stuck = (), (*out, *stuck)
         chosen = choose(strategy, MappingProxyType(hosts), options)
-    seen = max((each.revision for each in control.evictions.values()), default=0)
     return Choice(
         {name: hosts[name].lease for name in chosen},
-        _shown(told, max_count, control, min(seen, control.revision or seen)),
+        _shown(told, max_count, control, _newest_eviction(control)),
         out,
         stuck,
     )
@@ -161,13 +160,21 @@ def _evict(
         if name in standing.hosts
         and name in hosts
         and eviction.lease in {0, hosts[name].lease}
-        and eviction.revision > standing.evicted
-        # Who wrote it by hand may have given a revision that is still to come.
-        and (eviction.revision < control.revision or not control.revision)
+        and standing.evicted < eviction.revision <= _newest_eviction(control)
     ]
     names = [name for _, name in sorted(due)]
     room = max(0, len(hosts) - held)
     return tuple(names[:room]), tuple(names[room:])
+
+
+def _newest_eviction(control: ControlState) -> int:
+    """Return the revision of the newest eviction; 0 if there is none.
+
+    One that claims to be as new as the key, or newer, was made up by hand. It is none, and
+    must not count those as done that are still to come.
+    """
+    newest = max((each.revision for each in control.evictions.values()), default=0)
+    return min(newest, control.revision - 1) if control.revision else newest
 
 
 def _shown(
