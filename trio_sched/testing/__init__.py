@@ -1,5 +1,6 @@
 """A real etcd for a test or a demo, and a simulator. Nothing else in the package imports it."""
 
+from ._check import check_strategy
 from ._etcd import Etcd, open_etcd
 from ._find import EtcdNotFound, find_etcd, find_etcdctl
 from ._member import EtcdStartFailed, Member
@@ -13,6 +14,7 @@ __all__ = [
     "FaultyLink",
     "Member",
     "SimulationReport",
+    "check_strategy",
     "find_etcd",
     "find_etcdctl",
     "open_etcd",
