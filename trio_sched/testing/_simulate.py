@@ -133,8 +133,9 @@ def simulate(
     """Do what `simulate_cores` does, in any weather; perhaps without the fence."""
     counting = _Counting(strategy)
     options = Options(max_count, strategy.name)
+    names = map("host-{}".format, range(hosts))
     world = World(
-        seed, hosts, options, counting, answers=weather.answers, compares_fence=compares_fence
+        seed, names, options, counting, answers=weather.answers, compares_fence=compares_fence
     )
     _Plan(world, weather, seconds).begin()
     finished = world.timeline.run(seconds + _AFTERMATH)

@@ -11,8 +11,10 @@ import heapq
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from trio_sched._control_state import ControlState
 from trio_sched._view import DecisionView, Version
 from trio_sched.core import (
+    ControlChanged,
     Event,
     HostCame,
     HostWent,
@@ -84,6 +86,7 @@ class Commit:
     pool: list[HostCame | HostWent] = field(default_factory=list)
     scheduled: Version | None = None
     decision: Version | None = None
+    control: ControlChanged | None = None
 
 
 class SimulatedEtcd:
@@ -106,6 +109,7 @@ class SimulatedEtcd:
         self.candidates: dict[int, Candidate] = {}  # by lease, the oldest first
         self.scheduled = Version()
         self.decision = Version()
+        self.control = ControlState()
 
     @property
     def leader(self) -> Candidate | None:
@@ -127,7 +131,7 @@ class SimulatedEtcd:
 
     def snapshot(self) -> Snapshot:
         """Read all that a leader has to know, at one revision."""
-        return Snapshot(self.revision, tuple(self.hosts.values()), self.stored)
+        return Snapshot(self.revision, tuple(self.hosts.values()), self.stored, self.control)
 
     def leads(self, session: int, fence: int) -> bool:
         """Tell whether the candidate of this session is there, with this fence."""
@@ -150,6 +154,19 @@ class SimulatedEtcd:
         self.candidates[lease] = Candidate(name, lease, revision)
         self._commit(Commit(revision, [HostCame(host, revision)]))
         return lease
+
+    def update(self, name: str, value: bytes) -> None:
+        """Let a host that is registered tell something else about itself."""
+        old, revision = self.hosts[name], self.revision + 1
+        host = Host.decode(name, value, lease=old.lease, joined_revision=old.joined_revision)
+        self.hosts[name] = host
+        self._commit(Commit(revision, [HostCame(host, revision)]))
+
+    def put_control(self, control: ControlState) -> None:
+        """Write what operators want."""
+        revision = self.revision + 1
+        self.control = ControlState.decode(control.encode(), revision)
+        self._commit(Commit(revision, control=ControlChanged(self.control, revision)))
 
     def revoke(self, lease: int) -> bool:
         """Take a lease away, and in one revision all that hangs on it; False if it is gone."""
@@ -209,7 +226,7 @@ class SimulatedEtcd:
         return True
 
     def _commit(self, commit: Commit) -> None:
-        if not (commit.pool or commit.scheduled or commit.decision):
+        if not (commit.pool or commit.scheduled or commit.decision or commit.control):
             return
         self.revision = commit.revision
         self.scheduled = commit.scheduled or self.scheduled

@@ -16,7 +16,7 @@ that its lease is gone only some time later, and until then believes that it lea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from random import Random
@@ -42,11 +42,11 @@ from trio_sched.model import Options, encode_host
 from trio_sched.strategies import Strategy
 from trio_sched.testing._simulated import Candidate, Commit, Score, SimulatedEtcd, Timeline
 
-__all__ = ["PATH", "Leader", "Process", "World"]
+__all__ = ["PATH", "TTL", "Leader", "Process", "World"]
 
 PATH = "/simulated"
-_TTL = 10.0  # seconds that a session's lease lives without being renewed
-_DECISION_TTL = 3 * _TTL  # the same of a leader's decision lease
+TTL = 10.0  # seconds that a session's lease lives without being renewed
+_DECISION_TTLS = 3  # how much longer a leader's decision lease does
 _PATIENCE = 0.25  # seconds for which the other half of a decision is awaited
 
 
@@ -55,12 +55,14 @@ class Process:
     """A host: a process that runs or not, and may be paused.
 
     Attributes:
+        value: what it registers with.
         lease: that it believes to hold; 0 if none.
         life: grows whenever it starts or ends, and voids what was meant for it before.
         freeze: for how long it pauses when it is about to write; 0 if not.
     """
 
     name: str
+    value: bytes
     running: bool = False
     paused: bool = False
     lease: int = 0
@@ -89,7 +91,7 @@ class Leader:
         self._due = False
         self._watch = 0  # the number of the watch on the pool
         self._watching = False
-        self._heard = dict.fromkeys(("pool", "scheduled", "decision"), 0.0)  # up to when
+        self._heard = dict.fromkeys(("pool", "scheduled", "decision", "control"), 0.0)  # up to when
         self.decision_lease = 0
         self._inherited = 0
 
@@ -209,6 +211,8 @@ class Leader:
             self._hear("scheduled", 0, partial(self._view.take_scheduled, commit.scheduled))
         if commit.decision is not None:
             self._hear("decision", 0, partial(self._view.take_decision, commit.decision))
+        if commit.control is not None:
+            self._hear("control", 0, partial(self._tell, commit.control))
 
     def _hear(self, what: str, watch: int, news: Sequence[Event] | Callable[[], None]) -> None:
         """Let news arrive after a while, but not before those that went before."""
@@ -273,40 +277,49 @@ class World:
 
     Args:
         seed: of all chance.
-        hosts: how many there are.
+        names: of the hosts.
         options: what decisions are made with.
         strategy: whom to ask.
         answers: share of writes whose answer is lost, or which come late.
         compares_fence: whether etcd compares the fence of a leader's write.
+        ttl: seconds that a session's lease lives without being renewed.
+        path: that the hosts share.
     """
 
     def __init__(
         self,
         seed: int,
-        hosts: int,
+        names: Iterable[str],
         options: Options,
         strategy: Strategy,
         *,
-        answers: float,
-        compares_fence: bool,
+        answers: float = 0.0,
+        compares_fence: bool = True,
+        ttl: float = TTL,
+        path: str = PATH,
     ) -> None:
         self.chance = Random(seed)  # noqa: S311 # the same for the same seed is the point
         self.answers = answers
         self.timeline = Timeline()
         self.etcd = SimulatedEtcd(self._see, compares_fence=compares_fence)
         self.score = Score()
-        self.processes = {name: Process(name) for name in map("host-{}".format, range(hosts))}
+        value = encode_host(options)
+        self.processes = {name: Process(name, value) for name in names}
+        self.ttl = ttl
+        self._decision_ttl = _DECISION_TTLS * ttl
+        self._path = path
         self._options = options
         self._strategy = strategy
-        self._value = encode_host(options)
         self._leaders: list[Leader] = []
-        self._alive: dict[str, None] = {}  # hosts that run and are registered
+        self.alive: dict[str, None] = {}  # hosts that run and are registered
         self._lapsing: dict[int, float] = {}  # leases that are not renewed, and when they end
         self._elected: Candidate | None = None
 
     def core(self, name: str) -> LeaderCore:
         """Return what decides for a host."""
-        return LeaderCore(hostname=name, path=PATH, options=self._options, strategy=self._strategy)
+        return LeaderCore(
+            hostname=name, path=self._path, options=self._options, strategy=self._strategy
+        )
 
     def latency(self) -> float:
         """Return how long the next message travels: mostly some ms, sometimes much longer."""
@@ -328,8 +341,8 @@ class World:
 
     def _judge(self) -> None:
         names = self.etcd.names
-        valid = bool(names) and all(name in self._alive for name in names)
-        self.score.judge(self.timeline.now, valid=valid or not self._alive)
+        valid = bool(names) and all(name in self.alive for name in names)
+        self.score.judge(self.timeline.now, valid=valid or not self.alive)
 
     def write(self, write: WriteDecision, session: int, lease: int) -> Event:
         """Let a leader's write arrive at etcd."""
@@ -361,7 +374,7 @@ class World:
             del self._lapsing[lease]
             name = self.etcd.leases.get(lease)
             if name and self.processes[name].lease == lease:
-                self._alive.pop(name, None)  # it is paused
+                self.alive.pop(name, None)  # it is paused
             self.etcd.revoke(lease)
 
     # ---- hosts
@@ -384,13 +397,13 @@ class World:
     def _join(self, process: Process, life: int) -> None:
         if process.life != life:
             return
-        lease = self.etcd.join(process.name, self._value)
+        lease = self.etcd.join(process.name, process.value)
         if lease is None:  # its key from a life before is still there
             delay = self.chance.uniform(0.2, 1.0)
             self.timeline.after(delay, partial(self._join, process, life))
             return
         process.lease = lease
-        self._alive[process.name] = None
+        self.alive[process.name] = None
         self._judge()
 
     def _end(self, process: Process) -> tuple[int, set[int]]:
@@ -399,7 +412,7 @@ class World:
         process.lease, process.leader = 0, None
         process.paused, process.freeze = False, 0.0
         process.life += 1
-        self._alive.pop(process.name, None)
+        self.alive.pop(process.name, None)
         if leader is None:
             return lease, set()
         leader.stop()
@@ -419,9 +432,9 @@ class World:
         if process.running and process.lease:
             process.running = False
             lease, decisions = self._end(process)
-            self._lapse_unless_renewed(lease, _TTL)
+            self._lapse_unless_renewed(lease, self.ttl)
             for decision in sorted(decisions):
-                self._lapse_unless_renewed(decision, _DECISION_TTL)
+                self._lapse_unless_renewed(decision, self._decision_ttl)
             self._judge()
 
     def _clean(self, lease: int, decisions: set[int]) -> None:
@@ -433,15 +446,15 @@ class World:
             if cleared or useless != kept:
                 self.etcd.revoke(useless)
             else:
-                self._lapse_unless_renewed(useless, _DECISION_TTL)
+                self._lapse_unless_renewed(useless, self._decision_ttl)
 
     def pause(self, process: Process, seconds: float) -> None:
         """Let a host stand still for a while."""
         if process.running and process.lease and not process.paused:
             process.paused = True
-            self._lapse_unless_renewed(process.lease, _TTL)
+            self._lapse_unless_renewed(process.lease, self.ttl)
             for decision in sorted(process.leader.leases if process.leader else ()):
-                self._lapse_unless_renewed(decision, _DECISION_TTL)
+                self._lapse_unless_renewed(decision, self._decision_ttl)
             self.timeline.after(seconds, partial(self._resume, process, process.life))
 
     def _resume(self, process: Process, life: int) -> None:
