@@ -192,8 +192,8 @@ def _rows(replay: Replay, names: list[str], left: float, row: float) -> Iterator
     for span in replay.spans:
         look = _LOOKS[span.state]
         x, end = (left + at / replay.seconds * _PLOT for at in (span.start, span.end))
-        if end - x < 0.2:
-            continue  # the time that a message takes
+        if end - x < 0.5:
+            continue  # the time that a few messages take
         height = max(1.5, look.height * scale)
         told = f"{span.host}: {span.state}, {span.start:.1f} to {span.end:.1f} s"
         yield (

@@ -170,6 +170,7 @@ class _TracedWorld(World):
         self._decisions: list[ReplayedDecision] = []
         self._placements = self._churn = 0
         self._unscheduled = self._unfilled = self._since = 0.0
+        self._missing, self._nobody = 0, False  # places that are not filled; whether all are not
         super().__init__(0, trace.hosts, self._told, strategy, ttl=trace.ttl, path=path)
 
     def latency(self) -> float:
@@ -241,10 +242,15 @@ class _TracedWorld(World):
 
     def _judge(self) -> None:
         super()._judge()
-        self._count(self.timeline.now)
+        self._add_up(self.timeline.now)
         chosen = set(self.etcd.names)
         for name in self.processes:
             self._note(name, self._state(name, name in chosen))
+        states = Counter(state for state, _ in self._states.values())
+        filled = states["scheduled"]
+        wanted = min(self._max_count, filled + states["waiting"])
+        self._missing = max(0, wanted - filled)
+        self._nobody = wanted > 0 and not filled
 
     def _state(self, name: str, chosen: bool) -> SpanState | None:  # noqa: FBT001 # one caller
         if name in self.alive:
@@ -264,20 +270,17 @@ class _TracedWorld(World):
         if state is not None and name not in self._states:
             self._states[name] = state, now
 
-    def _count(self, now: float) -> None:
-        """Add up how many places were not filled since the last change."""
-        states = Counter(state for state, _ in self._states.values())
-        filled = states["scheduled"]
-        wanted = min(self._max_count, filled + states["waiting"])
-        self._unfilled += (wanted - filled if wanted > filled else 0) * (now - self._since)
-        self._unscheduled += (now - self._since) * (wanted > 0 and not filled)
+    def _add_up(self, now: float) -> None:
+        """Take down for how long it was as it was since the last change."""
+        self._unfilled += self._missing * (now - self._since)
+        self._unscheduled += self._nobody * (now - self._since)
         self._since = now
 
     def report(self) -> Replay:
         """End all spans and add up."""
         trace = self._trace
         self.timeline.now = trace.seconds
-        self._count(trace.seconds)
+        self._add_up(trace.seconds)
         for name in trace.hosts:
             self._note(name, None)
         spans = tuple(span for name in trace.hosts for span in self._spans[name])
