@@ -297,6 +297,12 @@ def test_a_chart_as_text() -> None:
     ]
 
 
+def test_what_is_shorter_than_half_a_character_is_not_drawn() -> None:
+    events = (join(0, "a"), join(10, "b"), TraceEvent(10.4, "leave", "b"))
+    row = text_chart(simulate("rr", trace(*events, seconds=60)), width=62).splitlines()[4]
+    assert row == "b"
+
+
 def test_a_chart_for_a_terminal_that_has_ascii_only() -> None:
     weird = simulate("rr", trace(join(0, "日-" + "x" * 50), seconds=60))
     chart = text_chart(weird, width=60, ascii_only=True)

@@ -245,6 +245,8 @@ def due_shares(weights: list[float], places: int) -> list[float]:
     ("weights", "max_count"),
     [
         ([1, 1, 2], 1),
+        ([1, 3], 1),
+        ([1, 8], 1),
         ([1, 2, 3, 4], 1),
         ([1e-6, 1, 1e6], 1),
         ([1, 1, 2], 2),
