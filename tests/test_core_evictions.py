@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import cast
 
-from core_model import CANDIDATES, HOSTS, SETTINGS, Model, make_machine
+from core_etcd import HOSTS
+from core_model import CANDIDATES, SETTINGS, Model, make_machine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
