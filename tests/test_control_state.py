@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_sched._control_state import ControlState, Eviction, Note
+from trio_sched.model import DecisionRecord
 
 names = st.text("aé日\udcff", min_size=1, max_size=3)
 json_values = st.recursive(
@@ -165,6 +166,23 @@ def test_what_is_not_allowed_is_refused(
 ) -> None:
     with pytest.raises(error, match=words):
         getattr(ControlState(), method)(**arguments)
+
+
+def test_whether_a_leader_knows_it_is_in_the_record() -> None:
+    def record(**options: object) -> DecisionRecord:
+        return DecisionRecord({}, "a", 1, "", options)
+
+    state, absent = ControlState.decode(b"{}", 7), ControlState.decode(None)
+    assert state.known_to(record(control={"revision": 7}))
+    assert state.known_to(record(control={"revision": 9}))
+    assert not state.known_to(record(control={"revision": 6}))
+    assert not state.known_to(record(control={"revision": "x"}))
+    assert not state.known_to(record(control=3))
+    assert not state.known_to(record())
+    assert not state.known_to(None)  # of a Go leader
+    assert absent.known_to(record())
+    assert not absent.known_to(record(control={"revision": 6}))
+    assert not absent.known_to(None)
 
 
 def test_a_state_that_etcd_would_refuse_is_not_written() -> None:

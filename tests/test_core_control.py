@@ -26,6 +26,7 @@ from core_helpers import (
 )
 
 from trio_sched._control_state import ControlState
+from trio_sched._core_choice import barred
 from trio_sched.core import (
     ControlChanged,
     Deposed,
@@ -42,7 +43,7 @@ from trio_sched.core import (
     WriteDone,
     WriteLost,
 )
-from trio_sched.model import DecisionRecord
+from trio_sched.model import DecisionRecord, Options
 from trio_sched.strategies import get_strategy
 
 
@@ -82,6 +83,18 @@ def test_hosts_that_are_all_unavailable_leave_nobody() -> None:
     core = lead(make(2), "a")
     sick = replace(host("a"), available=False)
     assert chosen(core.handle(HostCame(sick, 21))) == []
+
+
+def test_why_a_host_may_not_be_chosen() -> None:
+    told, control = Options(1, "rr", frozenset("abc")), ControlState(drained=frozenset("b"))
+    assert barred(host("a"), told, control) is None
+    assert barred(host("b"), told, control) == "drained"
+    assert barred(host("d"), told, control) == "not in hosts_filter"
+    sick = replace(host("a"), available=False)
+    assert barred(sick, told, control) == "unavailable"
+    assert barred(replace(sick, reason="disk full"), told, control) == "unavailable: disk full"
+    for name in ("", "x,y"):
+        assert barred(host(name), Options(), control) == "its name does not fit into 'scheduled'"
 
 
 # Draining and the count

@@ -34,7 +34,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final, Self
 
-from trio_sched.model import dump_object, object_at, parse_object
+from trio_sched.model import DecisionRecord, dump_object, object_at, parse_object
 
 __all__ = ["ControlState", "Eviction", "Note"]
 
@@ -176,6 +176,20 @@ class ControlState:
             for told in (found.get("by"), found.get("when"), found.get("why"))
         )
         return Note(by, when, why)
+
+    def known_to(self, record: DecisionRecord | None) -> bool:
+        """Tell whether a decision was made by a leader who knew this state.
+
+        A Go leader never does: it leaves no record.
+
+        Args:
+            record: the stored decision's; None if it has none.
+        """
+        recorded = None if record is None else record.options.get("control")
+        revision = recorded.get("revision") if isinstance(recorded, Mapping) else None
+        if not self.revision:  # there is no such key
+            return record is not None and revision is None
+        return isinstance(revision, int) and revision >= self.revision
 
     # What operators do
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from trio_sched._core_events import Stored
     from trio_sched.model import DecisionRecord, Host, Options
 
-__all__ = ["Choice", "Standing", "decide", "order_of"]
+__all__ = ["Choice", "Standing", "barred", "decide", "order_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ def decide(
     if control.paused:
         return _frozen(pool, told, control, standing)
     max_count = control.max_count or told.max_count
-    hosts = {name: host for name, host in pool.items() if _may_choose(host, told, control)}
+    hosts = {name: host for name, host in pool.items() if not barred(host, told, control)}
     held = min(max_count, sum(name in hosts for name in standing.hosts))
     out, stuck = _evict(hosts, held, control, standing)
     options = StrategyOptions(max_count, tuple(standing.hosts), path)
@@ -138,16 +138,23 @@ def _frozen(
     return Choice(hosts, _shown(told, max(max_count, len(hosts), 1), control, evicted))
 
 
-def _may_choose(host: Host, told: Options, control: ControlState) -> bool:
-    # Others may have put a key that no value of `scheduled` could name.
+def barred(host: Host, told: Options, control: ControlState) -> str | None:
+    """Return why a host may not be chosen, in a few words; None if it may.
+
+    Args:
+        host: a host that is registered.
+        told: the leader's options.
+        control: what operators want.
+    """
     name, allowed = host.name, told.hosts_filter
-    return (
-        host.available
-        and name not in control.drained
-        and (allowed is None or name in allowed)
-        and bool(name)
-        and "," not in name
-    )
+    if not host.available:
+        return f"unavailable: {host.reason}" if host.reason else "unavailable"
+    if name in control.drained:
+        return "drained"
+    if allowed is not None and name not in allowed:
+        return "not in hosts_filter"
+    # Others may have put a key that no value of `scheduled` could name.
+    return None if name and "," not in name else "its name does not fit into 'scheduled'"
 
 
 def _evict(
