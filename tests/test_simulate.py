@@ -86,6 +86,16 @@ def test_f5_without_the_fence_compare_late_writes_land() -> None:
     assert landed(compares_fence=False) > 5
 
 
+def test_storms_with_operators_settle_as_they_want() -> None:
+    """Short ones and long ones: whatever is under way, their last word is obeyed."""
+    weather = Weather(moves=1, losses=3, stumbles=4, foreign=6, breaks=4, answers=0.2, operators=2)
+    for seed in range(120):
+        report = simulate(seed, 8, (6.0, 40.0)[seed % 2], 2, RR, weather)
+        assert report.settled, seed
+        assert report.landed_late == 0, seed
+        assert report.most_chosen <= 4, seed
+
+
 def test_short_storms_settle_as_well() -> None:
     """They end in the middle of something, and nothing comes later that would heal it."""
     weather = Weather(moves=1, losses=1, stumbles=3, foreign=1, breaks=2, answers=0.3)

@@ -111,11 +111,13 @@ def get_strategy(strategy: str | Strategy | StrategyFunction) -> Strategy:
         return _checked(strategy, "it")
     if isinstance(strategy, str):
         return _find(strategy)
-    if isinstance(strategy, type) or not callable(strategy):
-        raise TypeError(
-            "strategy must be a name or an instance of Strategy, or a function of "
-            f"(hosts, options), not {described(strategy)}"
-        )
+    allowed = (
+        "strategy must be a name or an instance of Strategy, or a function of (hosts, options)"
+    )
+    if isinstance(strategy, type):
+        raise TypeError(f"{allowed}, not {described(strategy)}; call it")
+    if not callable(strategy):
+        raise TypeError(f"{allowed}, not {described(strategy)}")
     return _made(_name_of(strategy), strategy, f"strategy {_name_of(strategy)!r}")
 
 

@@ -19,9 +19,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from trio_sched._control_state import ControlState
 from trio_sched.core import State
-from trio_sched.model import Host, Options
+from trio_sched.model import DecisionRecord, Host, Options
 from trio_sched.strategies import Strategy, StrategyOptions, choose, get_strategy
+from trio_sched.testing._simulated import SimulatedEtcd
 from trio_sched.testing._simulated_hosts import PATH, Process, World
 
 __all__ = ["SimulationReport", "Weather", "simulate", "simulate_cores"]
@@ -47,7 +49,8 @@ class SimulationReport:
         longest_gap: the longest time, in simulated seconds, in which hosts lived but
             no decision was stored that names hosts, and none but such as live.
         most_chosen: hosts in the largest decision of a leader.
-        settled: whether the last stored decision is what the strategy wants.
+        settled: whether the last stored decision is what the strategy wants, and
+            operators.
         digest: of all that happened, step by step.
     """
 
@@ -75,6 +78,7 @@ class Weather:
         stumbles: the leader leaves, crashes or pauses.
         foreign: somebody else writes ``scheduled``, a few times in a row.
         breaks: the leader's watch on the pool breaks.
+        operators: an operator drains, pauses, sets the count, evicts, or ends that.
         answers: share of writes whose answer is lost, or which come late.
     """
 
@@ -83,6 +87,7 @@ class Weather:
     stumbles: float = 8.0
     foreign: float = 12.0
     breaks: float = 10.0
+    operators: float = math.inf
     answers: float = 0.06
 
 
@@ -159,13 +164,25 @@ def _is_settled(world: World, strategy: Strategy, max_count: int) -> bool:
     leader, record = world.processes[first.name].leader, stored.record
     if leader is None or record is None or leader.core.state is not State.LEADING:
         return False
-    pool, options = world.etcd.hosts, StrategyOptions(max_count, tuple(record.hosts), PATH)
-    wanted = {name: pool[name].lease for name in choose(strategy, pool, options)}
     return (
-        list(record.hosts.items()) == list(wanted.items())
-        and set(stored.hosts) == set(wanted)
-        and (record.leader, record.fence) == (first.name, first.fence)
+        (record.leader, record.fence) == (first.name, first.fence)
+        and set(stored.hosts) == set(record.hosts)
+        and _is_wanted(world.etcd, record, strategy, max_count)
     )
+
+
+def _is_wanted(
+    etcd: SimulatedEtcd, record: DecisionRecord, strategy: Strategy, max_count: int
+) -> bool:
+    control, pool = etcd.control, etcd.hosts
+    if not control.known_to(record):
+        return False
+    if control.paused:  # then it depends on what was when it was paused
+        return all(name in pool and pool[name].lease == at for name, at in record.hosts.items())
+    may = {name: host for name, host in pool.items() if name not in control.drained}
+    options = StrategyOptions(control.max_count or max_count, tuple(record.hosts), PATH)
+    wanted = {name: pool[name].lease for name in choose(strategy, may, options)}
+    return list(record.hosts.items()) == list(wanted.items())
 
 
 class _Counting(Strategy):
@@ -204,6 +221,7 @@ class _Plan:
         self._repeat(weather.stumbles, self._leader_stumbles)
         self._repeat(weather.foreign, self._foreigner_writes)
         self._repeat(weather.breaks, self._watch_breaks)
+        self._repeat(weather.operators, self._operator_acts)
 
     def _repeat(self, mean: float, action: Callable[[], None]) -> None:
         if mean < math.inf:
@@ -260,6 +278,21 @@ class _Plan:
         process = self._leading()
         if process is not None and process.leader is not None:
             process.leader.load()
+
+    def _operator_acts(self) -> None:
+        etcd, chance = self._world.etcd, self._chance
+        control = etcd.control
+        name = chance.choice([*etcd.names, chance.choice(self._all).name])
+        lease = etcd.hosts[name].lease if name in etcd.hosts else 0
+        wishes: tuple[Callable[[], ControlState], ...] = (
+            control.pause,
+            control.resume,
+            partial(control.drain, name),
+            partial(control.undrain, chance.choice([*sorted(control.drained), name])),
+            partial(control.set_count, chance.choice((None, 1, 2, 4))),
+            partial(control.evict, name, revision=etcd.revision, lease=lease),
+        )
+        etcd.put_control(chance.choice(wishes)())
 
     def _foreigner_writes(self) -> None:
         at = 0.0
