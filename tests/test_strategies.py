@@ -8,6 +8,7 @@ from importlib.metadata import EntryPoint, EntryPoints
 from types import MappingProxyType
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -232,6 +233,7 @@ def test_a_function_that_makes_a_strategy_is_a_factory() -> None:
 
 async def asleep(hosts: object, options: object) -> Sequence[str]:
     del hosts, options
+    await trio.lowlevel.checkpoint()
     return []
 
 
