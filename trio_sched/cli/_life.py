@@ -176,12 +176,14 @@ class _Life:
         """Run the child, again and again if it is to be restarted."""
         backoff = Backoff(first=0.1, cap=_STEADY)
 
-        async def work(slot: Slot) -> int:
+        async def work(slot: Slot) -> int | None:
             return await self._work(slot, result, reaper)
 
         while True:
             began = trio.current_time()
             code = await result.run_while_scheduled(work, grace=self._settings.grace)
+            if code is None:
+                continue  # lost
             hung_up = code == 128 + signal.SIGHUP
             if self._ending or hung_up or not self._settings.restart:
                 self._finish(code)
@@ -189,8 +191,12 @@ class _Life:
                 backoff.reset()
             await trio.sleep(backoff.next())
 
-    async def _work(self, slot: Slot, result: Result, reaper: Reaper) -> int:
-        """Run the child under a slot; return its exit code, unless it is lost before."""
+    async def _work(self, slot: Slot, result: Result, reaper: Reaper) -> int | None:
+        """Run the child under a slot; return its exit code, unless it is lost before.
+
+        Cancelled means lost; so does a child that ended after its time, as the reaper
+        ends it if we cannot.
+        """
         command = self._settings.command
         reaper.until(slot.deadline)
         child = await start_child(command, self._environment(slot, result), reaper)
@@ -209,7 +215,10 @@ class _Life:
             async with open_plain_nursery() as nursery:
                 nursery.start_soon(_tell_deadline, slot, reaper)
                 code = await child.wait()
+                nursery.cancel_scope.shield = True  # from here on, no loss can change what it did
                 nursery.cancel_scope.cancel()
+            if trio.current_time() >= slot.deadline:
+                code = None
         finally:
             with trio.CancelScope(shield=True):
                 await self._end(child, slot, code)
