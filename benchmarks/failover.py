@@ -187,6 +187,7 @@ async def measure(ttl: int, rounds: int, slow_rounds: int) -> dict[str, Figures]
 async def measure_reaper(rounds: int) -> Cost:
     """Measure what a reaper costs."""
     cost = Cost()
+    text = ""
     async with open_client("http://127.0.0.1:1") as client:
         for _ in range(rounds):
             start = time.perf_counter()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sysconfig
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 README = Path(__file__).parent.parent.joinpath("README.md").read_text()
+SHELL = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
 
 
 def example() -> str:
@@ -21,6 +25,15 @@ async def test_the_example_runs(endpoint: str, capsys: pytest.CaptureFixture[str
     exec(compile(example(), "README.md", "exec"), names)  # ours
     await names["main"](endpoint, "host-a")
     assert capsys.readouterr().out == "host-a chose host-a\nthis host is one of them\n"
+
+
+async def test_the_commands_run(endpoint: str) -> None:
+    (block,) = [text for text in SHELL if text.startswith("trio-sched run")]
+    scripts = sysconfig.get_path("scripts")
+    env = os.environ | {"ETCDCTL_ENDPOINTS": endpoint, "PATH": f"{scripts}:{os.environ['PATH']}"}
+    for line in block.splitlines():
+        done = await trio.run_process(["sh", "-c", line], capture_stdout=True, env=env)
+        assert re.fullmatch(rb"slot 0, token \d+\n|two of .*\n|one at .*\n", done.stdout)
 
 
 def test_the_example_is_short() -> None:

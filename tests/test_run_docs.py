@@ -1,0 +1,81 @@
+"""docs/run.md is true: its options, exit codes, variables and tests are those that there are."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import click
+import pytest
+from run_tools import open_run
+
+from trio_sched.cli._exits import Exit
+from trio_sched.cli.run import run
+from trio_sched.etcd_shim import open_client
+from trio_sched.testing._find import find_etcdctl
+
+TESTS = Path(__file__).parent
+PAGE = TESTS.parent.joinpath("docs", "run.md").read_text()
+
+
+def test_every_test_that_it_names_exists() -> None:
+    named = set(re.findall(r"\btest_\w+", PAGE))
+    there = {
+        name
+        for file in TESTS.glob("test_*.py")
+        for name in re.findall(r"^(?:async )?def (test_\w+)", file.read_text(), re.MULTILINE)
+    }
+    assert len(named) > 10
+    assert not named - there
+
+
+def test_every_option_is_told_of() -> None:
+    told = set(re.findall(r"`(?:-\w`, `)?(--[\w-]+)", PAGE))
+    there = {
+        name for parameter in run.params for name in (*parameter.opts, *parameter.secondary_opts)
+    }
+    there = {name for name in there if name.startswith("--")} - {"--reaper"}
+    assert there <= told
+
+
+@pytest.mark.parametrize("code", [code.value for code in Exit])
+def test_every_exit_code_is_told_of(code: int) -> None:
+    assert f"| {code} |" in PAGE or code == Exit.USAGE
+    help_text = run.get_help(click.Context(run))
+    assert re.search(rf"^\s+{code} ", help_text, re.MULTILINE)
+
+
+async def test_its_transaction_is_refused_once_the_slot_is_gone(endpoint: str, path: str) -> None:
+    (script,) = [text for text in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) if "txn" in text]
+    where = f"{path}/written"
+    script = script.replace("/backup/done", where)
+    words = f"read x; {script} read x; {script} exit 0"
+    etcdctl = find_etcdctl().parent
+    env = {"PATH": f"{etcdctl}:{os.environ['PATH']}", "ETCDCTL_ENDPOINTS": endpoint}
+    env |= {"ETCDCTL_API": "3"}
+    async with (
+        open_client(endpoint) as client,
+        open_run(
+            endpoint, path, "--on-lost", "signal:CONT", command=["sh", "-c", words], env=env
+        ) as process,
+    ):
+        started = await process.event("started")
+        assert process.process.stdin is not None
+        await process.process.stdin.send_all(b"go\n")
+        assert (await process.line(), await process.line()) == ("SUCCESS", "")
+        first = (await client.get(where)).kv
+        assert first is not None
+        # While it is being asked to end, and does not heed that, somebody else takes the slot.
+        await client.put(f"{path}/slots/0", "other")
+        await client.delete(f"{path}/slots/0")
+        await client.put(f"{path}/slots/0", "other")
+        await process.process.stdin.send_all(b"go\n")
+        while (line := await process.line()) not in {"SUCCESS", "FAILURE"}:
+            assert line in {"OK", ""}
+        assert line == "FAILURE"
+        second = (await client.get(where)).kv
+        assert second is not None
+        assert second.mod_revision == first.mod_revision
+        assert started["token"] < first.mod_revision
+        await client.delete(f"{path}/slots/0")
