@@ -6,6 +6,8 @@ strategy picks up to `max_count` of them; every host reads the same decision.
 
 from trio_sched._control_state import ControlState as ControlState
 from trio_sched._observing import PathObservation as PathObservation
+from trio_sched._reaper import Reaper as Reaper
+from trio_sched._reaper import open_reaper as open_reaper
 from trio_sched.control import Control as Control
 from trio_sched.etcd_shim import Client as Client
 from trio_sched.etcd_shim import open_client as open_client
