@@ -1,21 +1,16 @@
-"""`Result` and `Observation`: what ``schedule()`` and ``observe()`` give.
-
-They hold the newest decision only. Whoever learns a decision puts it here and
-goes on; whoever reads gets it when it asks. So a reader that sleeps holds nobody
-up, and when it wakes up it gets what counts now.
-"""
+"""`Result` and `Observation`: what ``schedule()`` and ``observe()`` give."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from math import inf
-from typing import Protocol, Self, TypedDict, TypeVar, TypeVarTuple, Unpack
+from typing import Protocol, TypedDict, TypeVar, TypeVarTuple, Unpack
 
 import trio
 
+from trio_sched._newest import NewestOnly
 from trio_sched._offering import Offering
-from trio_sched._tasks import Doorbell
 from trio_sched.exceptions import EndOfResults
 from trio_sched.model import Hosts
 from trio_sched.slots import Slot
@@ -48,7 +43,7 @@ class ResultStatistics:
     deadline: float
 
 
-class Observation:
+class Observation(NewestOnly[Hosts]):
     """The stream of decisions of a path.
 
     Iterate it, or call `next`. Every method that waits is a checkpoint, and a
@@ -60,13 +55,10 @@ class Observation:
     """
 
     def __init__(self, path: str) -> None:
-        self.path = path
+        super().__init__(path)
         self._newest: Hosts | None = None
         self._says: tuple[tuple[str, ...], bool] | None = None  # the newest decision
         self._said: tuple[tuple[str, ...], bool] | None = None  # the one that was read last
-        self._unread = False
-        self._ended = False
-        self._bell = Doorbell()
         self._changed = trio.lowlevel.ParkingLot()
         self._decisions = 0
         self._returned = 0
@@ -80,34 +72,11 @@ class Observation:
         """The newest decision, read or not; None before the first."""
         return self._newest
 
-    async def next(self) -> Hosts:
-        """Wait for a decision that was not returned yet, and return the newest.
-
-        Raises:
-            EndOfResults: the block was left, or `Result.shutdown` called.
-            trio.BusyResourceError: another task is waiting already.
-        """
-        if self._unread or self._ended:
-            await trio.lowlevel.checkpoint()
-        while not self._unread:
-            if self._ended:
-                raise EndOfResults(f"no more decisions of {self.path!r}: the block was left")
-            await self._bell.wait()
+    def _read(self) -> Hosts:
         assert self._newest is not None
-        self._unread = False
         self._said = self._says
         self._returned += 1
         return self._newest
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Hosts:
-        """Wait for the next decision; the end of the results ends the loop."""
-        try:
-            return await self.next()
-        except EndOfResults:
-            raise StopAsyncIteration from None
 
     # ---- what the scheduler says ------------------------------------------------
 
@@ -123,16 +92,14 @@ class Observation:
         self._decisions += self._newest is None or hosts.revision > self._newest.revision
         self._newest = hosts
         self._says = (tuple(hosts), ours)
-        self._unread = self._said != self._says
+        self._unread = False  # until we know that it says something else than what was read
+        if self._said != self._says:
+            self._note_news()
         self._changed.unpark_all()
-        if self._unread:
-            self._bell.ring()
 
     def _end(self) -> None:
-        self._ended = True
-        self._unread = False
+        super()._end()
         self._changed.unpark_all()
-        self._bell.ring()
 
 
 class HostChanges(TypedDict, total=False):
