@@ -28,9 +28,13 @@ ETCD_TESTS = (
     *(
         "client_cancel",
         "client_coexists",
+        "control",
+        "host_data",
         "schedule",
+        "schedule_faults",
         "schedule_options",
         "schedule_processes",
+        "slots",
         "wire",
     ),
 )
