@@ -18,7 +18,7 @@ from pathlib import Path
 import trio
 from slot_checker import Change, Life, Run, Verdict, judge, stale_writes
 
-from trio_sched import Client, open_client
+from trio_sched import Client, Control, open_client
 from trio_sched.etcd_shim import EventType
 from trio_sched.keys import PathKeys
 from trio_sched.model import DecisionRecord
@@ -138,7 +138,10 @@ class Soak:
 
     async def make_trouble(self, seconds: float) -> None:
         """Go through faults by chance for so long; after each let work go on again."""
-        kinds = [self.kill, self.pause, self.freeze, self.leave, self.join, self.cut, self.restart]
+        kinds = [
+            *(self.kill, self.pause, self.freeze, self.leave),
+            *(self.join, self.cut, self.restart, self.recount),
+        ]
         ends_at = trio.current_time() + seconds
         while trio.current_time() < ends_at:
             kind = self._dice.choice(kinds)
@@ -192,6 +195,11 @@ class Soak:
         trouble()
         await trio.sleep(self._dice.choice([0.1, 0.5, 2 * TTL]))
         link.heal()
+
+    async def recount(self) -> None:
+        """Say how many may run, as an operator does."""
+        async with open_client(self._etcd.endpoint) as client:
+            await Control(client, self.path).set_count(self._dice.choice([None, 1, 2, 3]))
 
     async def restart(self) -> None:
         """Kill etcd, and start it again."""
