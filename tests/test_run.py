@@ -284,6 +284,11 @@ async def test_f26_what_outlives_the_child_is_ended_before_the_slot_is_freed(
         assert await run.code() == 4
 
 
+async def test_it_may_run_for_longer_than_a_ttl(endpoint: str, path: str) -> None:
+    async with open_run(endpoint, path, "--ttl", "2", "--once", command=["sleep", "3.5"]) as run:
+        assert await run.code() == 0
+
+
 async def test_restart(endpoint: str, path: str) -> None:
     async with open_run(endpoint, path, "--restart", command=["sh", "-c", "exit 5"]) as run:
         tokens = [(await run.event("started"))["token"] for _ in range(3)]
