@@ -31,6 +31,7 @@ from __future__ import annotations
 import importlib
 import os
 import select
+import signal
 import sys
 import time
 
@@ -95,11 +96,18 @@ def _text(word: str) -> str:
 
 def main() -> None:
     """Serve the pipe that is standard input."""
+    _ignore_signals()
     told = Told()
     serve(told, 0)
     if not told.bye and _end_group(told) and told.leases:
         _revoke(told)
     os._exit(0)  # nothing is left to be tidied up, and it is quicker
+
+
+def _ignore_signals() -> None:
+    """Stay: whoever stops all of a service signals us, too, but we have to see our owner's end."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def serve(told: Told, pipe: int) -> None:

@@ -149,8 +149,7 @@ async def start_child(command: Sequence[str], env: Mapping[str, str], reaper: Re
         child = Child(process, reaper)
         reaper.group(child.pid)
         try:
-            ours.send(b"!")
-            reason = await _reason(ours)
+            reason = await _let_go(ours)
             if reason:
                 raise CannotRun(command[0], reason)
         except BaseException:
@@ -173,10 +172,14 @@ def _spawn(command: Sequence[str], env: Mapping[str, str], gate: int) -> subproc
         raise CannotRun(command[0], exc.errno or 0) from exc
 
 
-async def _reason(gate: socket.socket) -> int:
-    """Wait until the command runs, and return 0; else the number of the error."""
+async def _let_go(gate: socket.socket) -> int:
+    """Give the word, and wait until the command runs; return 0, or the number of the error."""
     with trio.move_on_after(_EXEC_PATIENCE, shield=True):
-        await trio.lowlevel.wait_readable(gate)
-        answer = gate.recv(16)
+        try:
+            gate.send(b"!")
+            await trio.lowlevel.wait_readable(gate)
+            answer = gate.recv(16)
+        except ConnectionError:  # it was killed before it heard us; its exit code says that
+            return 0
         return int(answer) if answer else 0
     return errno.ETIMEDOUT

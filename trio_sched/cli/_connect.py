@@ -139,5 +139,9 @@ def _who(user: str | None, password: str | None) -> tuple[str | None, str | None
         return user, password
     name, colon, password = user.partition(":")
     if not colon:
-        password = click.prompt(f"Password of {name}", hide_input=True, err=True)
+        try:
+            password = click.prompt(f"Password of {name}", hide_input=True, err=True)
+        except click.Abort as exc:
+            words = "--user needs a password: NAME:PASSWORD, --password or ETCDCTL_PASSWORD"
+            raise click.UsageError(words) from exc
     return name, password
