@@ -27,6 +27,8 @@ ETCD_TESTS = (
     *("kv", "lease", "watch", "follow", "failover", "auth", "transport"),
     *(
         "client_cancel",
+        "reaper",
+        "run",
         "client_coexists",
         "control",
         "host_data",

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -85,17 +85,16 @@ async def open_run(
     command: list[str],
     name: str = "host",
     env: dict[str, str] | None = None,
-    preexec_fn: Callable[[], object] | None = None,
+    under: Sequence[str] = (),
 ) -> AsyncIterator[Run]:
-    """Run a command with ``--json``; nothing of it outlives the block."""
+    """Run a command with ``--json``, `under` another one; nothing of it outlives the block."""
     arguments = ["--json", "--endpoints", endpoint, "--hostname", name, *options]
     process = await trio.lowlevel.open_process(
-        [*COMMAND, path, *arguments, "--", *command],
+        [*under, *COMMAND, path, *arguments, "--", *command],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=os.environ | (env or {}),
-        preexec_fn=preexec_fn,
     )
     run = Run(process)
     try:

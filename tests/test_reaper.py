@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -405,15 +406,17 @@ def test_words_may_come_in_any_pieces() -> None:
     words = b"endpoint 68747470 61 2379\nuser 61 \nhold 5 10\nhold 6 10\nrelease 5\n"
     words += b"group 8\nuntil 1e99\n"
     told = Told()
-    pid = os.fork()
-    if not pid:
+
+    def write_words() -> None:
         for byte in words:
             os.write(ours, bytes([byte]))
-        os._exit(0)
-    os.close(ours)
+        os.close(ours)
+
+    writer = threading.Thread(target=write_words)
+    writer.start()
     serve(told, theirs)
     os.close(theirs)
-    os.waitpid(pid, 0)
+    writer.join()
     assert told.endpoints == [("http", "a", 2379)]
     assert told.leases == {6: 10.0}
     assert told.user == ("a", "")

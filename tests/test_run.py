@@ -361,10 +361,8 @@ async def test_f26_a_signal_while_etcd_does_not_answer(path: str) -> None:
 
 
 async def test_a_signal_that_was_ignored_stays_so(endpoint: str, path: str) -> None:
-    def nohup() -> None:
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-
-    async with open_run(endpoint, path, command=SLEEP, preexec_fn=nohup) as run:
+    nohup = ["sh", "-c", "trap '' HUP; exec \"$@\"", "sh"]
+    async with open_run(endpoint, path, command=SLEEP, under=nohup) as run:
         await run.event("started")
         run.send(signal.SIGHUP)
         os.kill(run.child, signal.SIGHUP)
