@@ -9,6 +9,7 @@ __all__ = [
     "BURST",
     "COLUMNS",
     "FRESH",
+    "GO",
     "KEY",
     "OURS",
     "ROWS",
@@ -28,7 +29,7 @@ KEY, VALUE = b"bench/0001", b"0123456789"
 WATCHED = b"watched/"
 
 
-OURS = "ours"
+OURS, GO = "ours", "go"
 _PB = "trio_sched.etcd_shim._pb"
 
 
@@ -58,12 +59,14 @@ class Column:
         module: our module that drives it, in this folder.
         package: what pip calls it.
         imports: the modules that a program which uses it imports.
+        compiled: whether it is a program of its own, which `_go` builds.
     """
 
     name: str
     module: str
     package: str
     imports: tuple[str, ...]
+    compiled: bool = False
 
     @property
     def borrows(self) -> bool:
@@ -92,6 +95,7 @@ FRESH = (
 
 COLUMNS = (
     Column(OURS, "_ours", "trio-sched", ("trio", "trio_sched.etcd_shim")),
+    Column(GO, "go_client", "", (), compiled=True),
     Column("aetcd", "_aetcd", "aetcd", ("asyncio", "aetcd")),
     Column("grpc.aio", "_grpc_aio", "grpcio", ("asyncio", "grpc.aio", f"{_PB}.messages_pb2")),
     Column("etcd-client-py", "_rust", "etcd-client-py", ("asyncio", "etcd_client")),

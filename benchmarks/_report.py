@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from _catalogue import FRESH, Column, Row
+from _go import version as go_version
 from _required import Verdict
 from _runner import Plan, Results, Sample
 
@@ -22,7 +23,7 @@ Cell = Callable[[list[Sample]], str]
 def show(plan: Plan, results: Results, judged: Sequence[Verdict]) -> None:
     """Print everything."""
     versions = [f"etcd {results.etcd}", f"Python {platform.python_version()}"]
-    versions += [f"{c.package} {_version(c.package)}" for c in plan.columns if _version(c.package)]
+    versions += [f"{c.package or c.name} {_version(c)}" for c in plan.columns if _version(c)]
     print(f"{', '.join(versions)}; medians of {plan.rounds} rounds")
     repeated = [row for row in plan.rows if row not in FRESH]
     if repeated:
@@ -49,7 +50,7 @@ def as_json(plan: Plan, results: Results, judged: Sequence[Verdict]) -> dict[str
         "python": platform.python_version(),
         "rounds": plan.rounds,
         "quick": plan.quick,
-        "versions": {column.name: _version(column.package) for column in plan.columns},
+        "versions": {column.name: _version(column) for column in plan.columns},
         "rows": {
             row.name: {column.name: _as_json(results, row, column) for column in plan.columns}
             for row in plan.rows
@@ -195,8 +196,10 @@ def _required(judged: Sequence[Verdict]) -> None:
     _print(["required", "ours / theirs", "quartiles", ""], lines)
 
 
-def _version(package: str) -> str | None:
+def _version(column: Column) -> str | None:
+    if column.compiled:
+        return go_version()
     try:
-        return importlib.metadata.version(package)
+        return importlib.metadata.version(column.package)
     except importlib.metadata.PackageNotFoundError:
         return None

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,6 +17,7 @@ from typing import Any
 import trio
 from _blast import Blaster, open_blaster
 from _catalogue import BURST, FRESH, WATCHED, Column, Row
+from _go import NotInstalled, build
 
 from trio_sched.etcd_shim import open_client
 from trio_sched.testing import open_etcd
@@ -110,11 +112,22 @@ class Workers:
     def __init__(self, stack: AsyncExitStack) -> None:
         self._stack = stack
         self._workers: dict[str, Worker] = {}
+        self._programs: dict[str, str] = {}
+
+    async def build(self, column: Column) -> None:
+        """Make the program of a column that is compiled."""
+        folder = self._stack.enter_context(tempfile.TemporaryDirectory())
+        try:
+            self._programs[column.name] = str(await trio.to_thread.run_sync(build, Path(folder)))
+        except NotInstalled as exc:
+            raise WorkerFailed(str(exc)) from None
 
     async def of(self, column: Column) -> Worker:
         """Return the worker of a column."""
         if column.name not in self._workers:
             command = [sys.executable, str(HERE / "_worker.py"), column.module]
+            if column.compiled:
+                command = [self._programs[column.name]]
             process = await self._stack.enter_async_context(_open_process(command))
             self._workers[column.name] = Worker(process)
         return self._workers[column.name]
@@ -178,7 +191,10 @@ class Bench:
         columns = []
         for column in self._plan.columns:
             try:
-                await self._begin(column, memory=False)
+                if column.compiled:
+                    await self._workers.build(column)
+                else:
+                    await self._begin(column, memory=False)
                 columns.append(column)
             except WorkerFailed as exc:
                 for row in self._plan.rows:
@@ -188,6 +204,10 @@ class Bench:
     # ---- rows of a process that has just begun ---------------------------------
 
     async def _fresh(self, column: Column) -> None:
+        if column.compiled:
+            for row in self._rows(lives_on=False):
+                self.results.note(row, column, {"reason": "a compiled program imports nothing"})
+            return
         try:
             memory = any(row.name == "memory" for row in self._plan.rows)
             figures = await self._begin(column, memory=memory)
