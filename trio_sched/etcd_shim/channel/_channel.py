@@ -39,6 +39,7 @@ from trio_sched.etcd_shim._pb.services_grpc import AuthStub
 from trio_sched.etcd_shim.channel._caller import Caller, OneConnection
 from trio_sched.etcd_shim.channel._connection import Connection, ConnectionStatistics
 from trio_sched.etcd_shim.channel._endpoint import Endpoint, open_byte_stream, root_cause
+from trio_sched.etcd_shim.channel._fast import FastProtocol
 from trio_sched.etcd_shim.channel._protocol import Protocol
 from trio_sched.etcd_shim.channel._settings import ChannelSettings, Credentials, PingPolicy
 from trio_sched.etcd_shim.errors import (
@@ -240,13 +241,14 @@ class Channel(Caller):
 
     async def _open_connection(self, attempt: _Attempt, endpoint: Endpoint) -> Connection | None:
         timeout = self._settings.connect_timeout
+        protocol = FastProtocol if self._settings.fast else Protocol
         try:
             with trio.CancelScope(deadline=trio.current_time() + timeout):
                 stream = await open_byte_stream(endpoint, self._ssl_context)
                 return Connection(
                     endpoint,
                     stream,
-                    Protocol(max_message_size=self._settings.max_message_size),
+                    protocol(max_message_size=self._settings.max_message_size),
                     self._settings,
                     self._pings,
                     self._services,

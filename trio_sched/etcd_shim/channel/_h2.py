@@ -85,6 +85,7 @@ class PatientH2Connection(H2Connection):
         settings: what we tell the server, where it differs from the defaults.
     """
 
+    _light_handlers: ClassVar[dict[int, _Handler]] = {}  # filled below
     _heavy_handlers: ClassVar[dict[type, _Handler]] = {}  # the first connection fills it
 
     def __init__(self, settings: Mapping[SettingCodes, int]) -> None:
@@ -102,6 +103,14 @@ class PatientH2Connection(H2Connection):
         if not self._heavy_handlers:
             self._heavy_handlers.update({kind: method.__func__ for kind, method in table.items()})
         del self._frame_dispatch_table
+
+    @property
+    def at_a_boundary(self) -> bool:
+        """Whether the next byte that is not kept already begins a frame, or goes on with one.
+
+        That is, whether the preface is over, and no block of headers is to be continued.
+        """
+        return self._saw_preface and not self.incoming_buffer._headers_buffer  # noqa: SLF001
 
     def receive(self, data: bytes, take: Callable[[Event], None]) -> None:
         """Take bytes in; pass on the events of each whole frame before the next is looked at.
@@ -121,7 +130,7 @@ class PatientH2Connection(H2Connection):
             body, end = start + FRAME_HEADER_SIZE, start + FRAME_HEADER_SIZE + length
             if size < end:
                 break
-            handler = _LIGHT_HANDLERS.get(kind)
+            handler = self._light_handlers.get(kind)
             light = None
             if handler is not None and not buffer._headers_buffer:  # noqa: SLF001
                 light = light_frame(kind, flags, stream_id, bytes(raw[body:end]))
@@ -245,7 +254,7 @@ class PatientH2Connection(H2Connection):
         return [], [event]
 
 
-_LIGHT_HANDLERS: Final[dict[int, _Handler]] = {
+PatientH2Connection._light_handlers = {  # noqa: SLF001 # of this module
     DATA: PatientH2Connection._receive_data_frame,  # noqa: SLF001 # this class's, or h2's
     HEADERS: PatientH2Connection._receive_headers_frame,  # noqa: SLF001
     PING: PatientH2Connection._receive_ping_frame,  # noqa: SLF001

@@ -62,6 +62,12 @@ class CachingEncoder(Encoder):
         self.header_table: _StampedTable = _StampedTable()
         self._blocks: dict[tuple[Any, ...], tuple[int, bytes]] = {}
 
+    def known(self, headers: Iterable[Any]) -> bytes | None:
+        """Return the block for these headers if it is remembered and still right."""
+        known = self._blocks.get(tuple(headers))
+        table = self.header_table
+        return known[1] if known and known[0] == table.stamp and not table.resized else None
+
     def encode(self, headers: Iterable[Any], huffman: bool = True) -> bytes:  # noqa: FBT001, FBT002 # hpack's signature
         """Return the block for these headers."""
         table = self.header_table
@@ -86,6 +92,11 @@ class CachingDecoder(Decoder):
         super().__init__(max_header_list_size)
         self.header_table: _StampedTable = _StampedTable()
         self._blocks: dict[bytes, tuple[int, list[HeaderTuple]]] = {}
+
+    def known(self, block: bytes) -> list[HeaderTuple] | None:
+        """Return the headers in this block if they are remembered and still right."""
+        known = self._blocks.get(block)
+        return known[1] if known and known[0] == self.header_table.stamp else None
 
     def decode(self, data: bytes, raw: bool = False) -> Iterable[HeaderTuple]:  # noqa: FBT001, FBT002 # hpack's signature
         """Return the headers in this block, as bytes; they must not be changed."""

@@ -63,7 +63,7 @@ from trio_sched.etcd_shim.errors import (
     rpc_error,
 )
 
-__all__ = ["Protocol"]
+__all__ = ["Protocol", "check_response"]
 
 # What the server is assumed to take before it has said how many calls it does.
 CAUTIOUS_CONCURRENCY = 100
@@ -153,8 +153,11 @@ class Protocol:
             stream_id = self._h2.begin_call(headers)
         except NoAvailableStreamIDError:
             return None
-        self._calls[stream_id] = _Call(self._max_message_size)
+        self._note_call(stream_id)
         return stream_id
+
+    def _note_call(self, stream_id: int) -> None:
+        self._calls[stream_id] = _Call(self._max_message_size)
 
     def send(self, stream_id: int, payload: bytes, *, end: bool) -> bool:
         """Queue a message, and the end of our half if `end`.
@@ -228,20 +231,24 @@ class Protocol:
         events: list[Event] = []
         if self._broken:
             return events
-
-        def take(piece: h2e.Event) -> None:
-            handler = _HANDLERS.get(type(piece))
-            if handler is not None:
-                handler(self, piece, events)
-
         try:
-            self._h2.receive(data, take)
+            self._take(data, events)
         except (H2Error, HPACKError, HyperframeError) as exc:
             self._broken = True
             error = RemoteProtocolError(f"the peer does not speak HTTP/2 as it should: {exc!r}")
             error.__cause__ = exc
             events.append(ConnectionBroken(error))
         return events
+
+    def _take(self, data: bytes, events: list[Event]) -> None:
+        """Take bytes, and add what they mean to `events`."""
+
+        def take(piece: h2e.Event) -> None:
+            handler = _HANDLERS.get(type(piece))
+            if handler is not None:
+                handler(self, piece, events)
+
+        self._h2.receive(data, take)
 
     def receive_eof(self) -> list[Event]:
         """Take the end of the server's bytes."""
@@ -255,7 +262,7 @@ class Protocol:
         if call is None:
             return
         fields = dict(piece.headers)
-        error = _check_response(fields)
+        error = check_response(fields)
         if error is not None:
             self._end(piece.stream_id, error, events, reset=True)
         elif b"grpc-status" in fields:  # trailers only
@@ -265,10 +272,7 @@ class Protocol:
 
     def _on_data(self, piece: h2e.DataReceived, events: list[Event]) -> None:
         size = piece.flow_controlled_length
-        self._connection_owed += size
-        if self._connection_owed * 2 >= self._connection_window:
-            self._h2.increment_flow_control_window(self._connection_owed)
-            self._connection_owed = 0
+        self._give_back_all(size)
         call = self._calls.get(piece.stream_id)
         if call is None:
             return
@@ -404,6 +408,13 @@ class Protocol:
                 if not call.outgoing:
                     self._push_again(stream_id, events)
 
+    def _give_back_all(self, size: int) -> None:
+        """Let the server send `size` more bytes on the connection; told in large steps."""
+        self._connection_owed += size
+        if self._connection_owed * 2 >= self._connection_window:
+            self._h2.increment_flow_control_window(self._connection_owed)
+            self._connection_owed = 0
+
     def _give_back(self, stream_id: int, call: _Call, size: int) -> None:
         """Let the server send `size` more bytes of a call; told in large steps."""
         call.owed += size
@@ -435,7 +446,7 @@ _HANDLERS: Final[dict[type, Callable[[Protocol, Any, list[Event]], None]]] = {
 }
 
 
-def _check_response(fields: dict[bytes, bytes]) -> EtcdError | None:
+def check_response(fields: dict[bytes, bytes]) -> EtcdError | None:
     """Return what is wrong with the head of an answer, if it is not gRPC's."""
     status = fields.get(b":status", b"")
     if status != b"200":

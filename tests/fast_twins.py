@@ -1,0 +1,506 @@
+"""Two clients that are told the same: one takes the short way, the other is as plain as h2 can be.
+
+A *tape* is a string of bytes that says, step by step, what the clients are asked for, what a server
+answers, and how its bytes are cut. `play` plays it to both, and fails at the first difference: in
+what they return, raise, send or report, or in what they remember. Most steps are lawful, as nothing
+comes after the first that is not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import hpack
+from h2.settings import SettingCodes
+from hpack import NeverIndexedHeaderTuple
+
+from trio_sched.etcd_shim.channel._events import ConnectionBroken, Event, Message
+from trio_sched.etcd_shim.channel._fast import FastProtocol
+from trio_sched.etcd_shim.channel._framing import encode_message
+from trio_sched.etcd_shim.channel._h2 import PatientH2Connection
+from trio_sched.etcd_shim.channel._protocol import Protocol
+from trio_sched.etcd_shim.errors import EtcdError
+
+__all__ = ["Twins", "play"]
+
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH, PING, GOAWAY, WINDOW, CONTINUATION = range(10)
+END_STREAM, END_HEADERS, PADDED, WITH_PRIORITY, ACK = 0x1, 0x4, 0x8, 0x20, 0x1
+
+LIMIT = 3000  # of a message
+CALL_WINDOW, ALL_WINDOW = 9000, 70_000
+
+REQUEST = (
+    (b":method", b"POST"),
+    (b":scheme", b"http"),
+    (b":path", b"/etcdserverpb.KV/Put"),
+    (b":authority", b"127.0.0.1:2379"),
+    (b"te", b"trailers"),
+    (b"content-type", b"application/grpc"),
+)
+REQUESTS = (
+    REQUEST,
+    REQUEST,
+    (*REQUEST, (b"token", b"a.1")),
+    (*REQUEST, NeverIndexedHeaderTuple(b"grpc-timeout", b"10m")),
+    (*REQUEST, (b"hasleader", b"true")),
+    (*REQUEST, (b"long", b"x" * 17_000)),
+)
+GRPC = ((b":status", b"200"), (b"content-type", b"application/grpc"))
+HEADS = (
+    *[GRPC] * 10,
+    (*GRPC, (b"x", b"1")),
+    (*GRPC, (b"x", b"2")),
+    ((b":status", b"200"),),
+    ((b":status", b"503"), (b"content-type", b"text/html")),
+    ((b":status", b"103"),),
+    ((b":status", b"103"), (b":status", b"200"), (b"content-type", b"application/grpc")),
+    (*GRPC, (b"grpc-status", b"0")),
+    ((b"content-type", b"application/grpc"), (b":status", b"200")),
+)
+TRAILERS = (
+    *[((b"grpc-status", b"0"),)] * 10,
+    ((b"grpc-message", b""), (b"grpc-status", b"0")),
+    ((b"grpc-status", b"0"), (b"grpc-message", b"")),
+    ((b"grpc-status", b"0"), (b"x", b"1")),
+    ((b"grpc-status", b"5"), (b"grpc-message", b"lost%20it")),
+    ((b"grpc-status", b"14"),),
+    ((b"grpc-status", b"5"), (b"grpc-status", b"0")),
+    ((b"x", b"1"),),
+    GRPC,
+    (*GRPC, (b"grpc-status", b"0")),
+)
+
+
+# ---- the clients ----------------------------------------------------------------------
+
+
+class PlainH2(PatientH2Connection):
+    """Every frame is hyperframe's."""
+
+    _light_handlers = {}  # noqa: RUF012 # as above it
+
+
+def plain_client() -> Protocol:
+    client = Protocol(
+        max_message_size=LIMIT, call_window=CALL_WINDOW, connection_window=ALL_WINDOW
+    )
+    h2 = client._h2
+    h2.__class__ = PlainH2
+    h2.encoder = hpack.Encoder()  # type: ignore[assignment]
+    h2.decoder = hpack.Decoder(h2.DEFAULT_MAX_HEADER_LIST_SIZE)  # type: ignore[assignment]
+    return client
+
+
+def fast_client() -> Protocol:
+    return FastProtocol(
+        max_message_size=LIMIT, call_window=CALL_WINDOW, connection_window=ALL_WINDOW
+    )
+
+
+def told(value: object) -> object:
+    """Return an event, or a part of one, as something that can be compared."""
+    if isinstance(value, ConnectionBroken):
+        return ConnectionBroken, type(value.error), str(value.error)
+    if isinstance(value, EtcdError):
+        return type(value), str(value), getattr(value, "processed", None)
+    if is_dataclass(value):
+        return type(value), *(told(getattr(value, field.name)) for field in fields(value))
+    if isinstance(value, list | tuple):
+        return [told(item) for item in value]
+    return value
+
+
+def remembered(client: Protocol) -> dict[str, object]:
+    """Return all that a client knows, and that what it does next may depend on."""
+    h2 = client._h2
+    return {
+        "connection": h2.state_machine.state,
+        "streams": {key: _stream(stream) for key, stream in h2.streams.items()},
+        "closed": list(h2._closed_streams.items()),
+        "highest": (h2.highest_outbound_stream_id, h2.highest_inbound_stream_id),
+        "windows": (h2.outbound_flow_control_window, _window(h2._inbound_flow_control_window_manager)),
+        "frames": (h2.max_outbound_frame_size, h2.max_inbound_frame_size),
+        "kept": None if client._broken else bytes(h2.incoming_buffer._data),  # no more is read
+        "continued": [repr(frame) for frame in h2.incoming_buffer._headers_buffer],
+        "preface": h2._saw_preface,
+        "unsent": bytes(h2._data_to_send),
+        "settings": (_settings(h2.local_settings), _settings(h2.remote_settings)),
+        "tables": (_table(h2.encoder), _table(h2.decoder)),
+        "calls": {key: _call(call) for key, call in client._calls.items()},
+        "blocked": list(client._blocked),
+        "owed": client._connection_owed,
+        "flags": (client._settings_seen, client._broken, client.max_calls),
+    }
+
+
+def _stream(stream: Any) -> tuple[object, ...]:
+    return (
+        vars(stream.state_machine),
+        _window(stream._inbound_window_manager),
+        *(
+            getattr(stream, name)
+            for name in (
+                "stream_id",
+                "max_outbound_frame_size",
+                "request_method",
+                "outbound_flow_control_window",
+                "_expected_content_length",
+                "_actual_content_length",
+                "_authority",
+                "config",
+            )
+        ),
+    )
+
+
+def _window(manager: Any) -> tuple[int, ...]:
+    return manager.max_window_size, manager.current_window_size, manager._bytes_processed
+
+
+def _settings(settings: Any) -> dict[int, list[int]]:
+    return {int(key): list(values) for key, values in settings._settings.items()}
+
+
+def _table(coder: Any) -> tuple[object, ...]:
+    table = coder.header_table
+    return list(table.dynamic_entries), table.maxsize, table._current_size, table.resized
+
+
+def _call(call: Any) -> tuple[object, ...]:
+    names = ("outgoing", "end_queued", "half_closed", "waiting", "owed", "partial_owed")
+    decoder = call.decoder
+    kept = (bytes(decoder._buffer), decoder._limit, told(decoder.error))
+    return *(getattr(call, name) for name in names), *kept
+
+
+def attempt(action: Callable[[], object]) -> object:
+    """Return what comes of it, or what it raises."""
+    try:
+        return told(action())
+    except Exception as exc:  # noqa: BLE001 # whatever it is, it must be the same
+        return type(exc), str(exc)
+
+
+class Twins:
+    """The two clients, and what both were told."""
+
+    def __init__(self) -> None:
+        self.fast, self.plain = fast_client(), plain_client()
+        self.calls: list[int] = []
+        self.messages: list[Message] = []  # not consumed yet
+        self.broken = False
+        self.do(lambda client: client.start())
+
+    def do(self, action: Callable[[Protocol], object]) -> object:
+        """Ask both for the same, and return what came of it."""
+        outcome = attempt(lambda: action(self.plain))
+        assert attempt(lambda: action(self.fast)) == outcome
+        return outcome
+
+    def open(self, headers: tuple[tuple[bytes, bytes], ...]) -> None:
+        call = self.do(lambda client: client.open(headers))
+        if isinstance(call, int):
+            self.calls.append(call)
+
+    def receive(self, data: bytes) -> None:
+        plain, fast = self.plain.receive(data), self.fast.receive(data)
+        assert told(fast) == told(plain)
+        self.note(plain)
+        self.compare()
+
+    def note(self, events: list[Event]) -> None:
+        for event in events:
+            if isinstance(event, Message):
+                self.messages.append(event)
+            elif isinstance(event, ConnectionBroken):
+                self.broken = True
+
+    def compare(self) -> None:
+        fast, plain = remembered(self.fast), remembered(self.plain)
+        if fast != plain:
+            differences = {key: (fast[key], plain[key]) for key in plain if fast[key] != plain[key]}
+            raise AssertionError(f"the short way leaves another state (fast, plain): {differences}")
+
+
+# ---- the server -------------------------------------------------------------------------
+
+
+def frame(kind: int, flags: int, call: int, body: bytes = b"") -> bytes:
+    return len(body).to_bytes(3) + bytes([kind, flags]) + call.to_bytes(4) + body
+
+
+class Server:
+    """Makes up frames, most of them lawful. What it has said waits in `said`."""
+
+    def __init__(self) -> None:
+        self.said = bytearray()
+        self.encoder = hpack.Encoder()
+        self.stage: dict[int, int] = {}  # 1 after the head of an answer, 2 after its end
+
+    def say(self, kind: int, flags: int, call: int, body: bytes = b"") -> None:
+        self.said += frame(kind, flags, call, body)
+
+    def head(self, call: int, which: int) -> None:
+        self.stage.setdefault(call, 1)
+        self.say(HEADERS, END_HEADERS, call, self.encoder.encode(HEADS[which % len(HEADS)]))
+
+    def trailers(self, call: int, which: int, flags: int = END_STREAM) -> None:
+        self.stage[call] = 2
+        block = self.encoder.encode(TRAILERS[which % len(TRAILERS)])
+        self.say(HEADERS, END_HEADERS | flags, call, block)
+
+    def message(self, call: int, size: int) -> None:
+        self.say(DATA, 0, call, encode_message(bytes(size)))
+
+    def step(self, call: int, which: int) -> None:
+        """Do what comes next of an answer that goes well."""
+        stage = self.stage.get(call, 0)
+        if stage == 0:
+            self.head(call, which % 10 if which < 230 else which)
+        elif stage == 1 and which % 3:
+            self.message(call, which)
+        elif stage == 1:
+            self.trailers(call, which % 10 if which < 230 else which)
+
+    def answer(self, call: int, which: int) -> None:
+        """Say a whole answer."""
+        if not self.stage.get(call, 0):
+            self.head(call, 0)
+        if self.stage[call] == 1:
+            self.message(call, which)
+            self.trailers(call, 0)
+
+    def split_message(self, call: int, which: int) -> None:
+        body = encode_message(bytes(which * 13))
+        cut = which % len(body)
+        for part in (body[:cut], body[cut:]):
+            self.say(DATA, 0, call, part)
+
+    def padded(self, call: int, which: int) -> None:
+        padding = which % 50
+        body = bytes([padding]) + encode_message(b"padded") + bytes(padding)
+        self.say(DATA, PADDED, call, body)
+
+    def padded_head(self, call: int, which: int) -> None:
+        self.stage.setdefault(call, 1)
+        block = self.encoder.encode(GRPC)
+        priority = bytes(4) + b"\x10" if which & 1 else b""
+        flags = PADDED | END_HEADERS | (WITH_PRIORITY if which & 1 else 0)
+        self.say(HEADERS, flags, call, bytes([which]) + priority + block + bytes(which))
+
+    def continued(self, call: int, which: int) -> None:
+        """Say a head in parts, perhaps with another frame where none may be."""
+        self.stage.setdefault(call, 1)
+        block = self.encoder.encode((*GRPC, (b"y", b"%d" % which)))
+        cut = which % len(block)
+        self.say(HEADERS, 0, call, block[:cut])
+        if which > 240:
+            self.say(PING, 0, 0, bytes(8))
+        self.say(CONTINUATION, END_HEADERS, call, block[cut:])
+
+    def settings(self, _call: int, which: int) -> None:
+        size = (0, 1, 100, 4096, 20_000, 70_000, 2**24 - 1, 2**31 - 1)[which % 8]
+        code = (
+            SettingCodes.INITIAL_WINDOW_SIZE,
+            SettingCodes.HEADER_TABLE_SIZE,
+            SettingCodes.MAX_CONCURRENT_STREAMS,
+            SettingCodes.MAX_FRAME_SIZE,
+            0xABCD,
+        )[which // 8 % 5]
+        self.say(SETTINGS, 0, 0, int(code).to_bytes(2) + size.to_bytes(4))
+
+    def resize(self, _call: int, which: int) -> None:
+        """Have the next block begin with a new size of the table."""
+        self.encoder.header_table_size = min(which * 32, 4096)
+
+    def window(self, call: int, which: int) -> None:
+        if which % 16 == 0:
+            increment = (0, 2**31 - 1, 2**31, 2**31 + 5)[which // 16 % 4]
+        else:
+            increment = which * 97
+        self.say(WINDOW, 0, call if which & 1 else 0, increment.to_bytes(4))
+
+    def window_for_all(self, _call: int, which: int) -> None:
+        self.say(WINDOW, 0, 0, (which * 97 + 1).to_bytes(4))
+
+    def ping(self, _call: int, which: int) -> None:
+        self.say(PING, 0, 0, bytes([which]) * 8)
+
+    def odd_ping(self, call: int, which: int) -> None:
+        flags, size = (ACK if which & 1 else 0), (8 if which < 250 else 7)
+        self.say(PING, flags, 0 if which < 248 else call, bytes(size))
+
+    def reset(self, call: int, which: int) -> None:
+        self.stage[call] = 2
+        self.say(RST_STREAM, 0, call, which.to_bytes(4))
+
+    def goaway(self, call: int, which: int) -> None:
+        self.say(GOAWAY, 0, 0, call.to_bytes(4) + which.to_bytes(4) + b"bye")
+
+    def harmless(self, call: int, which: int) -> None:
+        kind, body = [(0x0B, b"?"), (0xFA, bytes(30)), (PRIORITY, bytes(4) + b"\1")][which % 3]
+        self.say(kind, which if kind != PRIORITY else 0, call, body)
+
+    def acknowledge(self, _call: int, _which: int) -> None:
+        self.say(SETTINGS, ACK, 0)
+
+    def end_with_data(self, call: int, which: int) -> None:
+        self.stage[call] = 2
+        self.say(DATA, END_STREAM, call, encode_message(bytes(which)) if which & 1 else b"")
+
+    def empty_data(self, call: int, _which: int) -> None:
+        self.say(DATA, 0, call)
+
+    def too_early(self, call: int, which: int) -> None:
+        self.message(call, which)
+
+    def trailers_anyhow(self, call: int, which: int) -> None:
+        self.trailers(call, which, END_STREAM if which & 1 else 0)
+
+    def head_anyhow(self, call: int, which: int) -> None:
+        self.head(call, which)
+
+    def head_that_ends(self, call: int, which: int) -> None:
+        self.stage[call] = 2
+        block = self.encoder.encode(HEADS[which % len(HEADS)])
+        self.say(HEADERS, END_HEADERS | END_STREAM, call, block)
+
+    def flood(self, call: int, which: int) -> None:
+        """Use up windows, with messages that are not consumed at once."""
+        for _ in range(which % 8):
+            self.message(call, 2000)
+
+    def large(self, call: int, which: int) -> None:
+        self.say(DATA, 0, call, bytes(16_384 + which % 2))
+
+    def any_frame(self, call: int, which: int) -> None:
+        """Say one that hardly ever is lawful."""
+        stream_id = (call, 0, call + 1, 2**31 + call, 999, 2**31)[which % 6]
+        body = (b"", bytes(8), b"\x88", b"\0\0\0\5", b"\xff\xff")[which // 6 % 5]
+        self.say(which // 30 % 11, (0, 1, 4, 5, 0x2D)[which % 5], stream_id, body)
+
+
+LAWFUL: tuple[Callable[[Server, int, int], None], ...] = (
+    *[Server.step] * 12,
+    *[Server.answer] * 8,
+    *[Server.ping, Server.window_for_all] * 3,
+    *[Server.padded, Server.padded_head, Server.continued, Server.split_message],
+    *[Server.settings, Server.settings, Server.resize, Server.acknowledge],
+    *[Server.reset, Server.harmless, Server.odd_ping, Server.window],
+    *[Server.flood, Server.empty_data],
+)
+OFTEN_UNLAWFUL: tuple[Callable[[Server, int, int], None], ...] = (
+    Server.goaway,
+    Server.end_with_data,
+    Server.too_early,
+    Server.trailers_anyhow,
+    Server.head_anyhow,
+    Server.head_that_ends,
+    Server.large,
+    Server.any_frame,
+)
+
+
+# ---- the tape -----------------------------------------------------------------------------
+
+
+class _Over(Exception):
+    """The tape has come to its end."""
+
+
+class Player:
+    """Does what a tape says."""
+
+    def __init__(self, tape: bytes) -> None:
+        self.twins = Twins()
+        self.server = Server()
+        self._bytes = iter(tape)
+
+    def next(self) -> int:
+        for byte in self._bytes:
+            return byte
+        raise _Over
+
+    def call(self, newest: int = 4) -> int:
+        """Choose one of the newest calls; there may be none yet."""
+        calls = self.twins.calls[-newest:] or [1]
+        return calls[self.next() % len(calls)]
+
+    def play(self) -> None:
+        self.server.say(SETTINGS, 0, 0)
+        with contextlib.suppress(_Over):
+            while not self.twins.broken:
+                self.step(self.next())
+        self.deliver(len(self.server.said))
+        self.farewell()
+
+    def step(self, what: int) -> None:
+        if what < 80:
+            self.ask(what)
+        elif what < 200:
+            LAWFUL[what % len(LAWFUL)](self.server, self.call(), self.next())
+        elif what < 206:
+            act = OFTEN_UNLAWFUL[self.next() % len(OFTEN_UNLAWFUL)]
+            act(self.server, self.call(), self.next())
+        elif what < 230:
+            self.deliver(len(self.server.said))
+        else:
+            self.deliver(self.next() * (1 if what & 1 else 8))
+
+    def deliver(self, size: int) -> None:
+        data = bytes(self.server.said[:size])
+        del self.server.said[:size]
+        self.twins.receive(data)
+
+    def ask(self, what: int) -> None:
+        twins = self.twins
+        if what < 40:  # a unary call
+            self.begin()
+            self.send(end=True, size=self.next())
+        elif what < 46:
+            self.begin()
+        elif what < 54:
+            self.send(end=bool(what & 1), size=self.next() * (1 if what < 52 else 500))
+        elif what < 66 and twins.messages:
+            message = twins.messages.pop(0)
+            twins.do(lambda client: client.consumed(message.stream_id, message.payload))
+        elif what < 70:
+            call = self.call()
+            twins.do(lambda client: client.reset(call))
+        elif what < 72:
+            call = self.call()
+            twins.do(lambda client: client.end(call))
+        elif what == 72:
+            twins.do(lambda client: client.ping(b"are you?"))
+        elif what == 73 and self.next() < 40:
+            twins.do(lambda client: client.close())
+        else:
+            twins.do(lambda client: client.take_output())
+        twins.compare()
+
+    def begin(self) -> None:
+        which = self.next()
+        self.twins.open(REQUESTS[which % len(REQUESTS) if which > 200 else 0])
+
+    def send(self, *, end: bool, size: int) -> None:
+        call = self.twins.calls[-1] if self.twins.calls and size & 1 else self.call()
+        self.twins.do(lambda client: client.send(call, bytes(size), end=end))
+
+    def farewell(self) -> None:
+        twins = self.twins
+        for message in itertools.islice(twins.messages, 5):
+            twins.do(lambda client, m=message: client.consumed(m.stream_id, m.payload))  # type: ignore[misc]
+        twins.do(lambda client: client.receive_eof())
+        twins.do(lambda client: client.take_output())
+        twins.compare()
+
+
+def play(tape: bytes) -> Twins:
+    """Play a tape to the end, or to the first thing that makes a difference."""
+    player = Player(tape)
+    player.play()
+    return player.twins
