@@ -64,10 +64,7 @@ REQUIREMENTS = (
         for row in ROWS
         if row.name != "connect" and (peer, row.name) not in UNSUPPORTED
     ),
-    *(
-        Requirement(row, "grpc.aio", 1, "p99")
-        for row in ("seq", "conc", "get", "event", "renew")
-    ),
+    *(Requirement(row, "grpc.aio", 1, "p99") for row in ("seq", "conc", "get", "event", "renew")),
     *(Requirement(row.name, "grpclib", 1) for row in ROWS if row.name != "connect"),
     Requirement("event", "grpclib", 1, "wall"),
     Requirement("memory", "grpclib", 1, "bytes"),

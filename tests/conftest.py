@@ -10,14 +10,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from pure_half import PLAIN, Protocol
 
 from trio_sched import strategies
+from trio_sched.etcd_shim.channel import _channel
 from trio_sched.testing import Etcd, open_etcd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _numbers = itertools.count(1)
+
+if PLAIN:
+    vars(_channel)["FastProtocol"] = Protocol  # for all channels, whatever they ask for
 
 
 @pytest.fixture(scope="session")

@@ -16,10 +16,10 @@ from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError, StreamClosedError
 from h2.settings import SettingCodes, Settings
 from hyperframe.frame import Frame, GoAwayFrame, RstStreamFrame
+from pure_half import Protocol
 
 from trio_sched.etcd_shim.channel._events import Event
 from trio_sched.etcd_shim.channel._framing import MessageDecoder, encode_message
-from trio_sched.etcd_shim.channel._protocol import Protocol
 
 __all__ = ["GRPC", "REQUEST", "Peer", "Request", "Wire", "call_headers"]
 

@@ -14,6 +14,7 @@ import trio
 from channel_tools import get, kv, open_pair, watch, watch_request
 from h2.errors import ErrorCodes
 from h2_peer import Peer
+from pure_half import Protocol
 from scripted_server import Manners, ServerCall, answer
 from trio.testing import (
     MemoryReceiveStream,
@@ -29,7 +30,6 @@ from trio_sched.etcd_shim.channel import Channel, ChannelSettings, Endpoint, Pin
 from trio_sched.etcd_shim.channel._caller import OneConnection
 from trio_sched.etcd_shim.channel._connection import Connection
 from trio_sched.etcd_shim.channel._endpoint import ByteStream
-from trio_sched.etcd_shim.channel._protocol import Protocol
 from trio_sched.etcd_shim.errors import ConnectionLost
 
 MemoryStream = trio.StapledStream[MemorySendStream, MemoryReceiveStream]

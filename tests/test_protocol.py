@@ -7,6 +7,7 @@ from grpclib.const import Status
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 from h2_peer import GRPC, REQUEST, Peer, Wire
+from pure_half import Protocol
 
 from trio_sched.etcd_shim.channel._events import (
     CallEnded,
@@ -17,7 +18,6 @@ from trio_sched.etcd_shim.channel._events import (
     SettingsChanged,
 )
 from trio_sched.etcd_shim.channel._framing import encode_message
-from trio_sched.etcd_shim.channel._protocol import Protocol
 from trio_sched.etcd_shim.errors import (
     ConnectionLost,
     DeadlineExceeded,

@@ -7,9 +7,9 @@ import random
 import pytest
 from h2_peer import Wire
 from hyperframe.frame import PushPromiseFrame
+from pure_half import Protocol
 
 from trio_sched.etcd_shim.channel._events import CallEnded, ConnectionBroken, Event, Message
-from trio_sched.etcd_shim.channel._protocol import Protocol
 from trio_sched.etcd_shim.errors import RemoteProtocolError
 
 HTTP1 = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"

@@ -16,10 +16,10 @@ from h2.settings import SettingCodes
 from h2_peer import GRPC, REQUEST, Peer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pure_half import Protocol
 
 from trio_sched.etcd_shim.channel._events import CallEnded, ConnectionBroken, Event, Message
 from trio_sched.etcd_shim.channel._framing import PREFIX_SIZE, encode_message
-from trio_sched.etcd_shim.channel._protocol import Protocol
 from trio_sched.etcd_shim.errors import EtcdError
 
 CALLS = (1, 3, 5, 7)

@@ -7,10 +7,10 @@ from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 from h2_peer import REQUEST, Peer, Wire
 from hyperframe.frame import RstStreamFrame, WindowUpdateFrame
+from pure_half import Protocol
 
 from trio_sched.etcd_shim.channel._events import CallEnded, Event, Message, RequestSent
 from trio_sched.etcd_shim.channel._framing import PREFIX_SIZE
-from trio_sched.etcd_shim.channel._protocol import Protocol
 
 WINDOW = 10_000  # of a call, in most of these tests
 BIG = bytes(range(256)) * 1000  # more than every window and frame here

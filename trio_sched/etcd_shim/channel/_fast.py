@@ -202,12 +202,7 @@ class FastProtocol(Protocol):
         if headers is None or stream_id not in self._calls:
             return False
         machine = self._streams[stream_id].state_machine
-        if (
-            machine.state is not _HALF_CLOSED
-            or not machine.headers_received
-            or machine.trailers_received
-            or stream_id in self._blocked
-        ):
+        if machine.state is not _HALF_CLOSED or not machine.headers_received:
             return False
         del self._calls[stream_id], self._streams[stream_id]
         closed: Any = self._h2._closed_streams  # noqa: SLF001
@@ -229,7 +224,7 @@ class FastProtocol(Protocol):
         window = self._h2.outbound_flow_control_window + increment
         if stream_id or len(body) != _INCREMENT_SIZE:
             return False
-        if not 1 <= increment <= _LARGEST_WINDOW or window > _LARGEST_WINDOW:
+        if not increment or window > _LARGEST_WINDOW:
             return False
         self._h2.outbound_flow_control_window = window
         if self._blocked:
@@ -272,7 +267,7 @@ def _kind_of(headers: Metadata) -> int:
 
 
 def _requested(h2: Any, stream_id: int) -> H2Stream:
-    """Return a stream whose request has been sent; as `PatientH2Connection.begin_call` leaves it."""
+    """Return a stream whose request has been sent, as `begin_call` of h2's connection leaves it."""
     stream = H2Stream(
         stream_id,
         h2.config,

@@ -90,8 +90,8 @@ class PatientH2Connection(H2Connection):
 
     def __init__(self, settings: Mapping[SettingCodes, int]) -> None:
         super().__init__(_CONFIG)
-        self.encoder = CachingEncoder()
-        self.decoder = CachingDecoder(self.DEFAULT_MAX_HEADER_LIST_SIZE)
+        self.encoder: CachingEncoder = CachingEncoder()
+        self.decoder: CachingDecoder = CachingDecoder(self.DEFAULT_MAX_HEADER_LIST_SIZE)
         self.local_settings = LeanSettings(client=True, values=settings)
         self.remote_settings = LeanSettings(client=False, values={})
         self._saw_preface = False

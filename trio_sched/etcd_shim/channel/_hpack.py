@@ -16,7 +16,7 @@ from typing import Any
 from hpack import Decoder, Encoder, HeaderTuple
 from hpack.table import HeaderTable
 
-__all__ = ["CachingDecoder", "CachingEncoder"]
+__all__ = ["CachingDecoder", "CachingEncoder", "StampedTable"]
 
 _MOST_BLOCKS = 128  # remembered at a time; a client has about a dozen
 
@@ -30,7 +30,7 @@ class _Entries(list[tuple[bytes, bytes]]):
         self.insert(0, entry)
 
 
-class _StampedTable(HeaderTable):
+class StampedTable(HeaderTable):
     """A header table that counts how often it has changed."""
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class CachingEncoder(Encoder):
 
     def __init__(self) -> None:
         super().__init__()
-        self.header_table: _StampedTable = _StampedTable()
+        self.header_table: StampedTable = StampedTable()
         self._blocks: dict[tuple[Any, ...], tuple[int, bytes]] = {}
 
     def known(self, headers: Iterable[Any]) -> bytes | None:
@@ -90,7 +90,7 @@ class CachingDecoder(Decoder):
 
     def __init__(self, max_header_list_size: int) -> None:
         super().__init__(max_header_list_size)
-        self.header_table: _StampedTable = _StampedTable()
+        self.header_table: StampedTable = StampedTable()
         self._blocks: dict[bytes, tuple[int, list[HeaderTuple]]] = {}
 
     def known(self, block: bytes) -> list[HeaderTuple] | None:
