@@ -18,7 +18,7 @@ import enum
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self, TypeAlias
+from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
 import trio
 from grpclib.const import Status
@@ -55,6 +55,8 @@ __all__ = ["Event", "EventType", "WatchBatch", "WatchHub", "Watcher"]
 _Call: TypeAlias = "Stream[pb.WatchRequest, pb.WatchResponse]"
 
 HAS_LEADER = {"hasleader": "true"}
+
+_EVENTS_IN_A_TURN: Final = 63  # more, after the first
 
 
 class EventType(enum.Enum):
@@ -117,6 +119,7 @@ class Watcher:
         self._batches: list[WatchBatch] = []
         self._buffered = 0
         self._unread: list[Event] = []  # the next one last
+        self._turn = 0  # how many of them may still be taken before others get a turn
         self._fragments: list[pb.Event] = []
         self._error: EtcdError | None = None
         self._bell = Doorbell()
@@ -152,11 +155,21 @@ class Watcher:
         return self
 
     async def __anext__(self) -> Event:
-        """Wait for the next event. Raises as `receive` does."""
-        if self._unread:
+        """Wait for the next event. Raises as `receive` does.
+
+        Each step is a point at which it can be cancelled. Others get a turn when
+        events are waited for, and after each 64 that are there already.
+        """
+        if not self._unread:
+            while not self._unread:
+                self._unread[:0] = reversed((await self.receive()).events)
+            self._turn = _EVENTS_IN_A_TURN
+        elif self._turn:
+            self._turn -= 1
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            self._turn = _EVENTS_IN_A_TURN
             await trio.lowlevel.checkpoint()
-        while not self._unread:
-            self._unread[:0] = reversed((await self.receive()).events)
         return self._unread.pop()
 
     # ---- what the hub says ---------------------------------------------------

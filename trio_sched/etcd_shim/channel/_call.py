@@ -182,7 +182,7 @@ class Call(Generic[Req, Rep]):
     async def _wait_for_room(self, connection: Connection, state: CallState) -> None:
         await connection.wait_drained()
         while not state.sent and not state.ended:
-            await state.room.wait()
+            await state.wait_for_room()
 
     def _raise_ended(self, state: CallState) -> None:
         if state.error is not None:
@@ -212,7 +212,9 @@ class Call(Generic[Req, Rep]):
         messages, and still one for each `most`, so that it starves nobody.
         Cancelled and failing as `recv_message` is.
         """
-        connection, state = await self._begin()
+        connection, state = self._connection, self._state
+        if connection is None or state is None:
+            connection, state = await self._begin()
         if state.messages:
             await trio.lowlevel.checkpoint()
         while not state.messages and not state.ended:
@@ -226,7 +228,9 @@ class Call(Generic[Req, Rep]):
         return [self._decode(payload) for payload in payloads]
 
     async def _recv_one_reply(self) -> Rep | None:
-        connection, state = await self._begin()
+        connection, state = self._connection, self._state
+        if connection is None or state is None:
+            connection, state = await self._begin()
         while not state.ended:
             await state.news.wait()
         if state.error is not None:

@@ -10,10 +10,11 @@ Service tasks own the byte stream. Nobody else ever awaits it: a cancelled
 the connection with everybody's calls on it. Whoever has something to send puts
 it into the protocol and calls `flush`. That tries the socket once, without
 waiting; what the kernel does not take at once is left to the writer, a task that
-is started when it is first needed: never, for most connections.
+is started when it is first needed: never, for most connections. What comes of an
+answer, by those whom it woke, is gathered until they have run, and sent at once.
 
 A call waits at most for two things: to be let in (`Admission`), and for news
-(`CallState.news`, `CallState.room`), which the reader brings.
+(`CallState`), which the reader brings.
 
 The reader also looks after the peer, at the times that its `Vigil` asks for. A
 look breaks off a wait for bytes, in which none can get lost: the scope around
@@ -41,10 +42,10 @@ from trio_sched.etcd_shim.channel._events import (
     Headers,
     Message,
     Metadata,
-    Pong,
     RequestSent,
     SettingsChanged,
 )
+from trio_sched.etcd_shim.channel._turns import TurnEnds
 from trio_sched.etcd_shim.channel._vigil import Verdict, Vigil
 from trio_sched.etcd_shim.errors import ConnectionLost, EtcdError, again
 
@@ -63,7 +64,7 @@ _MAX_OUTPUT = 32 * 2**20
 class CallState:
     """What has arrived for one call, and who waits for more."""
 
-    __slots__ = ("ended", "error", "initial", "messages", "news", "room", "sent", "trailers")
+    __slots__ = ("_room", "ended", "error", "initial", "messages", "news", "sent", "trailers")
 
     def __init__(self) -> None:
         self.messages: list[bytes] = []
@@ -73,14 +74,24 @@ class CallState:
         self.error: EtcdError | None = None
         self.sent = True  # nothing of ours waits for a window
         self.news = Doorbell()
-        self.room = Doorbell()
+        self._room: Doorbell | None = None  # most calls never wait for it
 
     def finish(self, error: EtcdError | None, trailers: Metadata = ()) -> bool:
         """Note how the call ended and wake whoever waits; tell whether somebody did."""
         self.ended = True
         self.error = error
         self.trailers = trailers
-        return self.news.ring() | self.room.ring()
+        return self.news.ring() | self.ring_room()
+
+    async def wait_for_room(self) -> None:
+        """Wait until what was queued is sent, or the call has ended; see `sent` and `ended`."""
+        if self._room is None:
+            self._room = Doorbell()
+        await self._room.wait()
+
+    def ring_room(self) -> bool:
+        """Wake whoever waits for room; tell whether somebody did."""
+        return self._room is not None and self._room.ring()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +145,7 @@ class Connection:
         "_services",
         "_started_calls",
         "_stream",
+        "_turns",
         "_unsent",
         "_vigil",
         "_woken",
@@ -172,6 +184,7 @@ class Connection:
         self._writing = False
         self._woken = 0  # tasks, by what was read last
         self._gathering = False  # what they send, to send it together
+        self._turns = TurnEnds.current()
         self._drained: trio.lowlevel.ParkingLot | None = None
         self._error: EtcdError | None = None
         self.accepting = True
@@ -235,27 +248,31 @@ class Connection:
             events = self._protocol.receive(data) if data else self._protocol.receive_eof()
             for event in events:
                 self._take(event)
-            if self._woken > 1 or (self._woken and self._protocol.output_size):
-                await self._flush_together()
-            elif self._started_calls:  # before the first one, acknowledgements can go with it
-                self.flush()
-            else:
+            if not self._started_calls:  # acknowledgements can go with the first one
                 self._tell_ready()
+            elif self._woken and self._stream.tries:
+                if not self._gathering:
+                    self._gathering = True
+                    self._turns.call(self._send_gathered)
+            else:
+                self.flush()
             self._woken = 0
 
-    async def _flush_together(self) -> None:
-        """Give those who were just woken a turn, and send once what comes of it.
+    def _send_gathered(self) -> None:
+        """Send at once what comes of a turn, after those who were just woken have run.
 
-        A caller that got its answer often has the next request ready. Sent together
-        with our acknowledgements, and with the requests of the others who were
-        woken, it costs one system call instead of one for each. Two checkpoints,
-        as trio runs the tasks of one turn in any order.
+        This is called between two turns of trio's, in which no task may be woken.
         """
-        self._gathering = self._woken > 1
-        await trio.lowlevel.cancel_shielded_checkpoint()
-        await trio.lowlevel.cancel_shielded_checkpoint()
         self._gathering = False
-        self.flush()
+        if self._error is not None or self._writing:
+            return
+        try:
+            self._offer()
+        except OSError as exc:
+            self._turns.run_soon(self._lose, exc)
+        else:
+            if self._unsent:
+                self._turns.run_soon(self.flush)
 
     def _tell_ready(self) -> None:
         if self._on_ready is not None and self._vigil.welcomed and self._error is None:
@@ -282,21 +299,18 @@ class Connection:
     # ---- what the reader brings -----------------------------------------------
 
     def _take(self, event: Event) -> None:
-        match event:
-            case Message() | CallEnded() | Headers() | RequestSent():
-                # A GOAWAY among the same bytes may have ended the call already.
-                call = self._calls.get(event.stream_id)
-                if call is not None:
-                    self._take_news(call, event)
-            case SettingsChanged():
-                self.admission.set_limit(self._protocol.max_calls)
-                self._vigil.welcomed = True
-            case GoAway():
-                self._go_away(event)
-            case ConnectionBroken(error):
-                self._break(error)
-            case Pong():
-                pass
+        if isinstance(event, (Message, CallEnded, Headers, RequestSent)):
+            # A GOAWAY among the same bytes may have ended the call already.
+            call = self._calls.get(event.stream_id)
+            if call is not None:
+                self._take_news(call, event)
+        elif isinstance(event, SettingsChanged):
+            self.admission.set_limit(self._protocol.max_calls)
+            self._vigil.welcomed = True
+        elif isinstance(event, GoAway):
+            self._go_away(event)
+        elif isinstance(event, ConnectionBroken):
+            self._break(event.error)
 
     def _take_news(
         self, call: CallState, event: Message | CallEnded | Headers | RequestSent
@@ -310,7 +324,7 @@ class Connection:
             call.initial = event.metadata
         else:
             call.sent = True
-            call.room.ring()
+            call.ring_room()
 
     def _forget(self, stream_id: int) -> CallState:
         call = self._calls.pop(stream_id)
@@ -383,13 +397,14 @@ class Connection:
         call = CallState()
         self._calls[stream_id] = call
         self._started_calls += 1
-        if self._vigil.begin(trio.current_time()):
+        if self._vigil.resting and self._vigil.begin(trio.current_time()):
             self._set_next_look()
         return stream_id, call
 
     def send(self, stream_id: int, call: CallState, payload: bytes, *, end: bool) -> None:
         """Queue a message of a call that has not ended. `flush` sends it."""
-        self._vigil.asked(trio.current_time())
+        if self._vigil.asked_at is None:
+            self._vigil.asked_at = trio.current_time()
         call.sent = self._protocol.send(stream_id, payload, end=end)
 
     def end(self, stream_id: int, call: CallState) -> None:
@@ -427,16 +442,20 @@ class Connection:
 
     def _try_to_send(self) -> bool:
         """Offer what is queued to the kernel; False if some of it is left."""
-        data = self._unsent + self._protocol.take_output()
-        if not data:
-            return True
         try:
-            sent = self._stream.send_nowait(data)
+            self._offer()
         except OSError as exc:
             self._lose(exc)
             return True
-        self._unsent = data[sent:]
         return not self._unsent
+
+    def _offer(self) -> None:
+        data = self._protocol.take_output()
+        if self._unsent:
+            data = self._unsent + data
+        if data:
+            sent = self._stream.send_nowait(data)
+            self._unsent = data[sent:] if sent < len(data) else b""
 
     async def wait_drained(self) -> None:
         """Wait until the kernel has taken what is queued. Always a checkpoint."""

@@ -8,7 +8,7 @@ import socket
 import ssl
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Self
+from typing import ClassVar, Self
 from urllib.parse import urlsplit
 
 import trio
@@ -90,9 +90,15 @@ def _redacted(url: str) -> str:
 
 
 class ByteStream:
-    """Bytes to and from a member. `send_nowait` is what a trio stream lacks."""
+    """Bytes to and from a member. `send_nowait` is what a trio stream lacks.
+
+    Attributes:
+        tries: whether `send_nowait` ever sends anything.
+    """
 
     __slots__ = ()
+
+    tries: ClassVar[bool] = False
 
     def send_nowait(self, _data: bytes) -> int:
         """Send what fits without waiting and return how much that was."""
@@ -118,6 +124,8 @@ class SocketByteStream(ByteStream):
     """A connected socket that does not block, so that it can be tried first."""
 
     __slots__ = ("_socket",)
+
+    tries = True
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected

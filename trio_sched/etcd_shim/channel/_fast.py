@@ -32,6 +32,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
 from h2.connection import ConnectionState
+from h2.settings import SettingCodes
 from h2.stream import H2Stream, StreamClosedBy, StreamState
 from h2.utilities import is_informational_response
 
@@ -53,6 +54,7 @@ _MESSAGE = struct.Struct(">BHHLBL")  # that of a DATA frame, and gRPC's prefix
 _PING_SIZE: Final = 8
 _INCREMENT_SIZE: Final = 4
 _LARGEST_WINDOW: Final = 2**31 - 1
+_INITIAL_WINDOW_SIZE: Final = SettingCodes.INITIAL_WINDOW_SIZE
 _MOST_ANSWERS: Final = 128  # blocks remembered at a time; a server has about a dozen
 
 _OPEN, _HALF_CLOSED = StreamState.OPEN, StreamState.HALF_CLOSED_LOCAL
@@ -271,8 +273,8 @@ def _requested(h2: Any, stream_id: int) -> H2Stream:
     stream = H2Stream(
         stream_id,
         h2.config,
-        h2.local_settings.initial_window_size,
-        h2.remote_settings.initial_window_size,
+        h2.local_settings.current(_INITIAL_WINDOW_SIZE),
+        h2.remote_settings.current(_INITIAL_WINDOW_SIZE),
     )
     stream.max_outbound_frame_size = h2.max_outbound_frame_size
     stream.request_method = b"POST"

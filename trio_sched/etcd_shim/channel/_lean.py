@@ -35,6 +35,11 @@ class LeanSettings(Settings):
         for key, value in values.items():
             self._settings[key] = [value]
 
+    def current(self, key: SettingCodes) -> int:
+        """Return the value that holds, of a setting that has one; as ``settings[key]``."""
+        value: int = self._settings[key][0]
+        return value
+
     def __setitem__(self, key: SettingCodes | int, value: int) -> None:
         self._settings.setdefault(key, [None])
         super().__setitem__(key, value)

@@ -47,46 +47,44 @@ class Vigil:
         next_look: when `look` is to be called; later calls of the other methods
             can change it.
         welcomed: whether the peer has said its first words.
+        resting: whether there is no vigil, and `begin` has something to do.
+        asked_at: when something was sent first that the peer should acknowledge
+            and has not yet; to be set by whoever sends.
     """
 
     __slots__ = (
-        "_asked_at",
         "_chances",
         "_heard_at",
         "_pinged_at",
         "_pings",
-        "_resting",
+        "asked_at",
         "next_look",
+        "resting",
         "welcomed",
     )
 
     def __init__(self, pings: PingPolicy, now: float, welcome_by: float) -> None:
         self._pings = pings
         self._heard_at = now
-        self._asked_at: float | None = None  # when we sent the first bytes not answered yet
+        self.asked_at: float | None = None
         self._pinged_at = -inf
         self._chances = 0  # looks that are left to a peer that was pinged
-        self._resting = True
+        self.resting = True
         self.next_look = welcome_by
         self.welcomed = False
 
     def begin(self, now: float) -> bool:
         """Note that there is a call; tell whether that changes `next_look`."""
-        if not self._resting or not self.welcomed:
+        if not self.resting or not self.welcomed:
             return False
-        self._resting = False
+        self.resting = False
         self.next_look = now + self._pings.patience
         return True
-
-    def asked(self, now: float) -> None:
-        """Note that something was sent that the peer should acknowledge."""
-        if self._asked_at is None:
-            self._asked_at = now
 
     def heard(self, now: float) -> bool:
         """Note that the peer said something; tell whether that changes `next_look`."""
         self._heard_at = now
-        self._asked_at = None
+        self.asked_at = None
         if not self._chances:
             return False
         self._chances = 0
@@ -107,7 +105,7 @@ class Vigil:
             self.next_look = now + _LAST_CHANCE
             return Verdict.WAIT if self._chances else Verdict.LOST
         if not calls:
-            self._resting = True
+            self.resting = True
             self.next_look = inf
             return Verdict.WAIT
         if not self._is_suspicious(now):
@@ -122,5 +120,5 @@ class Vigil:
         pings = self._pings
         if now - self._pinged_at < pings.gap:
             return False
-        unanswered = self._asked_at is not None and now - self._asked_at >= pings.patience
+        unanswered = self.asked_at is not None and now - self.asked_at >= pings.patience
         return unanswered or now - self._heard_at >= pings.interval
