@@ -36,7 +36,8 @@ def test_there_are_ten() -> None:
 async def test_the_recipe_runs(title: str) -> None:
     """Each on an etcd of its own, as they use keys as anybody would."""
     async with open_etcd() as server, open_client(server.endpoint) as client:
-        names: dict[str, Any] = vars(trio_sched.etcd_shim) | {
+        shim = trio_sched.etcd_shim
+        names: dict[str, Any] = {name: getattr(shim, name) for name in dir(shim)} | {
             "client": client,
             "trio": trio,
         }

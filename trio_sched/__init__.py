@@ -4,66 +4,105 @@ Hosts that share a path discover each other, elect a leader, and the leader's
 strategy picks up to `max_count` of them; every host reads the same decision.
 """
 
-from trio_sched._control_state import ControlState as ControlState
-from trio_sched._observing import PathObservation as PathObservation
-from trio_sched._reaper import Reaper as Reaper
-from trio_sched._reaper import open_reaper as open_reaper
-from trio_sched.control import Control as Control
-from trio_sched.etcd_shim import Client as Client
-from trio_sched.etcd_shim import open_client as open_client
-from trio_sched.etcd_shim.errors import EtcdError as EtcdError
-from trio_sched.exceptions import (
-    EndOfResults as EndOfResults,
-)
-from trio_sched.exceptions import (
-    HostnameInUse as HostnameInUse,
-)
-from trio_sched.exceptions import (
-    HostNotFound as HostNotFound,
-)
-from trio_sched.exceptions import (
-    SessionLost as SessionLost,
-)
-from trio_sched.exceptions import (
-    StrategyError as StrategyError,
-)
-from trio_sched.exceptions import (
-    TrioSchedError as TrioSchedError,
-)
-from trio_sched.model import Host as Host
-from trio_sched.model import Hosts as Hosts
-from trio_sched.path_state import (
-    Candidate as Candidate,
-)
-from trio_sched.path_state import (
-    HeldSlot as HeldSlot,
-)
-from trio_sched.path_state import (
-    PathState as PathState,
-)
-from trio_sched.result import (
-    Observation as Observation,
-)
-from trio_sched.result import (
-    Result as Result,
-)
-from trio_sched.result import (
-    ResultStatistics as ResultStatistics,
-)
-from trio_sched.scheduler import observe as observe
-from trio_sched.scheduler import schedule as schedule
-from trio_sched.slots import Slot as Slot
-from trio_sched.strategies import (
-    Strategy as Strategy,
-)
-from trio_sched.strategies import (
-    StrategyOptions as StrategyOptions,
-)
-from trio_sched.strategies import (
-    known_strategies as known_strategies,
-)
-from trio_sched.strategies import (
-    register as register,
-)
+from trio_sched._lazy import lazy
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from trio_sched._control_state import ControlState as ControlState
+    from trio_sched._observing import PathObservation as PathObservation
+    from trio_sched._reaper import Reaper as Reaper
+    from trio_sched._reaper import open_reaper as open_reaper
+    from trio_sched.control import Control as Control
+    from trio_sched.etcd_shim import Client as Client
+    from trio_sched.etcd_shim import open_client as open_client
+    from trio_sched.etcd_shim.errors import EtcdError as EtcdError
+    from trio_sched.exceptions import (
+        EndOfResults as EndOfResults,
+    )
+    from trio_sched.exceptions import (
+        HostnameInUse as HostnameInUse,
+    )
+    from trio_sched.exceptions import (
+        HostNotFound as HostNotFound,
+    )
+    from trio_sched.exceptions import (
+        SessionLost as SessionLost,
+    )
+    from trio_sched.exceptions import (
+        StrategyError as StrategyError,
+    )
+    from trio_sched.exceptions import (
+        TrioSchedError as TrioSchedError,
+    )
+    from trio_sched.model import Host as Host
+    from trio_sched.model import Hosts as Hosts
+    from trio_sched.path_state import (
+        Candidate as Candidate,
+    )
+    from trio_sched.path_state import (
+        HeldSlot as HeldSlot,
+    )
+    from trio_sched.path_state import (
+        PathState as PathState,
+    )
+    from trio_sched.result import (
+        Observation as Observation,
+    )
+    from trio_sched.result import (
+        Result as Result,
+    )
+    from trio_sched.result import (
+        ResultStatistics as ResultStatistics,
+    )
+    from trio_sched.scheduler import observe as observe
+    from trio_sched.scheduler import schedule as schedule
+    from trio_sched.slots import Slot as Slot
+    from trio_sched.strategies import (
+        Strategy as Strategy,
+    )
+    from trio_sched.strategies import (
+        StrategyOptions as StrategyOptions,
+    )
+    from trio_sched.strategies import (
+        known_strategies as known_strategies,
+    )
+    from trio_sched.strategies import (
+        register as register,
+    )
+
+# Where each name lives; its module is imported when the name is asked for first.
+_HOMES = {
+    "ControlState": "trio_sched._control_state",
+    "PathObservation": "trio_sched._observing",
+    "Reaper": "trio_sched._reaper",
+    "open_reaper": "trio_sched._reaper",
+    "Control": "trio_sched.control",
+    "Client": "trio_sched.etcd_shim",
+    "open_client": "trio_sched.etcd_shim",
+    "EtcdError": "trio_sched.etcd_shim.errors",
+    "EndOfResults": "trio_sched.exceptions",
+    "HostnameInUse": "trio_sched.exceptions",
+    "HostNotFound": "trio_sched.exceptions",
+    "SessionLost": "trio_sched.exceptions",
+    "StrategyError": "trio_sched.exceptions",
+    "TrioSchedError": "trio_sched.exceptions",
+    "Host": "trio_sched.model",
+    "Hosts": "trio_sched.model",
+    "Candidate": "trio_sched.path_state",
+    "HeldSlot": "trio_sched.path_state",
+    "PathState": "trio_sched.path_state",
+    "Observation": "trio_sched.result",
+    "Result": "trio_sched.result",
+    "ResultStatistics": "trio_sched.result",
+    "observe": "trio_sched.scheduler",
+    "schedule": "trio_sched.scheduler",
+    "Slot": "trio_sched.slots",
+    "Strategy": "trio_sched.strategies",
+    "StrategyOptions": "trio_sched.strategies",
+    "known_strategies": "trio_sched.strategies",
+    "register": "trio_sched.strategies",
+}
+
+__getattr__, __dir__ = lazy(__name__, _HOMES)
 
 __version__ = "0.1.0"
