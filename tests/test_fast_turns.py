@@ -12,12 +12,13 @@ from scripted_server import ServerCall, answer
 
 from trio_sched.etcd_shim import open_client
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
-from trio_sched.etcd_shim.channel import _endpoint
+from trio_sched.etcd_shim.channel import PingPolicy, _endpoint
 from trio_sched.etcd_shim.channel._turns import TurnEnds
 from trio_sched.etcd_shim.errors import ConnectionLost
 from trio_sched.etcd_shim.kv import KeyValue
 from trio_sched.etcd_shim.watch import Event, EventType, Watcher
 
+NEVER = PingPolicy(gap=1000, interval=1000, patience=1000)  # nothing else sets it going
 EVENT = Event(EventType.PUT, KeyValue(b"key", b"", 1, 1, 1, 0), None)
 
 
@@ -148,7 +149,7 @@ async def test_what_the_kernel_does_not_take_at_the_end_of_a_turn_follows(
     monkeypatch.setattr(
         _endpoint.SocketByteStream, "send_nowait", lambda self, data: plain(self, data[:100])
     )
-    async with open_pair(answer) as (_, channel):
+    async with open_pair(answer, pings=NEVER) as (_, channel):
         await get(channel)  # whose answer wakes us, so what we send now waits for the end
         await kv(channel).Put(pb.PutRequest(key=b"key", value=bytes(50_000)))
 
@@ -157,7 +158,7 @@ async def test_error_at_the_end_of_a_turn_ends_the_calls(monkeypatch: pytest.Mon
     def fail(*_: object) -> int:
         raise BrokenPipeError("no more")
 
-    async with open_pair(answer) as (_, channel):
+    async with open_pair(answer, pings=NEVER) as (_, channel):
         await get(channel)
         monkeypatch.setattr(_endpoint.SocketByteStream, "send_nowait", fail)
         with pytest.raises(ConnectionLost, match="no more"):
