@@ -86,6 +86,27 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session
+def plain(session: nox.Session) -> None:
+    """The whole test suite with every frame through h2, none by the short way of the channel."""
+    session.install("-e", ".[cli]", *group("tests"))
+    session.run("pytest", *session.posargs, env={"TRIO_SCHED_PLAIN": "1"})
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """A million examples of the short way against h2; or as many tens of thousands as ``-- N``.
+
+    Each ten thousand have a process of their own, as Hypothesis remembers what it tried.
+    """
+    session.install("-e", ".", *group("tests"))
+    rounds, *arguments = session.posargs or ["100"]
+    for seed in range(int(rounds)):
+        session.log("round %d of %s", seed + 1, rounds)
+        command = ("pytest", "-q", "tests/test_fast_properties.py", f"--hypothesis-seed={seed}")
+        session.run(*command, *arguments, log=False)
+
+
+@nox.session
 def another_etcd(session: nox.Session) -> None:
     """The tests of what depends on etcd, against the one on PATH; skipped where there is none."""
     program = shutil.which("etcd")
