@@ -66,6 +66,10 @@ class EventType(enum.Enum):
     DELETE = "delete"
 
 
+_PUT, _DELETE = EventType.PUT, EventType.DELETE
+_DELETED: Final = pb.Event.DELETE
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """A change of one key.
@@ -84,7 +88,7 @@ class Event:
     @classmethod
     def decode(cls, event: pb.Event) -> Self:
         """Return the value for a message."""
-        kind = EventType.DELETE if event.type == pb.Event.DELETE else EventType.PUT
+        kind = _DELETE if event.type == _DELETED else _PUT
         prev = KeyValue.decode(event.prev_kv) if event.HasField("prev_kv") else None
         return cls(kind, KeyValue.decode(event.kv), prev)
 
@@ -198,7 +202,7 @@ class Watcher:
         else:
             events = answer.events
         if self._error is None:
-            self._deliver(tuple(Event.decode(event) for event in events), answer.header.revision)
+            self._deliver(tuple([Event.decode(event) for event in events]), answer.header.revision)
 
     def _deliver(self, events: tuple[Event, ...], revision: int) -> None:
         if events:
@@ -346,7 +350,7 @@ class WatchHub:
 
     def _take(self, answer: pb.WatchResponse) -> None:
         watch_id = answer.watch_id
-        if answer.created and self._creating:
+        if self._creating and answer.created:
             # Creations are answered in their order; etcd 3.4 refuses one without its id.
             watch_id = self._creating.pop(0)
         watcher = self._watchers.get(watch_id)

@@ -41,7 +41,6 @@ from trio_sched.etcd_shim.channel._events import (
     GoAway,
     Headers,
     Message,
-    Metadata,
     RequestSent,
     SettingsChanged,
 )
@@ -64,23 +63,20 @@ _MAX_OUTPUT = 32 * 2**20
 class CallState:
     """What has arrived for one call, and who waits for more."""
 
-    __slots__ = ("_room", "ended", "error", "initial", "messages", "news", "sent", "trailers")
+    __slots__ = ("_room", "ended", "error", "messages", "news", "sent")
 
     def __init__(self) -> None:
         self.messages: list[bytes] = []
-        self.initial: Metadata | None = None
-        self.trailers: Metadata | None = None
         self.ended = False
         self.error: EtcdError | None = None
         self.sent = True  # nothing of ours waits for a window
         self.news = Doorbell()
         self._room: Doorbell | None = None  # most calls never wait for it
 
-    def finish(self, error: EtcdError | None, trailers: Metadata = ()) -> bool:
+    def finish(self, error: EtcdError | None) -> bool:
         """Note how the call ended and wake whoever waits; tell whether somebody did."""
         self.ended = True
         self.error = error
-        self.trailers = trailers
         return self.news.ring() | self.ring_room()
 
     async def wait_for_room(self) -> None:
@@ -302,8 +298,16 @@ class Connection:
         if isinstance(event, (Message, CallEnded, Headers, RequestSent)):
             # A GOAWAY among the same bytes may have ended the call already.
             call = self._calls.get(event.stream_id)
-            if call is not None:
-                self._take_news(call, event)
+            if call is None:
+                return
+            if isinstance(event, Message):
+                call.messages.append(event.payload)
+                self._woken += call.news.ring()
+            elif isinstance(event, CallEnded):
+                self._woken += self._forget(event.stream_id).finish(event.error)
+            elif isinstance(event, RequestSent):
+                call.sent = True
+                call.ring_room()
         elif isinstance(event, SettingsChanged):
             self.admission.set_limit(self._protocol.max_calls)
             self._vigil.welcomed = True
@@ -311,20 +315,6 @@ class Connection:
             self._go_away(event)
         elif isinstance(event, ConnectionBroken):
             self._break(event.error)
-
-    def _take_news(
-        self, call: CallState, event: Message | CallEnded | Headers | RequestSent
-    ) -> None:
-        if isinstance(event, Message):
-            call.messages.append(event.payload)
-            self._woken += call.news.ring()
-        elif isinstance(event, CallEnded):
-            self._woken += self._forget(event.stream_id).finish(event.error, event.metadata)
-        elif isinstance(event, Headers):
-            call.initial = event.metadata
-        else:
-            call.sent = True
-            call.ring_room()
 
     def _forget(self, stream_id: int) -> CallState:
         call = self._calls.pop(stream_id)

@@ -36,7 +36,7 @@ from h2.settings import SettingCodes
 from h2.stream import H2Stream, StreamClosedBy, StreamState
 from h2.utilities import is_informational_response
 
-from trio_sched.etcd_shim.channel._events import CallEnded, Event, Headers, Metadata
+from trio_sched.etcd_shim.channel._events import CallEnded, Event, Headers, Message, Metadata
 from trio_sched.etcd_shim.channel._framing import PREFIX_SIZE
 from trio_sched.etcd_shim.channel._protocol import Protocol, check_response
 
@@ -184,7 +184,12 @@ class FastProtocol(Protocol):
         all_windows.current_window_size -= size
         stream._actual_content_length += size  # noqa: SLF001
         self._give_back_all(size)
-        self._take_data(stream_id, call, body, events)
+        payload = call.decoder.whole(body)
+        if payload is None:
+            self._take_data(stream_id, call, body, events)
+        else:
+            call.waiting += 1
+            events.append(Message(stream_id, payload))
         return True
 
     def _take_head(self, stream_id: int, block: bytes, events: list[Event]) -> bool:

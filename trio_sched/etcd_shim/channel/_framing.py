@@ -40,21 +40,27 @@ class MessageDecoder:
         """How many bytes of a message that is not complete are kept."""
         return len(self._buffer)
 
+    def whole(self, data: bytes) -> bytes | None:
+        """Return the message if `data` is exactly one, and none is under way; the common case.
+
+        Otherwise nothing has happened, and `data` is for `feed`.
+        """
+        if self._buffer or len(data) < PREFIX_SIZE:
+            return None
+        flags, length = _PREFIX.unpack_from(data)
+        if flags or length != len(data) - PREFIX_SIZE or length > self._limit:
+            return None
+        return data[PREFIX_SIZE:]
+
     def feed(self, data: bytes) -> list[bytes]:
         """Take bytes and return the messages that are complete with them."""
         if self.error is not None:
             return []
-        if not self._buffer and self._is_whole(data):
-            return [data[PREFIX_SIZE:]]
+        message = self.whole(data)
+        if message is not None:
+            return [message]
         self._buffer += data
         return self._cut()
-
-    def _is_whole(self, data: bytes) -> bool:
-        """Tell whether `data` is exactly one good message, the common case."""
-        if len(data) < PREFIX_SIZE:
-            return False
-        flags, length = _PREFIX.unpack_from(data)
-        return not flags and length == len(data) - PREFIX_SIZE and length <= self._limit
 
     def _cut(self) -> list[bytes]:
         buffer = self._buffer

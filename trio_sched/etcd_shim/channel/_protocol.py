@@ -283,7 +283,7 @@ class Protocol:
 
     def _take_data(self, stream_id: int, call: _Call, data: bytes, events: list[Event]) -> None:
         messages = call.decoder.feed(data)
-        events.extend(Message(stream_id, payload) for payload in messages)
+        events += [Message(stream_id, payload) for payload in messages]
         if messages:
             # What was given back of the first of them is not given back again.
             call.owed -= call.partial_owed
