@@ -17,6 +17,7 @@ from typing import Any, TypeAlias, get_args
 
 import hpack
 from h2.settings import SettingCodes
+from h2.stream import H2StreamStateMachine
 from hpack import NeverIndexedHeaderTuple
 
 from trio_sched.etcd_shim.channel._events import ConnectionBroken, Event, Message
@@ -141,9 +142,12 @@ def remembered(client: Protocol) -> dict[str, object]:
     }
 
 
+MACHINE = tuple(vars(H2StreamStateMachine(1)))
+
+
 def _stream(stream: Any) -> tuple[object, ...]:
     return (
-        vars(stream.state_machine),
+        [getattr(stream.state_machine, name) for name in MACHINE],
         _window(stream._inbound_window_manager),
         *(
             getattr(stream, name)

@@ -45,6 +45,13 @@ class Admission:
         self._limit = limit
         self._admit()
 
+    def enter_nowait(self) -> bool:
+        """Take a place if there is one and nobody waits for it; tell whether that was done."""
+        if self._closed or self._waiting or self._inside >= self._limit:
+            return False
+        self._inside += 1
+        return True
+
     async def enter(self) -> bool:
         """Wait for a place and take it; False if the place is closed instead.
 
@@ -55,8 +62,7 @@ class Admission:
         """
         if self._closed:
             return False
-        if self._inside < self._limit and not self._waiting:
-            self._inside += 1
+        if self.enter_nowait():
             return True
         if len(self._waiting) >= self._max_waiting:
             raise ResourceExhausted(

@@ -164,20 +164,26 @@ class Call(Generic[Req, Rep]):
 
     async def _begin(self) -> tuple[Connection, CallState]:
         while self._connection is None or self._state is None:
-            connection = await self._channel.connection()
-            if not await connection.admission.enter():
-                continue
-            try:
-                opened = connection.open(
-                    self._channel.headers(connection, self._path, self._metadata, self._timeout)
-                )
-            except BaseException:
-                connection.admission.leave()  # what cannot be sent keeps no place
-                raise
-            if opened is not None:
-                self._connection = connection
-                self._stream_id, self._state = opened
+            connection = self._channel.ready
+            if connection is None or not connection.admission.enter_nowait():
+                connection = await self._channel.connection()
+                if not await connection.admission.enter():
+                    continue
+            self._open_on(connection)
         return self._connection, self._state
+
+    def _open_on(self, connection: Connection) -> None:
+        """Begin the call on a connection which has let it in."""
+        try:
+            opened = connection.open(
+                self._channel.headers(connection, self._path, self._metadata, self._timeout)
+            )
+        except BaseException:
+            connection.admission.leave()  # what cannot be sent keeps no place
+            raise
+        if opened is not None:
+            self._connection = connection
+            self._stream_id, self._state = opened
 
     async def _wait_for_room(self, connection: Connection, state: CallState) -> None:
         await connection.wait_drained()
@@ -225,7 +231,7 @@ class Call(Generic[Req, Rep]):
         del state.messages[:most]
         if not state.ended:
             connection.consumed(self._stream_id, payloads)
-        return [self._decode(payload) for payload in payloads]
+        return self._decode_all(payloads)
 
     async def _recv_one_reply(self) -> Rep | None:
         connection, state = self._connection, self._state
@@ -240,15 +246,15 @@ class Call(Generic[Req, Rep]):
                 return None
             raise RemoteProtocolError(f"the answer to {self._path} holds no message")
         self._replied = True
-        return self._decode(state.messages.pop(0))
+        return self._decode_all([state.messages.pop(0)])[0]
 
     def _fail(self, connection: Connection, error: EtcdError) -> NoReturn:
         self._channel.note_failure(connection, error)
         raise error
 
-    def _decode(self, payload: bytes) -> Rep:
+    def _decode_all(self, payloads: list[bytes]) -> list[Rep]:
         try:
-            return self._reply_type.FromString(payload)
+            return [self._reply_type.FromString(payload) for payload in payloads]
         except Exception as exc:
             raise RemoteProtocolError(f"the answer to {self._path} cannot be decoded") from exc
 

@@ -59,6 +59,11 @@ class Caller(ABC):
             raise TypeError("a deadline is not supported: give a timeout, or use a cancel scope")
         return Call(self, name, cardinality, reply_type, timeout, metadata)
 
+    @property
+    @abstractmethod
+    def ready(self) -> Connection | None:
+        """The connection that `connection` would return at once, if there is one."""
+
     @abstractmethod
     async def connection(self) -> Connection:
         """Return a connection that takes calls."""
@@ -96,6 +101,11 @@ class OneConnection(Caller):
     def __init__(self, connection: Connection) -> None:
         super().__init__()
         self._connection = connection
+
+    @property
+    def ready(self) -> Connection | None:
+        """That connection, if it takes calls."""
+        return self._connection if self._connection.accepting else None
 
     async def connection(self) -> Connection:
         """Return that connection.

@@ -158,6 +158,12 @@ class Channel(Caller):
         """Where what uses the channel can run tasks that end with it."""
         return self._services
 
+    @property
+    def ready(self) -> Connection | None:
+        """The connection that takes calls, if there is one."""
+        current = self._current
+        return current if current is not None and current.accepting else None
+
     async def connection(self) -> Connection:
         """Return a connection that takes calls; make it if there is none.
 

@@ -33,11 +33,13 @@ from typing import Any, Final, TypeAlias
 
 from h2.connection import ConnectionState
 from h2.settings import SettingCodes
-from h2.stream import H2Stream, StreamClosedBy, StreamState
+from h2.stream import H2Stream, H2StreamStateMachine, StreamClosedBy, StreamState
 from h2.utilities import is_informational_response
+from h2.windows import WindowManager
 
 from trio_sched.etcd_shim.channel._events import CallEnded, Event, Headers, Message, Metadata
 from trio_sched.etcd_shim.channel._framing import PREFIX_SIZE
+from trio_sched.etcd_shim.channel._h2 import CONFIG, PatientH2Connection
 from trio_sched.etcd_shim.channel._protocol import Protocol, check_response
 
 __all__ = ["FastProtocol"]
@@ -99,7 +101,7 @@ class FastProtocol(Protocol):
             or stream_id > h2.HIGHEST_ALLOWED_STREAM_ID
         ):
             return super().open(headers)
-        self._streams[stream_id] = _requested(h2, stream_id)
+        self._streams[stream_id] = _Stream(h2, stream_id)
         h2.highest_outbound_stream_id = stream_id
         size = len(block)
         h2._data_to_send += _FRAME.pack(size >> 16, size & 0xFFFF, _HEADERS, stream_id) + block  # noqa: SLF001
@@ -130,6 +132,18 @@ class FastProtocol(Protocol):
         head = _MESSAGE.pack(size >> 16, size & 0xFFFF, kind, stream_id, 0, len(payload))
         h2._data_to_send += head + payload  # noqa: SLF001
         return True
+
+    def consumed(self, stream_id: int, payload: bytes) -> None:
+        """Say that a message was taken; see `Protocol.consumed`."""
+        call = self._calls.get(stream_id)
+        if call is None:
+            return
+        owed = call.owed + len(payload) + PREFIX_SIZE
+        if call.waiting <= 1 or owed * 2 >= self._call_window:
+            super().consumed(stream_id, payload)
+        else:  # there is nothing to tell yet
+            call.waiting -= 1
+            call.owed = owed
 
     # ---- what the server says ----------------------------------------------------
 
@@ -273,17 +287,33 @@ def _kind_of(headers: Metadata) -> int:
     return _TRAILERS if fields[b"grpc-status"] == b"0" and not pseudo else _NEITHER
 
 
-def _requested(h2: Any, stream_id: int) -> H2Stream:
-    """Return a stream whose request has been sent, as `begin_call` of h2's connection leaves it."""
-    stream = H2Stream(
-        stream_id,
-        h2.config,
-        h2.local_settings.current(_INITIAL_WINDOW_SIZE),
-        h2.remote_settings.current(_INITIAL_WINDOW_SIZE),
-    )
-    stream.max_outbound_frame_size = h2.max_outbound_frame_size
-    stream.request_method = b"POST"
-    machine = stream.state_machine
-    machine.state = _OPEN
-    machine.client = machine.headers_sent = True
-    return stream
+class _Machine(H2StreamStateMachine):
+    """A stream's state after its request was sent; what has not changed yet is the class's."""
+
+    client = headers_sent = True
+    trailers_sent = headers_received = trailers_received = stream_closed_by = None
+
+    def __init__(self, stream_id: int) -> None:
+        self.state = _OPEN
+        self.stream_id = stream_id
+
+
+class _Stream(H2Stream):
+    """A stream whose request was sent, as `begin_call` of h2's connection leaves it.
+
+    What has not changed yet is the class's, so that there is less to set.
+    """
+
+    request_method = b"POST"
+    _expected_content_length = _authority = None
+    _actual_content_length = 0
+    config = CONFIG
+
+    def __init__(self, h2: PatientH2Connection, stream_id: int) -> None:
+        self.state_machine = _Machine(stream_id)
+        self.stream_id = stream_id
+        self.max_outbound_frame_size = h2.max_outbound_frame_size
+        self.outbound_flow_control_window = h2.remote_settings.current(_INITIAL_WINDOW_SIZE)
+        self._inbound_window_manager = WindowManager(
+            h2.local_settings.current(_INITIAL_WINDOW_SIZE)
+        )

@@ -62,13 +62,13 @@ from trio_sched.etcd_shim.channel._lean import LeanSettings
 if TYPE_CHECKING:
     from hyperframe.frame import Frame, GoAwayFrame, HeadersFrame, PingFrame
 
-__all__ = ["PatientH2Connection"]
+__all__ = ["CONFIG", "PatientH2Connection"]
 
 _LENGTH_AND_TYPE = 4  # bytes at the head of a frame's header
 
 _Handler: TypeAlias = Callable[["PatientH2Connection", Any], tuple[list[Any], list[Event]]]
 
-_CONFIG: Final = H2Configuration(
+CONFIG: Final = H2Configuration(
     client_side=True,
     header_encoding=None,
     validate_outbound_headers=False,  # they are ours, always the same few
@@ -89,11 +89,11 @@ class PatientH2Connection(H2Connection):
     _heavy_handlers: ClassVar[dict[type, _Handler]] = {}  # the first connection fills it
 
     def __init__(self, settings: Mapping[SettingCodes, int]) -> None:
-        super().__init__(_CONFIG)
+        super().__init__(CONFIG)
         self.encoder: CachingEncoder = CachingEncoder()
         self.decoder: CachingDecoder = CachingDecoder(self.DEFAULT_MAX_HEADER_LIST_SIZE)
-        self.local_settings = LeanSettings(client=True, values=settings)
-        self.remote_settings = LeanSettings(client=False, values={})
+        self.local_settings: LeanSettings = LeanSettings(client=True, values=settings)
+        self.remote_settings: LeanSettings = LeanSettings(client=False, values={})
         self._saw_preface = False
         self._share_dispatch_table()
 
