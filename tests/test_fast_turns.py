@@ -24,7 +24,7 @@ EVENT = Event(EventType.PUT, KeyValue(b"key", b"", 1, 1, 1, 0), None)
 
 def watcher_with(events: int) -> Watcher:
     watcher = Watcher(1, pb.WatchCreateRequest(), 10_000)
-    watcher._deliver((EVENT,) * events, 1)
+    watcher._deliver([EVENT] * events, 1)
     return watcher
 
 

@@ -130,8 +130,8 @@ class Watcher:
         self.next_revision = request.start_revision
         self._created = trio.Event()  # or refused
         self._was_created = False
-        self._batches: list[WatchBatch] = []
-        self._buffered = 0
+        self._arrived: list[Event] = []
+        self._arrived_revision: int | None = None  # up to which; None if nothing has
         self._unread: list[Event] = []  # the next one last
         self._turn = 0  # how many of them may still be taken before others get a turn
         self._fragments: list[pb.Event] = []
@@ -151,19 +151,21 @@ class Watcher:
             EtcdError: the watch cannot go on.
             trio.BusyResourceError: another task is waiting already.
         """
-        if self._batches:
+        await self._wait()
+        revision, self._arrived_revision = self._arrived_revision, None
+        events, self._arrived = self._arrived, []
+        assert revision is not None
+        return WatchBatch(tuple(events), revision)
+
+    async def _wait(self) -> None:
+        """Wait until something has arrived. A checkpoint."""
+        if self._arrived_revision is not None:
             await trio.lowlevel.checkpoint()
-        while not self._batches:
+        while self._arrived_revision is None:
             if self._error is not None:
                 await trio.lowlevel.checkpoint()
                 raise again(self._error)
             await self._bell.wait()
-        batches, self._batches = self._batches, []
-        self._buffered = 0
-        if len(batches) == 1:
-            return batches[0]
-        events = tuple(event for batch in batches for event in batch.events)
-        return WatchBatch(events, batches[-1].revision)
 
     def __aiter__(self) -> Self:
         return self
@@ -212,17 +214,17 @@ class Watcher:
         else:
             events = answer.events
         if self._error is None:
-            self._deliver(tuple([Event.decode(event) for event in events]), answer.header.revision)
+            self._deliver([Event.decode(event) for event in events], answer.header.revision)
 
-    def _deliver(self, events: tuple[Event, ...], revision: int) -> None:
+    def _deliver(self, events: list[Event], revision: int) -> None:
         if events:
             revision = events[-1].kv.mod_revision
-            if self._buffered + len(events) > self._buffer_size and self._buffered:
+            if self._arrived and len(self._arrived) + len(events) > self._buffer_size:
                 self._fail(WatchOverflow(self._buffer_size, self.next_revision - 1))
                 return
         self.next_revision = max(self.next_revision, revision + 1)
-        self._buffered += len(events)
-        self._batches.append(WatchBatch(events, revision))
+        self._arrived += events
+        self._arrived_revision = revision
         self._bell.ring()
 
     def _fail(self, error: EtcdError) -> None:
