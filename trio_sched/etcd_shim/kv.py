@@ -350,14 +350,16 @@ class Put:
 
     def encode(self) -> pb.PutRequest:
         """Return the message for it."""
-        return pb.PutRequest(
-            key=_check_key(self.key),
-            value=to_bytes(self.value),
-            lease=self.lease,
-            prev_kv=self.prev_kv,
-            ignore_value=self.ignore_value,
-            ignore_lease=self.ignore_lease,
-        )
+        message = pb.PutRequest(key=_check_key(self.key), value=to_bytes(self.value))
+        if self.lease:
+            message.lease = self.lease
+        if self.prev_kv:
+            message.prev_kv = self.prev_kv
+        if self.ignore_value:
+            message.ignore_value = self.ignore_value
+        if self.ignore_lease:
+            message.ignore_lease = self.ignore_lease
+        return message
 
 
 @dataclass(frozen=True, slots=True)

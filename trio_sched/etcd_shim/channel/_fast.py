@@ -226,6 +226,7 @@ class FastProtocol(Protocol):
         if machine.state is not _HALF_CLOSED or not machine.headers_received:
             return False
         del self._calls[stream_id], self._streams[stream_id]
+        self._blocked.pop(stream_id, None)
         closed: Any = self._h2._closed_streams  # noqa: SLF001
         if len(closed) < self._h2.MAX_CLOSED_STREAMS:
             _set_item(closed, stream_id, _RECV_END_STREAM)
