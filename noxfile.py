@@ -89,7 +89,7 @@ def soak(session: nox.Session) -> None:
 def plain(session: nox.Session) -> None:
     """The whole test suite with every frame through h2, none by the short way of the channel."""
     session.install("-e", ".[cli]", *group("tests"))
-    session.run("pytest", *session.posargs, env={"TRIO_SCHED_PLAIN": "1"})
+    session.run("pytest", *session.posargs, env={"PLAIN_CHANNEL": "1"})
 
 
 @nox.session

@@ -14,7 +14,7 @@ from fast_twins import play
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-EXAMPLES = int(os.environ.get("TRIO_SCHED_EXAMPLES", "10000"))
+EXAMPLES = int(os.environ.get("FAST_EXAMPLES", "10000"))
 
 
 @pytest.fixture(scope="module")

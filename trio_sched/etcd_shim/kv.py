@@ -109,15 +109,11 @@ class KeyValue:
     def decode(cls, kv: pb.KeyValue) -> Self:
         """Return the value for a message."""
         new: Any = _OpenKeyValue()
-        new.key = kv.key
-        new.value = kv.value
-        new.create_revision = kv.create_revision
-        new.mod_revision = kv.mod_revision
-        new.version = kv.version
-        new.lease = kv.lease
+        new.key, new.value = kv.key, kv.value
+        new.create_revision, new.mod_revision = kv.create_revision, kv.mod_revision
+        new.version, new.lease = kv.version, kv.lease
         new.__class__ = cls
-        made: Self = new
-        return made
+        return new  # type: ignore[no-any-return] # it is one now
 
 
 class _OpenKeyValue:
@@ -351,13 +347,10 @@ class Put:
     def encode(self) -> pb.PutRequest:
         """Return the message for it."""
         message = pb.PutRequest(key=_check_key(self.key), value=to_bytes(self.value))
-        if self.lease:
+        if self.lease or self.prev_kv or self.ignore_value or self.ignore_lease:
             message.lease = self.lease
-        if self.prev_kv:
             message.prev_kv = self.prev_kv
-        if self.ignore_value:
             message.ignore_value = self.ignore_value
-        if self.ignore_lease:
             message.ignore_lease = self.ignore_lease
         return message
 

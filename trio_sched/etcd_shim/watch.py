@@ -93,8 +93,7 @@ class Event:
         new.kv = KeyValue.decode(event.kv)
         new.prev_kv = KeyValue.decode(event.prev_kv) if event.HasField("prev_kv") else None
         new.__class__ = cls
-        made: Self = new
-        return made
+        return new  # type: ignore[no-any-return] # it is one now
 
 
 class _OpenEvent:
