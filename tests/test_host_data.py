@@ -19,6 +19,7 @@ from trio_sched import (
     open_client,
     schedule,
 )
+from trio_sched._wall_time import wall_time
 from trio_sched.keys import PathKeys
 
 if TYPE_CHECKING:
@@ -53,6 +54,22 @@ async def test_data_is_published_and_changed_live(endpoint: str, path: str) -> N
         assert (again.weight, again.zone, again.data) == (1.0, "north", {"rack": 8})
         assert (again.lease, again.joined_revision) == (host.lease, host.joined_revision)
         assert result.statistics().sessions == 1
+
+
+async def test_when_it_joined_and_when_it_was_decided_is_told(endpoint: str, path: str) -> None:
+    before = wall_time()
+    async with (
+        open_client(endpoint) as client,
+        observe(client, path, pool=True) as seen,
+        schedule(client, path, "a") as result,
+    ):
+        state = await until_state(seen, lambda state: state.hosts)
+        assert state.record is not None
+        joined = state.pool["a"].since
+        assert before <= joined <= state.record.when <= wall_time()
+        await result.update(zone="x")
+        state = await until_state(seen, lambda state: state.pool["a"].zone)
+        assert state.pool["a"].since == joined, "it did not join again"
 
 
 async def test_a_strategy_sees_the_data(endpoint: str, path: str) -> None:

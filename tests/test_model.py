@@ -100,6 +100,20 @@ def test_a_host_without_data() -> None:
     assert Host("a") == Host.decode("a", b"TODO", lease=0, joined_revision=0)
 
 
+def test_a_time_is_told_and_nothing_else_in_its_place() -> None:
+    when = "2026-01-02T03:04:05+00:00"
+    value = encode_host(Options(), {}, when)
+    assert Host.decode("a", value, lease=0, joined_revision=0).since == when
+    record = DecisionRecord({"a": 1}, "a", 2, when=when)
+    found = DecisionRecord.decode(record.encode())
+    assert found is not None
+    assert found.when == when
+    assert found == DecisionRecord({"a": 1}, "a", 2), "who compares decisions does not mind"
+    for told in ("now", "2026-01-02", when + "\x1b[2J", 12, None, ["x"]):
+        value = json.dumps({"since": told}).encode()
+        assert Host.decode("a", value, lease=0, joined_revision=0).since == ""
+
+
 def test_what_a_host_published_is_read_only() -> None:
     host = Host.decode("a", b'{"data":{"x":1}}', lease=0, joined_revision=0)
     with pytest.raises(TypeError):
@@ -117,6 +131,8 @@ half_junk = st.fixed_dictionaries(
         "leader": json_values,
         "fence": json_values,
         "reason": json_values,
+        "since": json_values,
+        "when": json_values,
     },
 ).map(lambda value: json.dumps(value).encode())
 

@@ -16,7 +16,7 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import trio
 
@@ -26,6 +26,7 @@ from trio_sched._joining import version_of
 from trio_sched._snapshot import PathSnapshot, control_of, host_of, whole_range
 from trio_sched._tasks import Doorbell, finish, open_plain_nursery
 from trio_sched._view import DecisionView
+from trio_sched._wall_time import wall_time
 from trio_sched.core import (
     ControlChanged,
     Elected,
@@ -233,6 +234,7 @@ class Leading:
         """Write a decision, guarded by our fence and by what we last saw."""
         lease = await self._ensure_decision_lease()
         keys, names = self._keys, intent.record.hosts
+        record = replace(intent.record, when=wall_time())
         try:
             answer = await self._client.txn(
                 [
@@ -243,7 +245,7 @@ class Leading:
                     Put(keys.scheduled, encode_scheduled(names), lease)
                     if names
                     else Delete(keys.scheduled),
-                    Put(keys.decision, intent.record.encode(), lease),
+                    Put(keys.decision, record.encode(), lease),
                 ],
                 [Get(self._own_keys[1]), Get(keys.scheduled), Get(keys.decision)],
             )

@@ -312,6 +312,7 @@ class Membership:
 
     async def _join(self, session: Session) -> Joined:
         settings = self._settings
+        self.offering.begin()
         value, version = self.offering.value()
         joined = await join(self._client, self._keys, settings.hostname, value, session)
         self.offering.note_told(version)

@@ -13,6 +13,7 @@ from typing import Final
 import trio
 
 from trio_sched._tasks import Doorbell
+from trio_sched._wall_time import wall_time
 from trio_sched.etcd_shim import Client, Compare, Put
 from trio_sched.etcd_shim._backoff import persist
 from trio_sched.etcd_shim.errors import LeaseNotFound
@@ -47,6 +48,7 @@ class Offering:
         self._every = every
         self._ill = None if healthy is None else _NOT_YET
         self._drained: str | None = None
+        self._since = wall_time()
         self._version = 1  # of what is to be told
         self._told = 0  # version that is published
         self._ended = False
@@ -57,7 +59,11 @@ class Offering:
         """Return the value of the host's key, and the version that it stands for."""
         why = self._drained if self._drained is not None else self._ill
         data = self._data if why is None else replace(self._data, available=False, reason=why)
-        return encode_host(self._options, data), self._version
+        return encode_host(self._options, data, self._since), self._version
+
+    def begin(self) -> None:
+        """Note that the host joins now, be it for the first time or again."""
+        self._since = wall_time()
 
     def note_told(self, version: int) -> None:
         """Note that a version has been published."""

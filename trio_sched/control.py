@@ -9,9 +9,9 @@ acts on it; what it makes of it is in the decision that all hosts see.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 from trio_sched._control_state import ControlState, Note
+from trio_sched._wall_time import wall_time
 from trio_sched.etcd_shim import Client, Compare, Get, GetResult, Put
 from trio_sched.exceptions import HostNotFound
 from trio_sched.keys import PathKeys, check_hostname, check_path
@@ -86,7 +86,7 @@ class Control:
         )
 
     def _note(self, why: str) -> Note:
-        return Note(self._by, datetime.now(UTC).isoformat(timespec="seconds"), why)
+        return Note(self._by, wall_time(), why)
 
     async def _change(self, change: Callable[[ControlState, int], ControlState]) -> ControlState:
         """Write what `change` makes of what is there, as often as others come in between."""

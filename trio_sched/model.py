@@ -7,6 +7,7 @@ somebody else, so decoding never raises: what does not parse is left out.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -29,6 +30,7 @@ _LONGEST_ZONE = 255  # characters
 _LEAST_PRIORITY, _GREATEST_PRIORITY = -(2**31), 2**31 - 1
 _LONGEST_REASON = 200  # characters
 _MOST_DATA = 64 * 1024  # bytes, as JSON
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
 
 
 def _nothing() -> Mapping[str, object]:
@@ -214,6 +216,8 @@ class Host:
         priority: the higher, the more wanted.
         available: whether it may be chosen.
         reason: why it may not, in a few words.
+        since: when it joined, in ISO 8601, by its own clock; empty if it did not say.
+            For people only: `joined_revision` tells the order.
     """
 
     name: str
@@ -226,6 +230,7 @@ class Host:
     priority: int = 0
     available: bool = True
     reason: str = ""
+    since: str = ""
 
     @classmethod
     def decode(cls, name: str, value: bytes, *, lease: int, joined_revision: int) -> Self:
@@ -247,22 +252,27 @@ class Host:
             priority=priority if _is_priority(priority) else 0,
             available=parsed.get("available") is not False,
             reason=_clipped(reason) if isinstance(reason, str) else "",
+            since=_moment(parsed.get("since")),
         )
 
 
-def encode_host(options: Options, data: HostData | Mapping[str, object] = _NOTHING) -> bytes:
+def encode_host(
+    options: Options, data: HostData | Mapping[str, object] = _NOTHING, since: str = ""
+) -> bytes:
     """Return the value of this host's key below ``exchange/``.
 
     Args:
         options: that it was started with.
         data: what it tells about itself; a mapping stands for `HostData.data`.
+        since: when it joined, in ISO 8601; empty not to tell.
 
     Raises:
         TypeError: see `HostData`.
         ValueError: see `HostData`.
     """
     told = data if isinstance(data, HostData) else HostData(data=data)
-    return dump_object({**told.as_json(), "options": options.as_json()})
+    when = {"since": since} if since else {}
+    return dump_object({**told.as_json(), **when, "options": options.as_json()})
 
 
 class Hosts(tuple[str, ...]):  # noqa: SLOT001 # a tuple's subclass can have no slots
@@ -338,6 +348,8 @@ class DecisionRecord:
         fence: create_revision of its key.
         reason: one short clause in plain words.
         options: the options that the decision was made with.
+        when: the time of the decision, in ISO 8601, by the leader's clock; empty if it
+            did not say. For people only: the revision tells the order. Not compared.
     """
 
     hosts: Mapping[str, int]
@@ -345,6 +357,7 @@ class DecisionRecord:
     fence: int
     reason: str = ""
     options: Mapping[str, object] = field(default_factory=_nothing)
+    when: str = field(default="", compare=False)
 
     def encode(self) -> bytes:
         """Return the record as JSON."""
@@ -355,6 +368,7 @@ class DecisionRecord:
                 "fence": self.fence,
                 "reason": self.reason,
                 "options": dict(self.options),
+                **({"when": self.when} if self.when else {}),
             }
         )
 
@@ -372,7 +386,8 @@ class DecisionRecord:
             hosts = {name: int(lease, 16) for name, lease in hosts.items()}
         except (TypeError, ValueError):
             return None
-        return cls(hosts, leader, fence, reason, object_at(parsed, "options"))
+        when = _moment(parsed.get("when"))
+        return cls(hosts, leader, fence, reason, object_at(parsed, "options"), when)
 
 
 def _bytewise(name: str) -> bytes:
@@ -381,6 +396,11 @@ def _bytewise(name: str) -> bytes:
 
 def _encode(name: str) -> bytes:
     return name.encode(errors="surrogateescape")
+
+
+def _moment(told: object) -> str:
+    """Return a time as it was told, if it can be one."""
+    return told if isinstance(told, str) and _MOMENT.fullmatch(told) else ""
 
 
 def dump_object(value: Mapping[str, object]) -> bytes:
