@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import trio
+
 from trio_sched._newest import NewestOnly
 from trio_sched.etcd_shim._following import Follower
 from trio_sched.keys import PathKeys
@@ -25,6 +27,7 @@ class PathObservation(NewestOnly[PathState]):
         super().__init__(path)
         self._keys = PathKeys(path)
         self._follower = follower
+        self._told_at = follower.fresh_at
         self._note_news()
 
     def __repr__(self) -> str:
@@ -37,10 +40,16 @@ class PathObservation(NewestOnly[PathState]):
         follower = self._follower
         return PathState.decode(self._keys, follower.state.values(), follower.revision)
 
+    @property
+    def heard_at(self) -> float:
+        """By trio's clock, when etcd was heard of last: by a change, or an answer to a read."""
+        return max(self._told_at, self._follower.fresh_at)
+
     def _read(self) -> PathState:
         return self.newest
 
     async def _follow(self) -> None:
         while True:
             await self._follower.receive()
+            self._told_at = trio.current_time()
             self._note_news()

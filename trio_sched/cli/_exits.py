@@ -12,7 +12,7 @@ from trio_sched.etcd_shim.errors import (
     RpcError,
     Unauthenticated,
 )
-from trio_sched.exceptions import HostnameInUse, StrategyError, TrioSchedError
+from trio_sched.exceptions import HostnameInUse, HostNotFound, StrategyError, TrioSchedError
 
 from ._child import CannotRun
 from ._connect import Connection
@@ -24,6 +24,7 @@ class Exit(IntEnum):
     """Exit codes that are not the child's, as ``sysexits.h`` has them where it fits."""
 
     USAGE = 2
+    NO_HOST = 68
     UNAVAILABLE = 69
     SOFTWARE = 70
     NOT_SCHEDULED = 75
@@ -37,6 +38,8 @@ def explain(error: TrioSchedError | CannotRun, connection: Connection) -> tuple[
         return error.code, str(error)
     if isinstance(error, HostnameInUse):
         return Exit.NOT_SCHEDULED, f"{error}; give each host a --hostname of its own"
+    if isinstance(error, HostNotFound):
+        return Exit.NO_HOST, f"{error}; see `trio-sched members {error.path}`"
     if isinstance(error, StrategyError):
         return Exit.SOFTWARE, f"{error}; choose another --strategy"
     if isinstance(error, EtcdError):

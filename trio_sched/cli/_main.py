@@ -4,16 +4,34 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+from typing import Final
 
 import click
 
 __all__ = ["command"]
 
-_COMMANDS = ("demo", "run")
+# Each with the module that it is in.
+_COMMANDS: Final = {
+    "completion": "completion",
+    "decide": "decide",
+    "demo": "demo",
+    "drain": "steer",
+    "evict": "steer",
+    "members": "members",
+    "pause": "steer",
+    "resume": "steer",
+    "run": "run",
+    "set-count": "steer",
+    "simulate": "simulate",
+    "status": "status",
+    "strategies": "strategies",
+    "undrain": "steer",
+    "watch": "watch",
+}
 
 
 class _Commands(click.Group):
-    """Finds the command ``NAME`` in the module of that name."""
+    """Finds a command in its module, whenever it is asked for."""
 
     def list_commands(self, _context: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -21,7 +39,8 @@ class _Commands(click.Group):
     def get_command(self, _context: click.Context, name: str) -> click.Command | None:
         if name not in _COMMANDS:
             return None
-        found = getattr(importlib.import_module(f"{__package__}.{name}"), name)
+        module = importlib.import_module(f"{__package__}.{_COMMANDS[name]}")
+        found = getattr(module, name.replace("-", "_"))
         assert isinstance(found, click.Command)
         return found
 

@@ -53,6 +53,7 @@ class _Function(Strategy):
 
     def __init__(self, name: str, function: StrategyFunction) -> None:
         self.name = name
+        self.__doc__ = function.__doc__
         self._function = function
 
     def __repr__(self) -> str:

@@ -1,0 +1,185 @@
+"""``trio-sched decide --dry-run``: what would be chosen, and why."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from functools import partial
+from typing import TextIO
+
+import click
+
+from trio_sched.exceptions import StrategyError
+from trio_sched.keys import check_path
+from trio_sched.path_state import PathState
+from trio_sched.strategies import get_strategy
+
+from ._common import CODES, complete_strategy, output_option, read_path, timeout_option
+from ._connect import Connection, connection_options, usage_errors
+from ._document import state_of
+from ._exits import Exit
+from ._output import perform, show, show_json, within
+from ._tables import facts, table
+from ._tell import Teller
+from ._words import plain
+from ._would import Would, would
+
+__all__ = ["decide"]
+
+_EXAMPLES = """\b
+Examples:
+  # what another strategy would choose, and who would have to move
+  trio-sched decide --dry-run /jobs/backup --strategy spread -n 3
+  # the same without etcd, from what was there before
+  trio-sched status /jobs/backup -o json > before.json
+  trio-sched decide --dry-run --from before.json --strategy spread
+"""
+
+_CODES = CODES.replace("  2 ", "  70  the strategy raised, or broke its rules\n  2 ")
+
+
+@click.command(epilog=f"{_EXAMPLES}\n{_CODES}")
+@click.argument(
+    "path",
+    required=False,
+    callback=lambda context, parameter, value: (
+        None if value is None else usage_errors(check_path)(context, parameter, value)
+    ),
+)
+@click.option("--dry-run", is_flag=True, help="Has to be given: only the leader really decides.")
+@click.option(
+    "--from",
+    "file",
+    type=click.File(encoding="utf-8"),
+    help="Take what is there from a file, as `status -o json` prints it.",
+)
+@click.option(
+    "--strategy",
+    show_default="the leader's",
+    shell_complete=complete_strategy,
+    callback=lambda context, parameter, value: (
+        None if value is None else usage_errors(get_strategy)(context, parameter, value)
+    ),
+    help="How hosts are chosen.",
+)
+@click.option(
+    "-n",
+    "--max-count",
+    type=click.IntRange(min=1),
+    show_default="what holds",
+    help="How many may be chosen, whatever the leader and operators say.",
+)
+@connection_options
+@output_option
+@timeout_option
+def decide(
+    path: str | None,
+    connection: Connection,
+    file: TextIO | None,
+    strategy: str | None,
+    max_count: int | None,
+    output: str,
+    timeout: float,
+    *,
+    dry_run: bool,
+) -> None:
+    """Show which hosts of PATH would be chosen now, and why each would be or not.
+
+    Nothing is written. What a leader of ours would find is read from etcd, or from a
+    file; with PATH and --from, the hosts are those of the file.
+    """
+    if not dry_run:
+        raise click.UsageError("give --dry-run: only the leader of a path really decides")
+    if file is not None:
+        state = _read(file)
+        if path is not None:
+            state = replace(state, path=path)
+        sys.exit(_tell(state, strategy, max_count, output))
+    if path is None:
+        raise click.UsageError("give PATH, or --from FILE")
+    perform(connection, partial(_decide, path, connection, strategy, max_count, output, timeout))
+
+
+async def _decide(
+    path: str,
+    connection: Connection,
+    strategy: str | None,
+    max_count: int | None,
+    output: str,
+    timeout: float,
+) -> int:
+    async def read() -> PathState:
+        async with connection.open() as client:
+            return await read_path(client, path)
+
+    return _tell(await within(timeout, read), strategy, max_count, output)
+
+
+def _read(file: TextIO) -> PathState:
+    try:
+        return state_of(json.load(file))
+    except RecursionError:
+        words = "it is nested too deeply"
+    except ValueError as exc:
+        words = str(exc)
+    raise click.BadParameter(f"{file.name!r}: {words}", param_hint="--from")
+
+
+def _tell(state: PathState, strategy: str | None, max_count: int | None, output: str) -> int:
+    try:
+        found = would(state, strategy, max_count)
+    except ValueError as exc:  # the leader's strategy; one that was given is known to be there
+        raise click.UsageError(f"{exc}; the leader goes by it, so give --strategy") from exc
+    except StrategyError as exc:
+        Teller(as_json=False).error(f"{exc}; choose another --strategy", Exit.SOFTWARE)
+        return Exit.SOFTWARE
+    if output == "json":
+        show_json(_document(state, found))
+    else:
+        _show(state, found)
+    return 0
+
+
+def _show(state: PathState, found: Would) -> None:
+    told = [
+        ("path", f"{state.path} (revision {state.revision})"),
+        ("now", ", ".join(state.hosts) or "nobody"),
+        ("would be", ", ".join(sorted(found.hosts)) or "nobody"),
+        ("by", f"strategy {found.strategy}, max_count {found.max_count}"),
+        ("reason", found.reason if found.changes else "nothing would change"),
+        *(("note", note) for note in found.notes),
+    ]
+    show(facts(told))
+    if found.verdicts:
+        made = table("HOST", "", "WHY")
+        for verdict in found.verdicts:
+            made.add_row(
+                plain(verdict.name), _sign(verdict.was, verdict.chosen), plain(verdict.why)
+            )
+        click.echo()
+        show(made)
+
+
+def _sign(was: bool, chosen: bool) -> str:  # noqa: FBT001 # two of a kind
+    if was == chosen:
+        return "chosen" if chosen else "-"
+    return "would come" if chosen else "would go"
+
+
+def _document(state: PathState, found: Would) -> dict[str, object]:
+    return {
+        "path": state.path,
+        "revision": state.revision,
+        "strategy": found.strategy,
+        "max_count": found.max_count,
+        "now": [*state.hosts],
+        "would_be": [*found.hosts],
+        "changes": found.changes,
+        "reason": found.reason,
+        "hosts": [
+            {"name": each.name, "chosen": each.chosen, "was": each.was, "why": each.why}
+            for each in found.verdicts
+        ],
+        "notes": [*found.notes],
+    }

@@ -1,0 +1,99 @@
+"""What operators do: drain, undrain, pause, resume, set-count, evict."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ._common import host_argument
+from ._steer import STEERING_CODES, Wish, steer, steering_options
+
+__all__ = ["drain", "evict", "pause", "resume", "set_count", "undrain"]
+
+why_option = click.option("--why", default="", metavar="TEXT", help="Why, in a few words.")
+
+
+def _epilog(*lines: str) -> str:
+    examples = "".join(f"  {line}\n" for line in lines)
+    return f"\b\nExamples:\n{examples}\n{STEERING_CODES}"
+
+
+@click.command(
+    epilog=_epilog(
+        "trio-sched drain /jobs/backup host-a --why 'new disk'",
+        "# be sure that nothing runs there, before it is switched off",
+        "trio-sched drain /jobs/backup host-a --wait 60 && ssh host-a poweroff",
+    )
+)
+@steering_options
+@host_argument
+@why_option
+def drain(host: str, why: str, **options: Any) -> None:
+    """Let HOST not be chosen any more for PATH, until it is undrained.
+
+    It stays known, also if it restarts, and need not be there yet. Waits until it is not
+    scheduled, and holds no slot.
+    """
+    steer(Wish(lambda control: control.drain(host, why), host, leaves=True), **options)
+
+
+@click.command(epilog=_epilog("trio-sched undrain /jobs/backup host-a"))
+@steering_options
+@host_argument
+def undrain(host: str, **options: Any) -> None:
+    """Let HOST be chosen again for PATH: the end of `drain`."""
+    steer(Wish(lambda control: control.undrain(host), host), **options)
+
+
+@click.command(epilog=_epilog("trio-sched pause /jobs/backup --why 'network works, until 14:00'"))
+@steering_options
+@why_option
+def pause(why: str, **options: Any) -> None:
+    """Freeze the decisions of PATH.
+
+    Who is scheduled stays so. A host that dies loses its place, and nobody takes it.
+    """
+    steer(Wish(lambda control: control.pause(why)), **options)
+
+
+@click.command(epilog=_epilog("trio-sched resume /jobs/backup"))
+@steering_options
+def resume(**options: Any) -> None:
+    """Let the leader of PATH decide again: the end of `pause`."""
+    steer(Wish(lambda control: control.resume()), **options)
+
+
+def _count(_context: click.Context, _parameter: click.Parameter, value: str) -> int | None:
+    if value == "none":
+        return None
+    if not value.isascii() or not value.isdigit() or not int(value):
+        raise click.BadParameter(f"{value!r} is no whole number of 1 or more, and not 'none'")
+    return int(value)
+
+
+@click.command(
+    "set-count",
+    epilog=_epilog("trio-sched set-count /jobs/worker 5", "trio-sched set-count /jobs/worker none"),
+)
+@steering_options
+@click.argument("count", callback=_count, metavar="N|none")
+@why_option
+def set_count(count: int | None, why: str, **options: Any) -> None:
+    """Say how many hosts of PATH may be chosen; ``none`` leaves it to the leader's option."""
+    steer(Wish(lambda control: control.set_count(count, why)), **options)
+
+
+@click.command(
+    epilog=_epilog("trio-sched evict /jobs/backup host-a --why 'its disk is slow today'")
+)
+@steering_options
+@host_argument
+@why_option
+def evict(host: str, why: str, **options: Any) -> None:
+    """Move HOST's place on PATH elsewhere, once, if there is somebody to take it.
+
+    It may be chosen again later; to keep it away, drain it. Exits with 68 if no such
+    host has joined.
+    """
+    steer(Wish(lambda control: control.evict(host, why), host, leaves=True), **options)

@@ -1,0 +1,47 @@
+"""``trio-sched strategies``: how hosts can be chosen."""
+
+from __future__ import annotations
+
+import click
+
+from trio_sched.strategies import get_strategy, known_strategies
+
+from ._common import output_option
+from ._output import show, show_json
+from ._tables import table
+from ._words import plain
+
+__all__ = ["strategies"]
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  trio-sched strategies
+  trio-sched strategies -o json | jq -r '.[].name'
+"""
+)
+@output_option
+def strategies(output: str) -> None:
+    """Show the strategies that are known here, with a line about each.
+
+    Those that come with this package, and those that others have installed by an entry
+    point in the group trio_sched.strategies.
+    """
+    told = {name: _line_about(name) for name in known_strategies()}
+    if output == "json":
+        show_json([{"name": name, "about": about} for name, about in told.items()])
+        return
+    made = table("STRATEGY", "ABOUT")
+    for name, about in told.items():
+        made.add_row(plain(name), plain(about))
+    show(made)
+
+
+def _line_about(name: str) -> str:
+    try:
+        strategy = get_strategy(name)
+    except Exception as exc:  # noqa: BLE001 # it is somebody else's code, and says what is wrong
+        return f"cannot be used: {type(exc).__name__}: {exc}"
+    text = (strategy.__doc__ or "").strip()
+    return text.splitlines()[0] if text else "says nothing about itself"
