@@ -96,6 +96,10 @@ def differing_options(state: PathState) -> Mapping[str, Mapping[str, object]]:
 _COMPARED = ("strategy", "max_count")
 
 
+def _told(options: Mapping[str, object]) -> str:
+    return ", ".join(f"{key} {options[key]!s:.60}" for key in _COMPARED if key in options)
+
+
 def _leading_host(state: PathState) -> Host | None:
     leader = state.leader
     host = None if leader is None else state.pool.get(leader.name)
@@ -118,11 +122,11 @@ def _about_leader(state: PathState) -> Iterator[Finding]:
     elif _leading_host(state) is None:
         text = f"{leader.name} leads, but has not joined by the lease that it leads with"
         yield Finding("leader-not-in-pool", "warning", text, (leader.name,))
-    differing = differing_options(state)
-    if differing:
-        text = (
-            f"started with other options than the leader: {_listed(differing)}; the leader's hold"
-        )
+    differing, leading = differing_options(state), _leading_host(state)
+    if differing and leading is not None:
+        theirs = _listed(f"{name} ({_told(told)})" for name, told in differing.items())
+        ours = _told(leading.options)
+        text = f"started with other options than the leader ({ours}): {theirs}; the leader's hold"
         yield Finding("options-differ", "warning", text, tuple(differing))
 
 
@@ -139,13 +143,17 @@ def _about_decision(state: PathState) -> Iterator[Finding]:
     gone = [name for name in hosts if name not in state.pool]
     if gone:
         text = f"chosen, but not there: {_listed(gone)}"
-        yield Finding("chosen-gone", "warning", text, tuple(gone))
+        # A leader sees to it at once; without hosts, the decision lapses by itself.
+        yield Finding("chosen-gone", "warning" if leader else "note", text, tuple(gone))
     again = [name for name in hosts if _has_joined_again(state, name)]
     if again:
         text = f"joined again since they were chosen, and so must be chosen again: {_listed(again)}"
         yield Finding("joined-again", "note", text, tuple(again))
     if state.pool and leader is not None and not hosts:
-        yield Finding("nobody-chosen", "warning", "hosts are there, and none is chosen")
+        if record is None:
+            yield Finding("undecided", "note", "nothing is decided yet")
+        else:
+            yield Finding("nobody-chosen", "warning", "hosts are there, and none is chosen")
 
 
 def _has_joined_again(state: PathState, name: str) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-from typing import Final
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any, Final
 
 import click
 
@@ -30,8 +32,33 @@ _COMMANDS: Final = {
 }
 
 
+class _WrongUsage(click.ClickException):
+    """Wrong usage, on one line, as all errors are."""
+
+    exit_code = 2
+
+    def __init__(self, error: click.UsageError) -> None:
+        told = error.format_message().strip().removesuffix(".")
+        path = error.ctx.command_path if error.ctx is not None else "trio-sched"
+        super().__init__(f"{' '.join(told.split())}; see `{path} --help`")
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Say so on standard error."""
+        click.echo(f"trio-sched: {self.format_message()}", file=file, err=True)
+
+
 class _Commands(click.Group):
     """Finds a command in its module, whenever it is asked for."""
+
+    def make_context(self, *arguments: Any, **rest: Any) -> click.Context:
+        """See `click.Command`."""
+        with _on_one_line():
+            return super().make_context(*arguments, **rest)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """See `click.Command`."""
+        with _on_one_line():
+            return super().invoke(ctx)
 
     def list_commands(self, _context: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -43,6 +70,17 @@ class _Commands(click.Group):
         found = getattr(module, name.replace("-", "_"))
         assert isinstance(found, click.Command)
         return found
+
+
+@contextmanager
+def _on_one_line() -> Iterator[None]:
+    try:
+        yield
+    except click.UsageError as error:
+        # Click 8.2 and later raise this to show the help where nothing is given.
+        if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
+            raise
+        raise _WrongUsage(error) from error
 
 
 def _version() -> str:

@@ -41,7 +41,7 @@ STEERING_CODES: Final = CODES.replace(
     "Exit codes:",
     "Exit codes:\n"
     "  0   it is carried out, or nobody is there, or --no-wait\n"
-    "  75  it is wanted, and not carried out: nobody leads, or takes notice",
+    "  75  it is wanted, and not carried out in time, or by nobody",
 )
 
 

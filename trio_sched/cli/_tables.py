@@ -20,6 +20,8 @@ from ._words import age_of, ago, as_data, control_lines, eviction_line, plain
 
 __all__ = ["facts", "findings_view", "pool_table", "status_view", "table"]
 
+# Where all hosts have the same to say, and it is this, the column is left out.
+_USUAL = {"WHY": "", "ZONE": "-", "WEIGHT": "1", "PRIORITY": "0", "TTL": "", "DATA": ""}
 _STYLES = {"scheduled": "green", "unavailable": "red", "drained": "yellow"}
 
 
@@ -109,8 +111,7 @@ def pool_table(state: PathState, ttls: Mapping[int, int | None] | None, now: dat
     names = [
         name
         for name in (rows[0] if rows else {})
-        # What nobody has anything to say about takes no place.
-        if name not in {"WHY", "DATA", "TTL"} or any(row[name].plain for row in rows)
+        if name not in _USUAL or any(row[name].plain != _USUAL[name] for row in rows)
     ]
     made = table(*names, right=("WEIGHT", "PRIORITY", "AGE", "TTL"))
     for row in rows:

@@ -61,7 +61,7 @@ def control_lines(control: ControlState, now: datetime) -> Iterator[str]:
     if control.paused:
         yield "paused" + _noted(control.note("paused"), now)
     if control.max_count is not None:
-        yield f"max_count {control.max_count}" + _noted(control.note("max_count"), now)
+        yield f"max_count set to {control.max_count}" + _noted(control.note("max_count"), now)
     for name in sorted(control.drained):
         yield f"{name} drained" + _noted(control.note(f"drained/{name}"), now)
 

@@ -11,6 +11,7 @@ _PROGRAM, _VARIABLE = "trio-sched", "_TRIO_SCHED_COMPLETE"  # as click makes the
 
 
 @click.command(
+    short_help="Print a shell's completion script.",
     epilog="""\b
 Examples:
   # bash, in ~/.bashrc
@@ -19,7 +20,7 @@ Examples:
   eval "$(trio-sched completion zsh)"
   # fish
   trio-sched completion fish > ~/.config/fish/completions/trio-sched.fish
-"""
+""",
 )
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context

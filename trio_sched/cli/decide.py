@@ -39,7 +39,7 @@ Examples:
 _CODES = CODES.replace("  2 ", "  70  the strategy raised, or broke its rules\n  2 ")
 
 
-@click.command(epilog=f"{_EXAMPLES}\n{_CODES}")
+@click.command(short_help="Show who would be chosen, and why.", epilog=f"{_EXAMPLES}\n{_CODES}")
 @click.argument(
     "path",
     required=False,

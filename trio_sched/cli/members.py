@@ -24,7 +24,7 @@ Examples:
 """
 
 
-@click.command(epilog=f"{_EXAMPLES}\n{CODES}")
+@click.command(short_help="Show a line for each host.", epilog=f"{_EXAMPLES}\n{CODES}")
 @path_argument
 @connection_options
 @output_option

@@ -24,6 +24,7 @@ _LEAST_WIDTH = 40
 
 
 @click.command(
+    short_help="Replay a trace of hosts, and draw it.",
     epilog="""\b
 Examples:
   trio-sched simulate week.json --strategy spread
@@ -39,7 +40,7 @@ A trace is JSON; what is left out has these values or is not there:
 Exit codes:
   70  the strategy broke its rules
   2   wrong usage, such as a trace that is none
-"""
+""",
 )
 @click.argument("trace", type=click.File(encoding="utf-8"))
 @click.option(

@@ -26,7 +26,7 @@ Examples:
 """
 
 
-@click.command(epilog=f"{_EXAMPLES}\n{CODES}")
+@click.command(short_help="Show all there is to know about a path.", epilog=f"{_EXAMPLES}\n{CODES}")
 @path_argument
 @connection_options
 @output_option

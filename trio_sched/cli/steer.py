@@ -20,11 +20,12 @@ def _epilog(*lines: str) -> str:
 
 
 @click.command(
+    short_help="Let a host not be chosen any more.",
     epilog=_epilog(
         "trio-sched drain /jobs/backup host-a --why 'new disk'",
         "# be sure that nothing runs there, before it is switched off",
         "trio-sched drain /jobs/backup host-a --wait 60 && ssh host-a poweroff",
-    )
+    ),
 )
 @steering_options
 @host_argument
@@ -38,7 +39,10 @@ def drain(host: str, why: str, **options: Any) -> None:
     steer(Wish(lambda control: control.drain(host, why), host, leaves=True), **options)
 
 
-@click.command(epilog=_epilog("trio-sched undrain /jobs/backup host-a"))
+@click.command(
+    short_help="Let a host be chosen again.",
+    epilog=_epilog("trio-sched undrain /jobs/backup host-a"),
+)
 @steering_options
 @host_argument
 def undrain(host: str, **options: Any) -> None:
@@ -46,7 +50,10 @@ def undrain(host: str, **options: Any) -> None:
     steer(Wish(lambda control: control.undrain(host), host), **options)
 
 
-@click.command(epilog=_epilog("trio-sched pause /jobs/backup --why 'network works, until 14:00'"))
+@click.command(
+    short_help="Freeze decisions.",
+    epilog=_epilog("trio-sched pause /jobs/backup --why 'network works, until 14:00'"),
+)
 @steering_options
 @why_option
 def pause(why: str, **options: Any) -> None:
@@ -57,7 +64,9 @@ def pause(why: str, **options: Any) -> None:
     steer(Wish(lambda control: control.pause(why)), **options)
 
 
-@click.command(epilog=_epilog("trio-sched resume /jobs/backup"))
+@click.command(
+    short_help="Let the leader decide again.", epilog=_epilog("trio-sched resume /jobs/backup")
+)
 @steering_options
 def resume(**options: Any) -> None:
     """Let the leader of PATH decide again: the end of `pause`."""
@@ -74,6 +83,7 @@ def _count(_context: click.Context, _parameter: click.Parameter, value: str) -> 
 
 @click.command(
     "set-count",
+    short_help="Say how many may be chosen.",
     epilog=_epilog("trio-sched set-count /jobs/worker 5", "trio-sched set-count /jobs/worker none"),
 )
 @steering_options
@@ -85,7 +95,8 @@ def set_count(count: int | None, why: str, **options: Any) -> None:
 
 
 @click.command(
-    epilog=_epilog("trio-sched evict /jobs/backup host-a --why 'its disk is slow today'")
+    short_help="Move a host's place elsewhere, once.",
+    epilog=_epilog("trio-sched evict /jobs/backup host-a --why 'its disk is slow today'"),
 )
 @steering_options
 @host_argument

@@ -15,11 +15,12 @@ __all__ = ["strategies"]
 
 
 @click.command(
+    short_help="Show how hosts can be chosen.",
     epilog="""\b
 Examples:
   trio-sched strategies
   trio-sched strategies -o json | jq -r '.[].name'
-"""
+""",
 )
 @output_option
 def strategies(output: str) -> None:

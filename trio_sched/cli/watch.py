@@ -41,7 +41,7 @@ Examples:
 """
 
 
-@click.command(epilog=f"{_EXAMPLES}\n{CODES}")
+@click.command(short_help="Show a path as it changes.", epilog=f"{_EXAMPLES}\n{CODES}")
 @path_argument
 @connection_options
 @output_option
