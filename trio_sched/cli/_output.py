@@ -6,6 +6,7 @@ import io
 import json
 import signal
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from typing import NoReturn, TextIO, TypeVar
 
@@ -97,6 +98,8 @@ def perform(connection: Connection, work: Callable[[], Awaitable[int]]) -> NoRet
 
 
 async def _heeding_signals(work: Callable[[], Awaitable[int]]) -> int:
+    if threading.current_thread() is not threading.main_thread():
+        return await work()  # no signal ever comes here
     codes: list[int] = []
     async with open_plain_nursery() as nursery:
         await nursery.start(_end_on_signal, nursery.cancel_scope, codes)

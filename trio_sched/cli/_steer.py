@@ -27,7 +27,7 @@ from ._exits import Exit
 from ._findings import is_known_to_leader, leader_ignores_control
 from ._output import perform, show, show_json, within
 from ._tables import facts
-from ._words import control_lines
+from ._words import control_lines, eviction_line
 
 __all__ = ["STEERING_CODES", "Wish", "steer", "steering_options"]
 
@@ -53,11 +53,13 @@ class Wish:
         act: writes it, and returns all that is wanted then.
         host: whom it is about, if about one.
         leaves: whether that host is to end its work.
+        evicts: whether that is to happen only once.
     """
 
     act: Callable[[Control], Awaitable[ControlState]]
     host: str | None = None
     leaves: bool = False
+    evicts: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,10 @@ async def _steer(steering: Steering, wish: Wish, *, look: bool) -> int:
     if steering.output == "json":
         _show_json(steering, wanted, outcome, state, words)
     else:
-        lines = list(control_lines(wanted, datetime.now(UTC)))
+        now = datetime.now(UTC)
+        lines = list(control_lines(wanted, now))
+        if wish.evicts and wish.host is not None:
+            lines.append(eviction_line(wanted, wish.host, now))
         told = [("" if at else "wanted", line) for at, line in enumerate(lines or ["nothing"])]
         show(facts([*told, (_TITLES[outcome], words)]))
     return 0 if outcome in {"decided", "nobody-there", "not-waited"} else Exit.NOT_SCHEDULED

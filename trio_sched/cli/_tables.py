@@ -15,7 +15,13 @@ from rich.text import Text
 from trio_sched.model import Host
 from trio_sched.path_state import PathState
 
-from ._findings import Finding, find, is_known_to_leader, is_pending
+from ._findings import (
+    Finding,
+    find,
+    is_known_to_leader,
+    is_pending,
+    leader_ignores_control,
+)
 from ._words import age_of, ago, as_data, control_lines, eviction_line, plain
 
 __all__ = ["facts", "findings_view", "pool_table", "status_view", "table"]
@@ -74,9 +80,9 @@ def _facts(state: PathState, now: datetime) -> Iterator[tuple[str, str | Text]]:
         yield "leader", f"{leader.name} (fence {leader.fence}, {waiting} more would lead)"
     yield from _decision(state, now)
     wishes = list(_wishes(state, now))
-    if wishes and state.pool:
-        known = is_known_to_leader(state, state.control.revision)
-        wishes[-1] += "" if known else " (the decision does not know it yet)"
+    if wishes and state.pool and not is_known_to_leader(state, state.control.revision):
+        ignored = leader_ignores_control(state)
+        wishes.append("(the leader takes no notice)" if ignored else "(not in the decision yet)")
     for at, line in enumerate(wishes or ["nothing"]):
         yield "" if at else "control", line
 

@@ -107,4 +107,4 @@ def evict(host: str, why: str, **options: Any) -> None:
     It may be chosen again later; to keep it away, drain it. Exits with 68 if no such
     host has joined.
     """
-    steer(Wish(lambda control: control.evict(host, why), host, leaves=True), **options)
+    steer(Wish(lambda control: control.evict(host, why), host, leaves=True, evicts=True), **options)
