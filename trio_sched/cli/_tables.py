@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
-from rich.console import Group, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -24,10 +25,12 @@ from ._findings import (
 )
 from ._words import age_of, ago, as_data, control_lines, eviction_line, plain
 
-__all__ = ["facts", "findings_view", "pool_table", "status_view", "table"]
+__all__ = ["PoolView", "facts", "findings_view", "status_view", "table"]
 
 # Where all hosts have the same to say, and it is this, the column is left out.
 _USUAL = {"WHY": "", "ZONE": "-", "WEIGHT": "1", "PRIORITY": "0", "TTL": "", "DATA": ""}
+# Columns that may be broken, and the width that they have to have.
+_SOFT, _LEAST_SOFT = ("HOST", "WHY", "DATA"), 16
 _STYLES = {"scheduled": "green", "unavailable": "red", "drained": "yellow"}
 
 
@@ -61,7 +64,7 @@ def status_view(
     """
     parts: list[RenderableType] = [facts(_facts(state, now))]
     if state.pool:
-        parts += [Text(), pool_table(state, ttls, now)]
+        parts += [Text(), PoolView(state, ttls, now)]
     if state.slots:
         parts += [Text(), _slots(state)]
     found = find(state)
@@ -111,18 +114,49 @@ def _wishes(state: PathState, now: datetime) -> Iterator[str]:
             yield eviction_line(state.control, name, now)
 
 
-def pool_table(state: PathState, ttls: Mapping[int, int | None] | None, now: datetime) -> Table:
-    """Draw a line for each host."""
-    rows = [_row(state, host, ttls, now) for host in state.pool.values()]
-    names = [
-        name
-        for name in (rows[0] if rows else {})
-        if name not in _USUAL or any(row[name].plain != _USUAL[name] for row in rows)
-    ]
-    made = table(*names, right=("WEIGHT", "PRIORITY", "AGE", "TTL"))
-    for row in rows:
-        made.add_row(*(row[name] for name in names))
-    return made
+class PoolView:
+    """A line for each host; or a paragraph, if a terminal is too narrow for that.
+
+    Args:
+        state: the state.
+        ttls: seconds until leases lapse, by their ids; None if nobody asked.
+        now: the time, for ages.
+    """
+
+    def __init__(
+        self, state: PathState, ttls: Mapping[int, int | None] | None, now: datetime
+    ) -> None:
+        self._rows = [_row(state, host, ttls, now) for host in state.pool.values()]
+        self._names = [
+            name
+            for name in (self._rows[0] if self._rows else {})
+            if name not in _USUAL or any(row[name].plain != _USUAL[name] for row in self._rows)
+        ]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if self._least_width() <= options.max_width:
+            yield self._as_table()
+            return
+        for at, row in enumerate(self._rows):
+            if at:
+                yield Text()
+            yield facts((name.lower(), row[name]) for name in self._names if row[name].plain)
+
+    def _least_width(self) -> int:
+        """Return the width at which nothing has to be broken that cannot be read then."""
+        width = 0
+        for name in self._names:
+            widest = max(cell_len(name), *(row[name].cell_len for row in self._rows))
+            width += 2 + (min(widest, _LEAST_SOFT) if name in _SOFT else widest)
+        return width - 2
+
+    def _as_table(self) -> Table:
+        made = table(*self._names, right=("WEIGHT", "PRIORITY", "AGE", "TTL"))
+        for column in made.columns:
+            column.no_wrap = str(column.header) not in _SOFT
+        for row in self._rows:
+            made.add_row(*(row[name] for name in self._names))
+        return made
 
 
 def _row(

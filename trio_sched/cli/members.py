@@ -11,7 +11,7 @@ from ._common import CODES, output_option, path_argument, read_with_ttls, timeou
 from ._connect import Connection, connection_options
 from ._document import host_document
 from ._output import perform, show, show_json, within
-from ._tables import pool_table
+from ._tables import PoolView
 
 __all__ = ["members"]
 
@@ -40,7 +40,7 @@ async def _members(path: str, connection: Connection, output: str, timeout: floa
         for host in state.pool.values():
             show_json(host_document(state, host, ttls), on_one_line=True)
     elif state.pool:
-        show(pool_table(state, ttls, datetime.now(UTC)))
+        show(PoolView(state, ttls, datetime.now(UTC)))
     else:
         click.echo(f"no host has joined {path}", err=True)
     return 0
