@@ -30,7 +30,7 @@ from ops_tools import (
 from test_auth import PASSWORD, open_guarded
 from test_host_data import until_state
 
-from trio_sched import Client, PathObservation, Result, observe, open_client, schedule
+from trio_sched import Client, PathObservation, PathState, Result, observe, open_client, schedule
 from trio_sched.keys import PathKeys
 from trio_sched.model import Options, encode_host
 
@@ -41,6 +41,16 @@ async def work(_slot: object) -> None:
     await trio.sleep_forever()
 
 
+def all_places_are_held(state: PathState) -> bool:
+    """Whether as many are chosen as can be, and each of them has its slot."""
+    if state.record is None:
+        return False
+    places = state.record.options["max_count"]
+    assert isinstance(places, int)
+    holders = {slot.name for slot in state.slots.values()}
+    return len(state.hosts) == min(places, len(state.pool)) and holders == set(state.hosts)
+
+
 @asynccontextmanager
 async def working(
     client: Client, seen: PathObservation, path: str, name: str, **options: Any
@@ -48,14 +58,7 @@ async def working(
     """A host that works whenever it is scheduled; entered when its slot, if due, is taken."""
     async with schedule(client, path, name, **options) as result, trio.open_nursery() as nursery:
         nursery.start_soon(result.run_while_scheduled, work)
-        await until_state(
-            seen,
-            lambda state: (
-                state.record
-                and name in state.pool
-                and set(state.hosts) == {slot.name for slot in state.slots.values()}
-            ),
-        )
+        await until_state(seen, lambda state: name in state.pool and all_places_are_held(state))
         yield result
         nursery.cancel_scope.cancel()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Final
 
 from trio_sched.etcd_shim.errors import (
     AuthenticationFailed,
@@ -20,11 +21,13 @@ from ._connect import Connection
 __all__ = ["Exit", "explain"]
 
 
+NO_HOST: Final = 68  # of the commands that are about a host
+
+
 class Exit(IntEnum):
     """Exit codes that are not the child's, as ``sysexits.h`` has them where it fits."""
 
     USAGE = 2
-    NO_HOST = 68
     UNAVAILABLE = 69
     SOFTWARE = 70
     NOT_SCHEDULED = 75
@@ -39,7 +42,7 @@ def explain(error: TrioSchedError | CannotRun, connection: Connection) -> tuple[
     if isinstance(error, HostnameInUse):
         return Exit.NOT_SCHEDULED, f"{error}; give each host a --hostname of its own"
     if isinstance(error, HostNotFound):
-        return Exit.NO_HOST, f"{error}; see `trio-sched members {error.path}`"
+        return NO_HOST, f"{error}; see `trio-sched members {error.path}`"
     if isinstance(error, StrategyError):
         return Exit.SOFTWARE, f"{error}; choose another --strategy"
     if isinstance(error, EtcdError):
