@@ -130,6 +130,7 @@ async def test_each_run_of_trio_has_its_own() -> None:
     assert TurnEnds.current() is first
 
     async def other() -> TurnEnds:
+        await trio.lowlevel.checkpoint()
         return TurnEnds.current()
 
     assert await trio.to_thread.run_sync(trio.run, other) is not first

@@ -69,6 +69,7 @@ async def forget(client: Client, path: str) -> None:
 
 async def test_status_members_and_decide(endpoint: str, path: str) -> None:
     async def ill() -> bool:
+        await trio.lowlevel.checkpoint()
         return False
 
     async with (
