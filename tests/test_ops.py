@@ -31,6 +31,7 @@ from test_auth import PASSWORD, open_guarded
 from test_host_data import until_state
 
 from trio_sched import Client, PathObservation, PathState, Result, observe, open_client, schedule
+from trio_sched.cli._common import read_ttls
 from trio_sched.keys import PathKeys
 from trio_sched.model import Options, encode_host
 
@@ -219,6 +220,14 @@ async def test_draining_waits_until_the_work_has_ended(endpoint: str, path: str)
         await forget(client, path)
 
 
+async def test_ttls_of_leases_that_are_gone(endpoint: str) -> None:
+    async with open_client(endpoint) as client, client.open_lease(30) as lease:
+        ttls = await read_ttls(client, [lease.id, 0x7E57, 0])
+    assert ttls.keys() == {lease.id, 0x7E57}
+    assert ttls[0x7E57] is None
+    assert 0 < (ttls[lease.id] or 0) <= 30
+
+
 # ---- errors ------------------------------------------------------------------------------------
 
 
@@ -306,6 +315,18 @@ async def test_watching_as_json_lines(endpoint: str, path: str, number: signal.S
         await until_line(process, lambda line: json.loads(line)["pool"] == [])
         process.send_signal(number)
         assert await process.wait() == 128 + number
+
+
+async def test_watching_goes_on_for_longer_than_the_timeout(endpoint: str, path: str) -> None:
+    out = {"stdout": subprocess.PIPE}
+    async with (
+        open_client(endpoint) as client,
+        watching(endpoint, path, "-o", "json", "--timeout", "2", **out) as process,
+    ):
+        await until_line(process, bool)
+        await trio.sleep(2.5)  # the time itself is what it is about
+        async with schedule(client, path, "host-a"):
+            await until_line(process, lambda line: json.loads(line)["pool"])
 
 
 async def test_watching_as_lines_until_nobody_reads(endpoint: str, path: str) -> None:

@@ -153,6 +153,25 @@ def test_the_schema_knows_what_can_be_odd() -> None:
     assert sorted({kind for _, kind, _ in ODD}) == sorted(kinds)
 
 
+@pytest.mark.parametrize(
+    ("changes", "pending"),
+    [
+        ({}, True),  # nobody has seen it
+        ({"known": {"revision": 30, "evicted": 28}}, True),
+        ({"known": {"revision": 30, "evicted": 29}}, False),
+        ({"pool": [host("a", "aa")]}, False),  # it is another session by now
+        ({"pool": [host("b", "b")]}, False),
+        ({"decision": decided("a", revision=28)}, True),
+        ({"decision": decided("a", revision=31)}, False),  # somebody decided since
+    ],
+)
+def test_whether_an_eviction_is_still_to_come(changes: dict[str, Any], *, pending: bool) -> None:
+    control = {"revision": 30, "evictions": [{"host": "a", "revision": 29, "lease": "a"}]}
+    of = state(control=control, **changes)
+    assert document_of(of, {})["control"]["evictions"][0]["pending"] is pending
+    assert ("a evicted" in drawn(of, 100)) == pending
+
+
 # ---- documents ---------------------------------------------------------------------------------
 
 STATES = [state(), *(state(**dict(changes)) for _, _, changes in ODD)]
