@@ -140,9 +140,10 @@ async def test_a_program_that_the_kernel_refuses(endpoint: str, path: str, tmp_p
     ],
 )
 async def test_wrong_usage(arguments: list[str]) -> None:
-    code, _, err = await done(*arguments)
-    assert code == 2
-    assert err.splitlines()[-1].startswith("Error: ")
+    code, out, err = await done(*arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("trio-sched: ")
+    assert err.endswith("; see `trio-sched run --help`\n")
 
 
 async def test_no_etcd() -> None:
