@@ -122,7 +122,7 @@ async def test_f6_a_revoked_lease_is_loss_though_renewals_answer(
             assert kv is not None
             before = result.statistics().deadline
             await client.lease_revoke(kv.lease)
-            assert await result.next() == ()
+            assert "a" not in await result.next()  # lost, or the others have decided already
             assert trio.current_time() < before, "told by its key, not by the clock"
             await until(result, "a", "z")
             assert result.statistics().sessions == 2
