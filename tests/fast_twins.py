@@ -4,6 +4,8 @@ A *tape* is a string of bytes that says, step by step, what the clients are aske
 answers, and how its bytes are cut. `play` plays it to both, and fails at the first difference: in
 what they return, raise, send or report, or in what they remember. Most steps are lawful, as nothing
 comes after the first that is not.
+
+Longer than 500 lines, as the language of tapes, its player and the comparison are read together.
 """
 
 from __future__ import annotations

@@ -211,6 +211,8 @@ class Result(Observation):
         Args:
             fn: the work; an async function. It must end soon when it is cancelled:
                 before `Slot.deadline`, another host may not run.
+                What it returns in the moment of a cancellation counts only if
+                it has no checkpoint after its result is known.
             args: what it gets after the `Slot`.
             grace: seconds before the deadline at which it is cancelled, from 0 to
                 half the TTL; None for a tenth of the TTL, a second at most.
