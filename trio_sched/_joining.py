@@ -17,12 +17,12 @@ import trio
 from trio_sched._snapshot import PathSnapshot
 from trio_sched._tasks import open_plain_nursery
 from trio_sched._view import Version
+from trio_sched._waiting import wait_deleted
 from trio_sched.election import predecessor_before
 from trio_sched.etcd_shim import (
     Client,
     Compare,
     Delete,
-    EventType,
     Get,
     GetResult,
     KeyValue,
@@ -182,14 +182,9 @@ async def _wait_for_name(
     in_use = HostnameInUse(path, hostname, kv.lease)
     if not kv.lease:
         raise in_use
-    async with (
-        client.watch(kv.key, start_revision=revision + 1) as events,
-        open_plain_nursery() as nursery,
-    ):
+    async with open_plain_nursery() as nursery:
         nursery.start_soon(_raise_if_renewed, client, kv.lease, in_use)
-        async for event in events:
-            if event.type is EventType.DELETE:
-                break
+        await wait_deleted(client, kv.key, revision)
         nursery.cancel_scope.cancel()
 
 

@@ -23,7 +23,7 @@ import trio
 from trio_sched import etcd_shim
 from trio_sched._decision import DecisionFollower
 from trio_sched._joining import version_of
-from trio_sched._snapshot import PathSnapshot, control_of, host_of, whole_range
+from trio_sched._snapshot import PathSnapshot, whole_range
 from trio_sched._tasks import Doorbell, finish, open_plain_nursery
 from trio_sched._view import DecisionView
 from trio_sched._wall_time import wall_time
@@ -61,6 +61,7 @@ from trio_sched.etcd_shim.errors import Compacted, LeaseExists, LeaseNotFound, W
 from trio_sched.etcd_shim.lease import new_lease_id
 from trio_sched.keys import PathKeys
 from trio_sched.model import encode_scheduled
+from trio_sched.path_state import control_of, host_of
 from trio_sched.session import Session, revoke_quietly
 
 __all__ = ["DECISION_TTLS", "Leading"]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import trio
 
 from trio_sched._tasks import finish, open_plain_nursery, open_service_nursery
+from trio_sched.etcd_shim._keep import margin_of
 from trio_sched.session import Session
 from trio_sched.slots import Slot, SlotKeys, Taken
 
@@ -183,7 +184,7 @@ class Worker:
 def check_grace(grace: float | None, ttl: int) -> float:
     """Return the grace to use; raise ValueError if it is not allowed."""
     if grace is None:
-        return min(1.0, ttl / 10)
+        return margin_of(ttl)
     if not 0 <= grace <= ttl / 2:
         raise ValueError(f"grace must be from 0 to half the TTL ({ttl / 2:g} s), not {grace!r}")
     return grace

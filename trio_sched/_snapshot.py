@@ -15,25 +15,14 @@ from trio_sched._view import Version
 from trio_sched.etcd_shim import Get, GetResult, KeyValue
 from trio_sched.keys import PathKeys
 from trio_sched.model import Host
+from trio_sched.path_state import control_of, host_of
 
-__all__ = ["PathSnapshot", "control_of", "host_of", "whole_range"]
+__all__ = ["PathSnapshot", "whole_range"]
 
 
 def whole_range(keys: PathKeys) -> tuple[bytes, bytes]:
     """Return the range of all that a leader reads and watches."""
     return keys.control, keys.scheduled + b"\0"
-
-
-def host_of(keys: PathKeys, kv: KeyValue) -> Host:
-    """Return the host that a key below ``exchange/`` stands for."""
-    return Host.decode(
-        keys.hostname(kv.key), kv.value, lease=kv.lease, joined_revision=kv.create_revision
-    )
-
-
-def control_of(kv: KeyValue | None) -> ControlState:
-    """Return what operators want, by the ``control`` key; None if it is not there."""
-    return ControlState() if kv is None else ControlState.decode(kv.value, kv.mod_revision)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,10 @@ from collections.abc import Callable
 
 from trio_sched._control_state import ControlState, Note
 from trio_sched._wall_time import wall_time
-from trio_sched.etcd_shim import Client, Compare, Get, GetResult, Put
+from trio_sched.etcd_shim import Client, Compare, Get, Put
 from trio_sched.exceptions import HostNotFound
 from trio_sched.keys import PathKeys, check_hostname, check_path
+from trio_sched.path_state import control_of
 
 __all__ = ["Control"]
 
@@ -100,13 +101,8 @@ class Control:
             )
             if answer.succeeded:
                 return ControlState.decode(wanted.encode(), answer.revision)
-            state, revision = _decoded(answer.get(0)), answer.revision
+            state, revision = control_of(answer.get(0).kv), answer.revision
 
     async def _read(self) -> tuple[ControlState, int]:
         found = await self._client.get(self._keys.control)
-        return _decoded(found), found.revision
-
-
-def _decoded(found: GetResult) -> ControlState:
-    kv = found.kv
-    return ControlState() if kv is None else ControlState.decode(kv.value, kv.mod_revision)
+        return control_of(found.kv), found.revision

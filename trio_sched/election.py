@@ -13,7 +13,8 @@ from collections.abc import Callable
 import trio
 
 from trio_sched._snapshot import PathSnapshot
-from trio_sched.etcd_shim import Client, EventType, Get, GetResult, KeyValue
+from trio_sched._waiting import wait_deleted
+from trio_sched.etcd_shim import Client, Get, GetResult, KeyValue
 from trio_sched.etcd_shim._backoff import persist
 from trio_sched.etcd_shim.errors import Compacted
 from trio_sched.etcd_shim.kv import prefix_range
@@ -60,7 +61,7 @@ async def wait_elected(
     snapshot = None
     while predecessor is not None:
         with contextlib.suppress(Compacted):  # the look below tells whether it is still there
-            await _wait_deleted(client, predecessor.key, revision)
+            await wait_deleted(client, predecessor.key, revision)
         if leads(predecessor):
             snapshot = await persist(read_snapshot, client, keys)
             predecessor, revision = snapshot.predecessor_of(fence), snapshot.revision
@@ -74,10 +75,3 @@ async def read_snapshot(client: Client, keys: PathKeys) -> PathSnapshot:
     """Read all that a leader needs, once."""
     asked_at = trio.current_time()
     return PathSnapshot.decode(keys, await client.read(PathSnapshot.request(keys)), asked_at)
-
-
-async def _wait_deleted(client: Client, key: bytes, revision: int) -> None:
-    async with client.watch(key, start_revision=revision + 1) as events:
-        async for event in events:
-            if event.type is EventType.DELETE:
-                return

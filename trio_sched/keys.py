@@ -107,6 +107,15 @@ class PathKeys:
         """Prefix of the keys that stand for the right to run."""
         return f"{self.path}/slots/".encode()
 
+    def slot(self, number: int) -> bytes:
+        """Return the key of the slot of this number."""
+        return self.slots + b"%d" % number
+
+    def slot_number(self, key: bytes) -> int | None:
+        """Return the number in the key of a slot; None if it is the key of none."""
+        number = key.removeprefix(self.slots)
+        return int(number) if key.startswith(self.slots) and number.isdigit() else None
+
     def host(self, hostname: str) -> bytes:
         """Return the key under which `hostname` is discovered.
 

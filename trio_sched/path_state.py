@@ -13,7 +13,7 @@ from trio_sched.model import DecisionRecord, Host, Hosts, decode_scheduled
 if TYPE_CHECKING:
     from trio_sched.keys import PathKeys
 
-__all__ = ["Candidate", "HeldSlot", "PathState"]
+__all__ = ["Candidate", "HeldSlot", "PathState", "control_of", "host_of"]
 
 
 class Stored(Protocol):
@@ -38,6 +38,18 @@ class Stored(Protocol):
     @property
     def lease(self) -> int:
         """Id of the lease that it hangs on; 0 if on none."""
+
+
+def host_of(keys: PathKeys, kv: Stored) -> Host:
+    """Return the host that a key below ``exchange/`` stands for."""
+    return Host.decode(
+        keys.hostname(kv.key), kv.value, lease=kv.lease, joined_revision=kv.create_revision
+    )
+
+
+def control_of(kv: Stored | None) -> ControlState:
+    """Return what operators want, by the ``control`` key; None if it is not there."""
+    return ControlState() if kv is None else ControlState.decode(kv.value, kv.mod_revision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +118,6 @@ class PathState:
         """Return the state that these keys make. What is not understood is left out."""
         found = {kv.key: kv for kv in stored}
         record = _record(found, keys)
-        control = found.get(keys.control)
         return cls(
             keys.path,
             revision,
@@ -115,9 +126,7 @@ class PathState:
             MappingProxyType({host.name: host for host in _pool(found, keys)}),
             tuple(_candidates(found, keys)),
             MappingProxyType({slot.index: slot for slot in _slots(found, keys)}),
-            ControlState.decode(control.value, control.mod_revision)
-            if control is not None
-            else ControlState(),
+            control_of(found.get(keys.control)),
         )
 
 
@@ -145,10 +154,7 @@ def _hosts(found: Mapping[bytes, Stored], keys: PathKeys, record: DecisionRecord
 def _pool(found: Mapping[bytes, Stored], keys: PathKeys) -> Iterable[Host]:
     for key in sorted(found):
         if key.startswith(keys.exchange):
-            kv = found[key]
-            yield Host.decode(
-                keys.hostname(key), kv.value, lease=kv.lease, joined_revision=kv.create_revision
-            )
+            yield host_of(keys, found[key])
 
 
 def _candidates(found: Mapping[bytes, Stored], keys: PathKeys) -> Iterable[Candidate]:
@@ -160,9 +166,9 @@ def _candidates(found: Mapping[bytes, Stored], keys: PathKeys) -> Iterable[Candi
 def _slots(found: Mapping[bytes, Stored], keys: PathKeys) -> Iterable[HeldSlot]:
     held = []
     for key, kv in found.items():
-        number = key.removeprefix(keys.slots)
-        if key.startswith(keys.slots) and number.isdigit():
-            held.append(HeldSlot(int(number), _text(kv.value), kv.create_revision, kv.lease))
+        number = keys.slot_number(key)
+        if number is not None:
+            held.append(HeldSlot(number, _text(kv.value), kv.create_revision, kv.lease))
     return sorted(held, key=lambda slot: slot.index)
 
 

@@ -25,7 +25,8 @@ import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from trio_sched.etcd_shim import Client, Compare, Delete, EventType, Get, GetResult, Put
+from trio_sched._waiting import wait_deleted
+from trio_sched.etcd_shim import Client, Compare, Delete, Get, GetResult, Put
 from trio_sched.etcd_shim._backoff import persist
 from trio_sched.etcd_shim.errors import Compacted, EtcdError, LeaseNotFound, WatchOverflow
 from trio_sched.keys import PathKeys
@@ -145,7 +146,7 @@ class SlotKeys:
         self, session: Session, number: int, decision: int
     ) -> tuple[Slot | None, bool]:
         """Create a slot's key; tell whether the decision stands, too."""
-        key = self._keys.slots + b"%d" % number
+        key = self._keys.slot(number)
         stands = Compare.mod_revision(self._keys.scheduled, "==", decision)
         answer = await self._client.txn(
             [stands, Compare.create_revision(key, "==", 0)],
@@ -161,8 +162,8 @@ class SlotKeys:
         return None, scheduled is not None and scheduled.mod_revision == decision
 
     def _numbers(self, found: GetResult) -> set[int]:
-        numbers = (kv.key.removeprefix(self._keys.slots) for kv in found.kvs)
-        return {int(number) for number in numbers if number.isdigit()}
+        numbers = (self._keys.slot_number(kv.key) for kv in found.kvs)
+        return {number for number in numbers if number is not None}
 
     async def _forget_leftovers(self, found: GetResult, session: Session) -> None:
         """Free slots of our own session: we hold none, but freeing one failed before."""
@@ -183,7 +184,7 @@ class SlotKeys:
         revision = slot.token
         while True:
             with contextlib.suppress(Compacted, WatchOverflow):  # the read below tells
-                await self._wait_touched(slot.key, revision)
+                await wait_deleted(self._client, slot.key, revision)
             found = await persist(self._client.read, Get(slot.key))
             if found.kv is None or found.kv.create_revision != slot.token:
                 return
@@ -196,9 +197,3 @@ class SlotKeys:
                 self._keys.slots, prefix=True, start_revision=revision + 1, puts=False
             ) as events:
                 await anext(events)
-
-    async def _wait_touched(self, key: bytes, revision: int) -> None:
-        async with self._client.watch(key, start_revision=revision + 1) as events:
-            async for event in events:
-                if event.type is EventType.DELETE:
-                    return

@@ -112,6 +112,8 @@ def usage_errors(check: Callable[..., Any]) -> Callable[[click.Context, click.Pa
     """Make a callback for an option of a check that raises ValueError or TypeError."""
 
     def callback(_context: click.Context, _parameter: click.Parameter, value: Any) -> Any:
+        if value is None:  # it was left out, and may be
+            return value
         try:
             check(value)
         except (ValueError, TypeError) as exc:

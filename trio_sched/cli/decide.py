@@ -43,9 +43,7 @@ _CODES = CODES.replace("  2 ", "  70  the strategy raised, or broke its rules\n 
 @click.argument(
     "path",
     required=False,
-    callback=lambda context, parameter, value: (
-        None if value is None else usage_errors(check_path)(context, parameter, value)
-    ),
+    callback=usage_errors(check_path),
 )
 @click.option("--dry-run", is_flag=True, help="Has to be given: only the leader really decides.")
 @click.option(
@@ -58,9 +56,7 @@ _CODES = CODES.replace("  2 ", "  70  the strategy raised, or broke its rules\n 
     "--strategy",
     show_default="the leader's",
     shell_complete=complete_strategy,
-    callback=lambda context, parameter, value: (
-        None if value is None else usage_errors(get_strategy)(context, parameter, value)
-    ),
+    callback=usage_errors(get_strategy),
     help="How hosts are chosen.",
 )
 @click.option(

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from trio_sched._processes import wait_ended
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
@@ -95,11 +97,7 @@ class ChildProcess:
         """Wait until it has ended, and reap it. Cancellation leaves it as it is."""
         await trio.lowlevel.checkpoint()
         while self.running:
-            descriptor = os.pidfd_open(self._popen.pid)
-            try:
-                await trio.lowlevel.wait_readable(descriptor)
-            finally:
-                os.close(descriptor)
+            await wait_ended(self._popen.pid)
 
     def _release_watchdog(self) -> None:
         """Send the watchdog home. It must not shoot: the pid may be another's by now."""
