@@ -17,8 +17,9 @@ from trio_sched.exceptions import HostnameInUse, HostNotFound, StrategyError, Tr
 
 from ._child import CannotRun
 from ._connect import Connection
+from ._tell import Teller
 
-__all__ = ["Exit", "explain"]
+__all__ = ["Exit", "explain", "strategy_failed"]
 
 
 NO_HOST: Final = 68  # of the commands that are about a host
@@ -44,10 +45,20 @@ def explain(error: TrioSchedError | CannotRun, connection: Connection) -> tuple[
     if isinstance(error, HostNotFound):
         return NO_HOST, f"{error}; see `trio-sched members {error.path}`"
     if isinstance(error, StrategyError):
-        return Exit.SOFTWARE, f"{error}; choose another --strategy"
+        return Exit.SOFTWARE, _another_strategy(error)
     if isinstance(error, EtcdError):
         return _explain_etcd(error, connection)
     return Exit.SOFTWARE, str(error)
+
+
+def strategy_failed(error: StrategyError) -> int:
+    """Say that a strategy failed, where etcd has no part in it; return the exit code."""
+    Teller(as_json=False).error(_another_strategy(error), Exit.SOFTWARE)
+    return Exit.SOFTWARE
+
+
+def _another_strategy(error: StrategyError) -> str:
+    return f"{error}; choose another --strategy"
 
 
 def _explain_etcd(error: EtcdError, connection: Connection) -> tuple[int, str]:

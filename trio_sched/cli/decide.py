@@ -18,10 +18,9 @@ from trio_sched.strategies import get_strategy
 from ._common import CODES, complete_strategy, output_option, read_path, timeout_option
 from ._connect import Connection, connection_options, usage_errors
 from ._document import state_of
-from ._exits import Exit
+from ._exits import strategy_failed
 from ._output import perform, show, show_json, within
 from ._tables import facts, table
-from ._tell import Teller
 from ._words import plain
 from ._would import Would, would
 
@@ -128,8 +127,7 @@ def _tell(state: PathState, strategy: str | None, max_count: int | None, output:
     except ValueError as exc:  # the leader's strategy; one that was given is known to be there
         raise click.UsageError(f"{exc}; the leader goes by it, so give --strategy") from exc
     except StrategyError as exc:
-        Teller(as_json=False).error(f"{exc}; choose another --strategy", Exit.SOFTWARE)
-        return Exit.SOFTWARE
+        return strategy_failed(exc)
     if output == "json":
         show_json(_document(state, found))
     else:

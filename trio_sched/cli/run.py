@@ -27,6 +27,16 @@ __all__ = ["run"]
 
 _GRACE = 0.3  # of the TTL
 
+
+class _StrategyOption(click.Option):
+    """Looks through all that is installed only when its help is asked for."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        known = ", ".join(known_strategies())
+        self.help = f"How they are chosen: {known}, or one that is installed."
+        return super().get_help_record(ctx)
+
+
 _EXAMPLES = """\b
 Examples:
   # a job that runs on one host of all that are started in this way
@@ -77,10 +87,10 @@ Exit codes:
 )
 @click.option(
     "--strategy",
+    cls=_StrategyOption,
     default="rr",
     callback=usage_errors(get_strategy),
     show_default=True,
-    help=f"How they are chosen: {', '.join(known_strategies())}, or one that is installed.",
 )
 @click.option(
     "--ttl",

@@ -13,9 +13,8 @@ from trio_sched.testing import Replay, Trace, svg_chart, text_chart
 from trio_sched.testing import simulate as replay_trace
 
 from ._common import complete_strategy, output_option
-from ._exits import Exit
+from ._exits import strategy_failed
 from ._output import show_json, terminal
-from ._tell import Teller
 
 __all__ = ["simulate"]
 
@@ -93,5 +92,4 @@ def _replay(trace: Trace, strategy: str, max_count: int | None) -> Replay:
     except (TypeError, ValueError) as exc:
         raise click.BadParameter(str(exc), param_hint="--strategy") from exc
     except StrategyError as exc:
-        Teller(as_json=False).error(f"{exc}; choose another --strategy", Exit.SOFTWARE)
-        sys.exit(Exit.SOFTWARE)
+        sys.exit(strategy_failed(exc))

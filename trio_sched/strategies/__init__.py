@@ -13,7 +13,6 @@ and whatever can be called without any, is a factory of strategies.
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -125,6 +124,8 @@ def get_strategy(strategy: str | Strategy | StrategyFunction) -> Strategy:
 def _find(name: str) -> Strategy:
     if name in _registry:
         return _made(name, _registry[name], f"strategy {name!r}")
+    import importlib.metadata  # noqa: PLC0415 # slow to load, and seldom needed
+
     for entry in importlib.metadata.entry_points(group=_ENTRY_POINTS, name=name):
         return _made(name, entry.load(), f"entry point {name!r}")
     known = ", ".join(map(repr, known_strategies()))
@@ -200,5 +201,7 @@ def _checked(made: object, maker: str) -> Strategy:
 
 def known_strategies() -> tuple[str, ...]:
     """Return the names that `get_strategy` would find, sorted; nothing is loaded."""
+    import importlib.metadata  # noqa: PLC0415 # as above
+
     entries = importlib.metadata.entry_points(group=_ENTRY_POINTS)
     return tuple(sorted({*_registry, *entries.names}))
