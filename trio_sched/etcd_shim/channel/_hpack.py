@@ -4,14 +4,19 @@ A gRPC client sends the same few lists of headers, and gets the same few blocks
 back, thousands of times. Encoding and decoding them anew is the largest single
 cost of a call. A block may be used again as long as the dynamic table that it
 was made with, or read with, has not changed: its indices mean the same then. So
-the table counts its changes; what is remembered carries the count; and what
-changed the table itself is not remembered.
+the table has a stamp, which is another after each change; and what is remembered
+carries the stamp.
+
+A block that itself changes the table comes once on each connection, but the first
+ones are the same on all connections. So the process remembers what they did to
+a table that was new: tables with the same stamp are the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Hashable, Iterable, Sequence
+from itertools import count
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from hpack import Decoder, Encoder, HeaderTuple
 from hpack.table import HeaderTable
@@ -19,6 +24,13 @@ from hpack.table import HeaderTable
 __all__ = ["CachingDecoder", "CachingEncoder", "StampedTable"]
 
 _MOST_BLOCKS = 128  # remembered at a time; a client has about a dozen
+
+_NEW: Final = 0  # the stamp of a table to which nothing was done yet
+_stamps = count(_NEW + 1)
+
+_SECRETS: Final = frozenset({b"token", b"authorization"})  # not kept longer than the connection
+
+Result = TypeVar("Result")
 
 
 class _Entries(list[tuple[bytes, bytes]]):
@@ -31,15 +43,24 @@ class _Entries(list[tuple[bytes, bytes]]):
 
 
 class StampedTable(HeaderTable):
-    """A header table that counts how often it has changed."""
+    """A header table with a stamp, which no table has that is not the same.
+
+    Attributes:
+        stamp: another after each change.
+        added: entries that were added since the list was set; None once the size
+            was set, too.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.dynamic_entries: Any = _Entries()
-        self.stamp = 0
+        self.stamp = _NEW
+        self.added: list[tuple[bytes, bytes]] | None = []
 
     def add(self, name: bytes, value: bytes) -> None:
-        self.stamp += 1
+        self.stamp = next(_stamps)
+        if self.added is not None:
+            self.added.append((name, value))
         super().add(name, value)
 
     @property
@@ -48,10 +69,46 @@ class StampedTable(HeaderTable):
 
     @maxsize.setter
     def maxsize(self, newmax: int) -> None:
-        self.stamp += 1
+        self.stamp = next(_stamps)
+        self.added = None
         resized = self.resized
         HeaderTable.maxsize.fset(self, newmax)  # type: ignore[attr-defined] # it is a property
         self.resized |= resized  # hpack forgets a change when the same size is set again
+
+
+class _Step(NamedTuple, Generic[Result]):
+    """What a block came to, and what it did to the table."""
+
+    result: Result
+    added: Sequence[tuple[bytes, bytes]]
+    stamp: int
+
+
+class _FirstSteps(Generic[Result]):
+    """The first blocks of connections, for all of them; the first that come stay."""
+
+    def __init__(self) -> None:
+        self._steps: dict[tuple[int, Hashable], _Step[Result]] = {}
+        self._known = {_NEW}  # stamps that a new table comes to by these
+
+    def repeat(self, table: StampedTable, block: Hashable) -> _Step[Result] | None:
+        """Do to a table what this block did to one that was the same, if it is known."""
+        step = self._steps.get((table.stamp, block))
+        if step is not None:
+            for name, value in step.added:
+                table.add(name, value)
+            table.stamp = step.stamp
+        return step
+
+    def note(self, before: int, block: Hashable, result: Result, table: StampedTable) -> None:
+        """Remember what a block came to that changed a table of this stamp."""
+        if before in self._known and table.added and len(self._steps) < _MOST_BLOCKS:
+            self._steps[before, block] = _Step(result, tuple(table.added), table.stamp)
+            self._known.add(table.stamp)
+
+
+_first_encoded: Final = _FirstSteps[bytes]()
+_first_decoded: Final = _FirstSteps[list[HeaderTuple]]()
 
 
 class CachingEncoder(Encoder):
@@ -72,16 +129,24 @@ class CachingEncoder(Encoder):
         """Return the block for these headers."""
         table = self.header_table
         fields = tuple(headers)
-        stamp = table.stamp
         known = self._blocks.get(fields)
-        if known is not None and known[0] == stamp and not table.resized:
+        if known is not None and known[0] == table.stamp and not table.resized:
             return known[1]
-        resized = table.resized
+        if table.resized or any(type(field) is not tuple for field in fields):
+            return super().encode(fields, huffman)
+        step = _first_encoded.repeat(table, (huffman, fields))
+        return self._encode_new(fields, huffman=huffman) if step is None else step.result
+
+    def _encode_new(self, fields: tuple[tuple[bytes, bytes], ...], *, huffman: bool) -> bytes:
+        table = self.header_table
+        stamp, table.added = table.stamp, []
         block = super().encode(fields, huffman)
-        if table.stamp == stamp and not resized and all(type(field) is tuple for field in fields):
+        if table.stamp == stamp:
             if len(self._blocks) >= _MOST_BLOCKS:
                 self._blocks.clear()
             self._blocks[fields] = stamp, block
+        elif not any(name in _SECRETS for name, _ in fields):
+            _first_encoded.note(stamp, (huffman, fields), block, table)
         return block
 
 
@@ -100,14 +165,23 @@ class CachingDecoder(Decoder):
 
     def decode(self, data: bytes, raw: bool = False) -> Iterable[HeaderTuple]:  # noqa: FBT001, FBT002 # hpack's signature
         """Return the headers in this block, as bytes; they must not be changed."""
+        if not raw:
+            return super().decode(data, raw)
+        block = bytes(data)
+        known = self.known(block)
+        if known is not None:
+            return known
+        step = _first_decoded.repeat(self.header_table, (self.max_header_list_size, block))
+        return self._decode_new(block) if step is None else step.result
+
+    def _decode_new(self, block: bytes) -> list[HeaderTuple]:
         table = self.header_table
-        stamp = table.stamp
-        known = self._blocks.get(data)
-        if known is not None and known[0] == stamp and raw:
-            return known[1]
-        headers = list(super().decode(data, raw))
-        if table.stamp == stamp and raw:
+        stamp, table.added = table.stamp, []
+        headers = list(super().decode(block, raw=True))
+        if table.stamp == stamp:
             if len(self._blocks) >= _MOST_BLOCKS:
                 self._blocks.clear()
-            self._blocks[bytes(data)] = stamp, headers
+            self._blocks[block] = stamp, headers
+        else:
+            _first_decoded.note(stamp, (self.max_header_list_size, block), headers, table)
         return headers
