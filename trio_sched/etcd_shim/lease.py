@@ -18,7 +18,7 @@ from grpclib.const import Status
 
 from trio_sched._tasks import Doorbell
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
-from trio_sched.etcd_shim.channel import recv_messages, send_message_nowait
+from trio_sched.etcd_shim.channel import deliver, send_message_nowait
 from trio_sched.etcd_shim.errors import (
     ClientClosed,
     ConnectionLost,
@@ -169,9 +169,7 @@ class Renewals:
                 queued, self._queued = self._queued, []
                 for lease in queued:
                     self._send(call, lease)
-                while answers := await recv_messages(call):
-                    for answer in answers:
-                        self._settle(answer)
+                await deliver(call, self._settle)
         except EtcdError as exc:
             error = exc
         finally:

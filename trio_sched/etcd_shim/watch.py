@@ -26,7 +26,7 @@ from grpclib.const import Status
 from trio_sched._tasks import Doorbell
 from trio_sched.etcd_shim._backoff import Backoff
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
-from trio_sched.etcd_shim.channel import recv_messages, send_message_nowait
+from trio_sched.etcd_shim.channel import deliver, send_message_nowait
 from trio_sched.etcd_shim.errors import (
     AuthStoreChanged,
     ClientClosed,
@@ -335,6 +335,11 @@ class WatchHub:
 
     async def _serve_call(self, backoff: Backoff) -> EtcdError:
         """Run one Watch call to its end and return why it ended."""
+
+        def take(answer: pb.WatchResponse) -> None:
+            backoff.reset()
+            self._take(answer)
+
         try:
             async with self._stub.Watch.open(metadata=HAS_LEADER) as call:
                 await call.send_request()
@@ -343,10 +348,7 @@ class WatchHub:
                 self._call = call
                 for watcher in self._watchers.values():
                     self._send(call, watcher._creation())  # noqa: SLF001
-                while answers := await recv_messages(call):
-                    backoff.reset()
-                    for answer in answers:
-                        self._take(answer)
+                await deliver(call, take)
         except EtcdError as exc:
             return exc
         finally:

@@ -6,7 +6,7 @@ the stubs hold in their hands.
 """
 
 from trio_sched.etcd_shim.channel._call import (
-    recv_messages as recv_messages,
+    deliver as deliver,
 )
 from trio_sched.etcd_shim.channel._call import (
     send_message_nowait as send_message_nowait,
@@ -44,7 +44,7 @@ __all__ = [
     "Credentials",
     "Endpoint",
     "PingPolicy",
+    "deliver",
     "open_channel",
-    "recv_messages",
     "send_message_nowait",
 ]

@@ -8,7 +8,7 @@ a caller's own exception or cancellation is never replaced by one from here.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, NoReturn, Protocol, Self, TypeVar, cast
 
@@ -208,16 +208,6 @@ class Call(Generic[Req, Rep]):
         """
         if self._one_reply:
             return await self._recv_one_reply()
-        messages = await self.recv_messages(1)
-        return messages[0] if messages else None
-
-    async def recv_messages(self, most: int = 64) -> list[Rep]:
-        """Wait for messages and return those that have arrived; none after the last one.
-
-        What grpclib does not have: a busy stream costs one checkpoint for many
-        messages, and still one for each `most`, so that it starves nobody.
-        Cancelled and failing as `recv_message` is.
-        """
         connection, state = self._connection, self._state
         if connection is None or state is None:
             connection, state = await self._begin()
@@ -225,13 +215,46 @@ class Call(Generic[Req, Rep]):
             await trio.lowlevel.checkpoint()
         while not state.messages and not state.ended:
             await state.news.wait()
-        if not state.messages and state.error is not None:
+        if state.messages:
+            return self._decode(self._next_payload(connection, state))
+        if state.error is not None:
             self._fail(connection, state.error)
-        payloads = state.messages[:most]
-        del state.messages[:most]
+        return None
+
+    async def deliver(self, take: Callable[[Rep], object]) -> None:
+        """Have each message given to `take` when it arrives, until the call has ended.
+
+        What grpclib does not have, for a stream that many share: whoever waits for
+        a message is woken by the task that reads the connection, in its own turn,
+        and not by another task one turn later. So `take` must be quick, and cannot
+        wait. What it raises comes out of here, and nothing more is given to it.
+
+        Fails as `recv_message` does. A checkpoint. Cancelled, messages that come
+        later can be received still.
+        """
+        connection, state = await self._begin()
+        delivery = _Delivery(state, take, self._decode)
+        try:
+            while state.messages and delivery.failure is None:
+                delivery(self._next_payload(connection, state))
+            if state.ended or delivery.failure is not None:
+                await trio.lowlevel.checkpoint()
+            else:
+                state.sink = delivery
+            while not state.ended and delivery.failure is None:
+                await state.news.wait()
+        finally:
+            state.sink = None
+        if delivery.failure is not None:
+            raise delivery.failure
+        if state.error is not None:
+            self._fail(connection, state.error)
+
+    def _next_payload(self, connection: Connection, state: CallState) -> bytes:
+        payload = state.messages.pop(0)
         if not state.ended:
-            connection.consumed(self._stream_id, payloads)
-        return self._decode_all(payloads)
+            connection.consumed(self._stream_id, payload)
+        return payload
 
     async def _recv_one_reply(self) -> Rep | None:
         connection, state = self._connection, self._state
@@ -246,15 +269,15 @@ class Call(Generic[Req, Rep]):
                 return None
             raise RemoteProtocolError(f"the answer to {self._path} holds no message")
         self._replied = True
-        return self._decode_all([state.messages.pop(0)])[0]
+        return self._decode(state.messages.pop(0))
 
     def _fail(self, connection: Connection, error: EtcdError) -> NoReturn:
         self._channel.note_failure(connection, error)
         raise error
 
-    def _decode_all(self, payloads: list[bytes]) -> list[Rep]:
+    def _decode(self, payload: bytes) -> Rep:
         try:
-            return [self._reply_type.FromString(payload) for payload in payloads]
+            return self._reply_type.FromString(payload)
         except Exception as exc:
             raise RemoteProtocolError(f"the answer to {self._path} cannot be decoded") from exc
 
@@ -269,9 +292,36 @@ class Call(Generic[Req, Rep]):
         return message
 
 
-def recv_messages(stream: Stream[Req, Rep]) -> Awaitable[list[Rep]]:
-    """Do `Call.recv_messages` on what a stub calls a stream, which is a call of ours."""
-    return cast("Call[Req, Rep]", stream).recv_messages()
+class _Delivery(Generic[Rep]):
+    """Gives the messages of a call to whom they are for, until one cannot be given.
+
+    Attributes:
+        failure: why that one could not.
+    """
+
+    __slots__ = ("_decode", "_state", "_take", "failure")
+
+    def __init__(
+        self, state: CallState, take: Callable[[Rep], object], decode: Callable[[bytes], Rep]
+    ) -> None:
+        self._state = state
+        self._take = take
+        self._decode = decode
+        self.failure: Exception | None = None
+
+    def __call__(self, payload: bytes) -> None:
+        """Give a message; called by the connection's reader, which nothing raised here may end."""
+        try:
+            self._take(self._decode(payload))
+        except Exception as exc:  # noqa: BLE001 # raised by `Call.deliver`
+            self.failure = exc
+            self._state.sink = None
+            self._state.news.ring()
+
+
+def deliver(stream: Stream[Req, Rep], take: Callable[[Rep], object]) -> Awaitable[None]:
+    """Do `Call.deliver` on what a stub calls a stream, which is a call of ours."""
+    return cast("Call[Req, Rep]", stream).deliver(take)
 
 
 def send_message_nowait(stream: Stream[Req, Rep], message: Req) -> bool:

@@ -63,10 +63,11 @@ _MAX_OUTPUT = 32 * 2**20
 class CallState:
     """What has arrived for one call, and who waits for more."""
 
-    __slots__ = ("_room", "ended", "error", "messages", "news", "sent")
+    __slots__ = ("_room", "ended", "error", "messages", "news", "sent", "sink")
 
     def __init__(self) -> None:
         self.messages: list[bytes] = []
+        self.sink: Callable[[bytes], None] | None = None  # takes them instead
         self.ended = False
         self.error: EtcdError | None = None
         self.sent = True  # nothing of ours waits for a window
@@ -301,8 +302,7 @@ class Connection:
             if call is None:
                 return
             if isinstance(event, Message):
-                call.messages.append(event.payload)
-                self._woken += call.news.ring()
+                self._take_message(call, event)
             elif isinstance(event, CallEnded):
                 self._woken += self._forget(event.stream_id).finish(event.error)
             elif isinstance(event, RequestSent):
@@ -315,6 +315,15 @@ class Connection:
             self._go_away(event)
         elif isinstance(event, ConnectionBroken):
             self._break(event.error)
+
+    def _take_message(self, call: CallState, event: Message) -> None:
+        if call.sink is None:
+            call.messages.append(event.payload)
+            self._woken += call.news.ring()
+        else:
+            call.sink(event.payload)
+            self._protocol.consumed(event.stream_id, event.payload)
+            self._woken += 1  # most likely
 
     def _forget(self, stream_id: int) -> CallState:
         call = self._calls.pop(stream_id)
@@ -401,10 +410,9 @@ class Connection:
         """Queue the end of our half of a call. `flush` sends it."""
         call.sent = self._protocol.end(stream_id)
 
-    def consumed(self, stream_id: int, payloads: Sequence[bytes]) -> None:
-        """Give the windows of messages back that were taken."""
-        for payload in payloads:
-            self._protocol.consumed(stream_id, payload)
+    def consumed(self, stream_id: int, payload: bytes) -> None:
+        """Give the window of a message back that was taken."""
+        self._protocol.consumed(stream_id, payload)
         if self._protocol.output_size:
             self.flush()
 

@@ -15,7 +15,7 @@ another turn with `run_soon`. And trio drops an instrument that raises.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, TypeVarTuple
+from typing import TypeVarTuple
 
 import trio
 
@@ -23,18 +23,15 @@ __all__ = ["TurnEnds"]
 
 Ts = TypeVarTuple("Ts")
 
-# The reader wakes the task of a shared stream, that wakes its user, and that one maybe another.
-_MOST_TURNS: Final = 3
-
 _current: trio.lowlevel.RunVar[TurnEnds] = trio.lowlevel.RunVar("trio_sched_turn_ends")
 
 
 class TurnEnds(trio.abc.Instrument):
-    """Calls back when trio is about to wait, or a few turns later if it always has work."""
+    """Calls back when trio is about to wait, or one turn later if it always has work."""
 
     def __init__(self) -> None:
         self._due: list[Callable[[], None]] = []
-        self._patience = 0  # turns of others that what is due may still wait for
+        self._young = False  # what is due has not seen a turn of others yet
         self._token = trio.lowlevel.current_trio_token()
 
     @classmethod
@@ -51,7 +48,7 @@ class TurnEnds(trio.abc.Instrument):
     def call(self, fn: Callable[[], None]) -> None:
         """Have `fn` called once; it must not raise, nor wake a task."""
         if not self._due:
-            self._patience = _MOST_TURNS
+            self._young = True
         self._due.append(fn)
 
     def run_soon(self, fn: Callable[[*Ts], object], *args: *Ts) -> None:
@@ -62,8 +59,8 @@ class TurnEnds(trio.abc.Instrument):
         """Be told by trio that a turn is over."""
         if not self._due:
             return
-        if timeout == 0 and self._patience:  # those who were woken are still to run
-            self._patience -= 1
+        if timeout == 0 and self._young:  # those who were woken are still to run
+            self._young = False
             return
         due, self._due = self._due, []
         for fn in due:
