@@ -21,8 +21,9 @@ def numbered(number: int) -> pb.WatchResponse:
 
 async def say_ten(call: ServerCall) -> None:
     await call.accept()
-    for number in range(10):
-        await call.say(numbered(number))
+    for number in range(10):  # in one piece
+        call.connection.peer.message(call.stream_id, numbered(number).SerializeToString())
+    await call.connection.flush()
 
 
 async def say_ten_and_finish(call: ServerCall) -> None:
@@ -85,12 +86,12 @@ async def test_what_is_raised_ends_the_delivery_and_nothing_else(arrived: bool) 
     taken: list[int] = []
 
     def take(message: pb.WatchResponse) -> None:
-        if message.watch_id == 5:
-            raise LookupError("no such watch")
+        if message.watch_id >= 5:
+            raise LookupError(f"no watch {message.watch_id}")
         taken.append(message.watch_id)
 
     async with open_pair(script) as (server, channel):
-        with pytest.raises(LookupError, match="no such watch"):
+        with pytest.raises(LookupError, match="no watch 5"):
             async with watch(channel).Watch.open() as call:
                 await call.send_message(watch_request())
                 if arrived:
@@ -147,7 +148,14 @@ async def test_lost_connection_ends_the_delivery() -> None:
 
 
 async def test_cancelled_delivery_leaves_the_rest_to_be_received() -> None:
-    async with open_pair(say_ten_and_finish) as (_, channel):
+    async def script(call: ServerCall) -> None:
+        await say_ten(call)
+        await go_on.wait()
+        await call.say(numbered(10))
+        await call.finish()
+
+    go_on = trio.Event()
+    async with open_pair(script) as (_, channel):
         async with watch(channel).Watch.open() as call:
             await call.send_message(watch_request())
             taken: list[int] = []
@@ -160,6 +168,8 @@ async def test_cancelled_delivery_leaves_the_rest_to_be_received() -> None:
 
                 await deliver(call, take)
             assert scope.cancelled_caught
-            taken += [message.watch_id async for message in call]
-            assert taken == list(range(10))
+            go_on.set()
+            asked = [message.watch_id async for message in call]
+            assert asked
+            assert taken + asked == list(range(11))
         await assert_idle(channel)
