@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import socket
 import ssl
@@ -140,6 +141,32 @@ async def test_tls_handshake_that_is_never_answered() -> None:
             with pytest.raises(ConnectionFailed) as caught:
                 await get(channel)
         assert isinstance(caught.value.reasons[endpoint.url], TimeoutError)
+
+
+class DistantSocket(socket.socket):
+    """One whose peer is too far away to answer at once."""
+
+    def connect_ex(self, address: object) -> int:
+        if self.gettimeout() == 0 and not getattr(self, "begun", False):
+            self.begun = True
+            super().connect_ex(address)  # type: ignore[arg-type]
+        return errno.EALREADY
+
+
+@pytest.mark.parametrize("there", [True, False])
+async def test_peer_that_does_not_answer_at_once(
+    monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    async with open_server() as server:
+        endpoint = server.endpoint if there else closed_port()
+        monkeypatch.setattr(socket, "socket", DistantSocket)
+        async with open_channel([endpoint]) as channel:
+            if there:
+                await get(channel)
+            else:
+                with pytest.raises(ConnectionFailed) as caught:
+                    await get(channel)
+                assert type(caught.value.reasons[endpoint.url]) is ConnectionRefusedError
 
 
 async def test_nothing_is_sent_before_the_first_call() -> None:

@@ -38,9 +38,14 @@ from trio_sched.etcd_shim._pb import messages_pb2 as pb
 from trio_sched.etcd_shim._pb.services_grpc import AuthStub
 from trio_sched.etcd_shim.channel._caller import Caller, OneConnection
 from trio_sched.etcd_shim.channel._connection import Connection, ConnectionStatistics
-from trio_sched.etcd_shim.channel._endpoint import Endpoint, open_byte_stream, root_cause
+from trio_sched.etcd_shim.channel._endpoint import (
+    ByteStream,
+    Endpoint,
+    open_byte_stream,
+    root_cause,
+)
 from trio_sched.etcd_shim.channel._fast import FastProtocol
-from trio_sched.etcd_shim.channel._protocol import Protocol
+from trio_sched.etcd_shim.channel._protocol import Protocol, greeting
 from trio_sched.etcd_shim.channel._settings import ChannelSettings, Credentials, PingPolicy
 from trio_sched.etcd_shim.errors import (
     ClientClosed,
@@ -251,6 +256,7 @@ class Channel(Caller):
         try:
             with trio.CancelScope(deadline=trio.current_time() + timeout):
                 stream = await open_byte_stream(endpoint, self._ssl_context)
+                said = _greet(stream)
                 return Connection(
                     endpoint,
                     stream,
@@ -259,6 +265,7 @@ class Channel(Caller):
                     self._pings,
                     self._services,
                     partial(self._win, attempt),
+                    said=said,
                 )
         except (OSError, trio.BrokenResourceError) as exc:
             self._lose(attempt, endpoint, root_cause(exc))
@@ -351,6 +358,15 @@ class Channel(Caller):
                 if self.token is None:
                     await self._fetch_token(caller, self._credentials)
         return True
+
+
+def _greet(stream: ByteStream) -> int:
+    """Say first things first: they are answered while we get ready. Return how much was said."""
+    try:
+        return stream.send_nowait(greeting())
+    except OSError:
+        stream.close()
+        raise
 
 
 def open_channel(

@@ -123,6 +123,7 @@ class Connection:
         pings: when to ask a silent peer whether it is there.
         services: where the writer is started.
         on_ready: called once, when the server's first words have come.
+        said: how many bytes of the protocol's greeting were sent already.
 
     Attributes:
         endpoint: as given.
@@ -163,6 +164,8 @@ class Connection:
         pings: PingPolicy,
         services: ServiceNursery,
         on_ready: Callable[[Connection], None],
+        *,
+        said: int = 0,
     ) -> None:
         self.endpoint = endpoint
         self._stream = stream
@@ -174,7 +177,8 @@ class Connection:
         self._pings = pings
         self._calls: dict[int, CallState] = {}
         self._started_calls = 0
-        self._unsent = b""
+        protocol.start()
+        self._unsent = protocol.take_output()[said:]
         self._reading: trio.CancelScope | None = None
         self._writer = Doorbell()
         self._write_scope: trio.CancelScope | None = None
@@ -200,7 +204,6 @@ class Connection:
         Cancelled, it closes the connection, and calls under way end with
         `ConnectionLost`.
         """
-        self._protocol.start()
         self.flush()
         try:
             while self._error is None:

@@ -7,6 +7,7 @@ import os
 import socket
 import ssl
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import ClassVar, Self
 from urllib.parse import urlsplit
@@ -51,25 +52,12 @@ class Endpoint:
         """
         if not isinstance(url, str):
             raise TypeError(f"an endpoint must be a str, not {type(url).__name__}")
-        parts = urlsplit(url)
-        if parts.scheme == "unix":
-            path = parts.netloc + parts.path
-            if not path:
-                raise ValueError(f"endpoint {url!r} names no socket; use {_SCHEMES}")
-            return cls(url, "unix", path, 0)
-        extra = parts.path.strip("/") or parts.query or parts.fragment or parts.username
-        if parts.scheme not in ("http", "https") or not parts.hostname or extra:
-            raise ValueError(f"endpoint {_redacted(url)!r} is not understood; use {_SCHEMES}")
-        return cls(url, parts.scheme, parts.hostname, parts.port or 2379)
+        return cls(*_split(url))
 
     @property
     def family(self) -> socket.AddressFamily | None:
         """Of the address, if it is a numeric one."""
-        try:
-            version = ip_address(self.host).version
-        except ValueError:
-            return None
-        return socket.AF_INET if version == 4 else socket.AF_INET6
+        return _family(self.host)
 
     @property
     def authority(self) -> bytes:
@@ -81,6 +69,30 @@ class Endpoint:
 
     def __str__(self) -> str:
         return self.url
+
+
+@lru_cache(maxsize=64)
+def _split(url: str) -> tuple[str, str, str, int]:
+    """Return the fields of an `Endpoint`."""
+    parts = urlsplit(url)
+    if parts.scheme == "unix":
+        path = parts.netloc + parts.path
+        if not path:
+            raise ValueError(f"endpoint {url!r} names no socket; use {_SCHEMES}")
+        return url, "unix", path, 0
+    extra = parts.path.strip("/") or parts.query or parts.fragment or parts.username
+    if parts.scheme not in ("http", "https") or not parts.hostname or extra:
+        raise ValueError(f"endpoint {_redacted(url)!r} is not understood; use {_SCHEMES}")
+    return url, parts.scheme, parts.hostname, parts.port or 2379
+
+
+@lru_cache(maxsize=64)
+def _family(host: str) -> socket.AddressFamily | None:
+    try:
+        version = ip_address(host).version
+    except ValueError:
+        return None
+    return socket.AF_INET if version == 4 else socket.AF_INET6
 
 
 def _redacted(url: str) -> str:

@@ -30,6 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import cache
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -431,6 +432,14 @@ class Protocol:
         if fresh > 0:
             call.partial_owed += fresh
             self._give_back(stream_id, call, fresh)
+
+
+@cache
+def greeting() -> bytes:
+    """Return what any connection with the usual windows queues at its `start`."""
+    protocol = Protocol()
+    protocol.start()
+    return protocol.take_output()
 
 
 _HANDLERS: Final[dict[type, Callable[[Protocol, Any, list[Event]], None]]] = {
