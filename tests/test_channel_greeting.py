@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import gc
 
 import pytest
 from channel_tools import get, open_pair
@@ -40,7 +39,10 @@ async def test_greeting_that_the_kernel_takes_in_parts(
 async def test_connection_that_breaks_while_we_greet_is_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def reset(*_: object) -> int:
+    greeted: list[_endpoint.SocketByteStream] = []
+
+    def reset(self: _endpoint.SocketByteStream, _: bytes) -> int:
+        greeted.append(self)
         raise ConnectionResetError(errno.ECONNRESET, "no more")
 
     async with open_pair() as (server, channel):
@@ -48,4 +50,4 @@ async def test_connection_that_breaks_while_we_greet_is_closed(
         with pytest.raises(ConnectionFailed) as caught:
             await get(channel)
         assert type(caught.value.reasons[server.endpoint.url]) is ConnectionResetError
-    gc.collect()  # a socket left open is told of, and fails the test
+        assert [stream._socket.fileno() for stream in greeted] == [-1]
