@@ -24,7 +24,7 @@ EVENT = Event(EventType.PUT, KeyValue(b"key", b"", 1, 1, 1, 0), None)
 
 def watcher_with(events: int) -> Watcher:
     watcher = Watcher(1, pb.WatchCreateRequest(), 10_000)
-    watcher._deliver([EVENT] * events, 1)
+    watcher._deliver([EVENT] * events)
     return watcher
 
 
@@ -192,6 +192,8 @@ async def test_acknowledgement_goes_with_the_next_renewal(monkeypatch: pytest.Mo
         renewals = [data for data in sent if b"\x08\x07" in data]
         assert len(renewals) == 10
         assert all(b"how far?" in data for data in renewals)
+    (farewell,) = sent[10:]  # the last acknowledgement goes with it
+    assert b"how far?" in farewell
 
 
 async def test_many_who_are_woken_together_send_together(monkeypatch: pytest.MonkeyPatch) -> None:

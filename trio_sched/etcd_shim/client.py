@@ -39,13 +39,13 @@ from trio_sched.etcd_shim.kv import (
     GetResult,
     Key,
     Operation,
-    Put,
     PutResult,
     SortOrder,
     SortTarget,
     Txn,
     TxnResult,
     prefix_range,
+    put_request,
 )
 from trio_sched.etcd_shim.lease import Lease, LeaseInfo, Renewals, check_ttl, new_lease_id
 from trio_sched.etcd_shim.watch import Watcher, WatchHub, creation
@@ -143,8 +143,8 @@ class Client:
         Raises:
             LeaseNotFound: there is no such lease.
         """
-        request = Put(key, value, lease, prev_kv)
-        return PutResult.decode(await self._once(self._kv.Put, request.encode()))
+        request = put_request(key, value, lease, prev_kv=prev_kv)
+        return PutResult.decode(await self._once(self._kv.Put, request))
 
     async def delete(
         self, key: Key, range_end: Key = b"", *, prev_kv: bool = False

@@ -1,15 +1,23 @@
-"""Keys and values: the values that go in and come out, and how they are encoded.
+"""Keys and values: what is asked of etcd, and how it is encoded.
 
 Requests are small frozen values (`Get`, `Put`, `Delete`, `Txn`, `Compare`), used
-alone or inside a transaction. Answers are frozen values with revisions.
+alone or inside a transaction. Answers are frozen values with revisions, of ``_answers``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, Self, TypeAlias
+from typing import Final, Literal, Self, TypeAlias
 
+from trio_sched.etcd_shim._answers import (
+    DeleteResult,
+    GetResult,
+    KeyValue,
+    OperationResult,
+    PutResult,
+    TxnResult,
+)
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
 
 __all__ = [
@@ -80,180 +88,6 @@ def prefix_range(prefix: Key) -> tuple[bytes, bytes]:
     if not stem:
         return start or b"\0", ALL_KEYS
     return start, stem[:-1] + bytes([stem[-1] + 1])
-
-
-# ---- what comes out --------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class KeyValue:
-    """A key as it is stored.
-
-    Attributes:
-        key: its name.
-        value: its value.
-        create_revision: the store's revision at which it was created.
-        mod_revision: the revision at which it was put last.
-        version: how often it was put since it was created.
-        lease: id of the lease that it hangs on; 0 if on none.
-    """
-
-    key: bytes
-    value: bytes
-    create_revision: int
-    mod_revision: int
-    version: int
-    lease: int
-
-    @classmethod
-    def decode(cls, kv: pb.KeyValue) -> Self:
-        """Return the value for a message."""
-        new: Any = _OpenKeyValue()
-        new.key, new.value = kv.key, kv.value
-        new.create_revision, new.mod_revision = kv.create_revision, kv.mod_revision
-        new.version, new.lease = kv.version, kv.lease
-        new.__class__ = cls
-        return new  # type: ignore[no-any-return] # it is one now
-
-
-class _OpenKeyValue:
-    """A `KeyValue` as long as it is not made: to fill a frozen one costs three times as much."""
-
-    __slots__ = KeyValue.__slots__
-
-
-@dataclass(frozen=True, slots=True)
-class GetResult:
-    """What a read found.
-
-    Attributes:
-        kvs: the keys, in the order asked for.
-        revision: the store's revision at which they were read. A watch that
-            starts at ``revision + 1`` misses nothing and repeats nothing.
-        count: how many keys the range holds, whatever the limit.
-        more: True if the limit left some out.
-    """
-
-    kvs: tuple[KeyValue, ...]
-    revision: int
-    count: int
-    more: bool
-
-    @classmethod
-    def decode(cls, answer: pb.RangeResponse, revision: int = 0) -> Self:
-        """Return the value for a message."""
-        return cls(
-            tuple(KeyValue.decode(kv) for kv in answer.kvs),
-            answer.header.revision or revision,
-            answer.count,
-            answer.more,
-        )
-
-    @property
-    def kv(self) -> KeyValue | None:
-        """The first key found, or None."""
-        return self.kvs[0] if self.kvs else None
-
-    @property
-    def value(self) -> bytes | None:
-        """The first key's value, or None."""
-        return self.kvs[0].value if self.kvs else None
-
-    def __iter__(self) -> Iterator[KeyValue]:
-        return iter(self.kvs)
-
-    def __len__(self) -> int:
-        return len(self.kvs)
-
-
-@dataclass(frozen=True, slots=True)
-class PutResult:
-    """What a put did.
-
-    Attributes:
-        revision: the store's revision that it made.
-        prev_kv: the key as it was before, if that was asked for and it existed.
-    """
-
-    revision: int
-    prev_kv: KeyValue | None
-
-    @classmethod
-    def decode(cls, answer: pb.PutResponse, revision: int = 0) -> Self:
-        """Return the value for a message."""
-        prev = KeyValue.decode(answer.prev_kv) if answer.HasField("prev_kv") else None
-        return cls(answer.header.revision or revision, prev)
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteResult:
-    """What a delete did.
-
-    Attributes:
-        revision: the store's revision afterwards.
-        deleted: how many keys there were to delete.
-        prev_kvs: the keys as they were before, if that was asked for.
-    """
-
-    revision: int
-    deleted: int
-    prev_kvs: tuple[KeyValue, ...]
-
-    @classmethod
-    def decode(cls, answer: pb.DeleteRangeResponse, revision: int = 0) -> Self:
-        """Return the value for a message."""
-        return cls(
-            answer.header.revision or revision,
-            answer.deleted,
-            tuple(KeyValue.decode(kv) for kv in answer.prev_kvs),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class TxnResult:
-    """What a transaction did.
-
-    Attributes:
-        succeeded: True if all compares held, so that `success` was carried out.
-        responses: the answers to the operations carried out, in their order.
-        revision: the store's revision afterwards.
-    """
-
-    succeeded: bool
-    responses: tuple[OperationResult, ...]
-    revision: int
-
-    @classmethod
-    def decode(cls, answer: pb.TxnResponse, revision: int = 0) -> Self:
-        """Return the value for a message."""
-        revision = answer.header.revision or revision
-        responses = tuple(_decode_response(op, revision) for op in answer.responses)
-        return cls(answer.succeeded, responses, revision)
-
-    def get(self, index: int) -> GetResult:
-        """Return the answer at `index`, which must be that of a `Get`."""
-        found = self.responses[index]
-        if not isinstance(found, GetResult):
-            raise TypeError(f"response {index} is a {type(found).__name__}")
-        return found
-
-
-OperationResult: TypeAlias = GetResult | PutResult | DeleteResult | TxnResult
-
-
-def _decode_response(op: pb.ResponseOp, revision: int) -> OperationResult:
-    match op.WhichOneof("response"):
-        case "response_range":
-            return GetResult.decode(op.response_range, revision)
-        case "response_put":
-            return PutResult.decode(op.response_put, revision)
-        case "response_delete_range":
-            return DeleteResult.decode(op.response_delete_range, revision)
-        case _:
-            return TxnResult.decode(op.response_txn, revision)
-
-
-# ---- what goes in ----------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,13 +180,20 @@ class Put:
 
     def encode(self) -> pb.PutRequest:
         """Return the message for it."""
-        message = pb.PutRequest(key=_check_key(self.key), value=to_bytes(self.value))
-        if self.lease or self.prev_kv or self.ignore_value or self.ignore_lease:
-            message.lease = self.lease
-            message.prev_kv = self.prev_kv
+        message = put_request(self.key, self.value, self.lease, prev_kv=self.prev_kv)
+        if self.ignore_value or self.ignore_lease:
             message.ignore_value = self.ignore_value
             message.ignore_lease = self.ignore_lease
         return message
+
+
+def put_request(key: Key, value: Key, lease: int, *, prev_kv: bool) -> pb.PutRequest:
+    """Return the message for a `Put` with these arguments."""
+    message = pb.PutRequest(key=_check_key(key), value=to_bytes(value))
+    if lease or prev_kv:
+        message.lease = lease
+        message.prev_kv = prev_kv
+    return message
 
 
 @dataclass(frozen=True, slots=True)

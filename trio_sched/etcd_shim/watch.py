@@ -18,13 +18,14 @@ import enum
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
+from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
 import trio
 from grpclib.const import Status
 
 from trio_sched._tasks import Doorbell
 from trio_sched.etcd_shim._backoff import Backoff
+from trio_sched.etcd_shim._filling import fillable
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
 from trio_sched.etcd_shim.channel import deliver, send_message_nowait
 from trio_sched.etcd_shim.errors import (
@@ -88,7 +89,7 @@ class Event:
     @classmethod
     def decode(cls, event: pb.Event) -> Self:
         """Return the value for a message."""
-        new: Any = _OpenEvent()
+        new = _FillableEvent()
         new.type = _DELETE if event.type == _DELETED else _PUT
         new.kv = KeyValue.decode(event.kv)
         new.prev_kv = KeyValue.decode(event.prev_kv) if event.HasField("prev_kv") else None
@@ -96,10 +97,7 @@ class Event:
         return new  # type: ignore[no-any-return] # it is one now
 
 
-class _OpenEvent:
-    """An `Event` as long as it is not made: to fill a frozen one costs three times as much."""
-
-    __slots__ = Event.__slots__
+_FillableEvent = fillable(Event)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,17 +210,24 @@ class Watcher:
             self._fragments.clear()
         else:
             events = answer.events
-        if self._error is None:
-            self._deliver([Event.decode(event) for event in events], answer.header.revision)
-
-    def _deliver(self, events: list[Event], revision: int) -> None:
+        if self._error is not None:
+            return
         if events:
-            revision = events[-1].kv.mod_revision
-            if self._arrived and len(self._arrived) + len(events) > self._buffer_size:
-                self._fail(WatchOverflow(self._buffer_size, self.next_revision - 1))
-                return
-        self.next_revision = max(self.next_revision, revision + 1)
+            self._deliver([Event.decode(event) for event in events])
+        else:
+            self._note_revision(answer.header.revision)
+
+    def _deliver(self, events: list[Event]) -> None:
+        if self._arrived and len(self._arrived) + len(events) > self._buffer_size:
+            self._fail(WatchOverflow(self._buffer_size, self.next_revision - 1))
+            return
         self._arrived += events
+        self._note_revision(events[-1].kv.mod_revision)
+
+    def _note_revision(self, revision: int) -> None:
+        """Note up to where all has arrived, and wake whoever waits."""
+        if revision >= self.next_revision:
+            self.next_revision = revision + 1
         self._arrived_revision = revision
         self._bell.ring()
 
@@ -335,11 +340,6 @@ class WatchHub:
 
     async def _serve_call(self, backoff: Backoff) -> EtcdError:
         """Run one Watch call to its end and return why it ended."""
-
-        def take(answer: pb.WatchResponse) -> None:
-            backoff.reset()
-            self._take(answer)
-
         try:
             async with self._stub.Watch.open(metadata=HAS_LEADER) as call:
                 await call.send_request()
@@ -348,7 +348,11 @@ class WatchHub:
                 self._call = call
                 for watcher in self._watchers.values():
                     self._send(call, watcher._creation())  # noqa: SLF001
-                await deliver(call, take)
+                answer = await call.recv_message()
+                if answer is not None:
+                    backoff.reset()
+                    self._take(answer)
+                    await deliver(call, self._take)
         except EtcdError as exc:
             return exc
         finally:

@@ -233,7 +233,7 @@ class Call(Generic[Req, Rep]):
         later can be received still.
         """
         connection, state = await self._begin()
-        delivery = _Delivery(state, take, self._decode)
+        delivery = _Delivery(state, take, self._reply_type.FromString, self._path)
         try:
             while state.messages and delivery.failure is None:
                 delivery(self._next_payload(connection, state))
@@ -279,7 +279,7 @@ class Call(Generic[Req, Rep]):
         try:
             return self._reply_type.FromString(payload)
         except Exception as exc:
-            raise RemoteProtocolError(f"the answer to {self._path} cannot be decoded") from exc
+            raise _not_decoded(self._path) from exc
 
     def __aiter__(self) -> Self:
         return self
@@ -299,24 +299,43 @@ class _Delivery(Generic[Rep]):
         failure: why that one could not.
     """
 
-    __slots__ = ("_decode", "_state", "_take", "failure")
+    __slots__ = ("_parse", "_path", "_state", "_take", "failure")
 
     def __init__(
-        self, state: CallState, take: Callable[[Rep], object], decode: Callable[[bytes], Rep]
+        self,
+        state: CallState,
+        take: Callable[[Rep], object],
+        parse: Callable[[bytes], Rep],
+        path: str,
     ) -> None:
         self._state = state
         self._take = take
-        self._decode = decode
+        self._parse = parse
+        self._path = path
         self.failure: Exception | None = None
 
     def __call__(self, payload: bytes) -> None:
         """Give a message; called by the connection's reader, which nothing raised here may end."""
         try:
-            self._take(self._decode(payload))
+            message = self._parse(payload)
         except Exception as exc:  # noqa: BLE001 # raised by `Call.deliver`
-            self.failure = exc
-            self._state.sink = None
-            self._state.news.ring()
+            error = _not_decoded(self._path)
+            error.__cause__ = exc
+            self._fail(error)
+            return
+        try:
+            self._take(message)
+        except Exception as exc:  # noqa: BLE001 # so is this
+            self._fail(exc)
+
+    def _fail(self, failure: Exception) -> None:
+        self.failure = failure
+        self._state.sink = None
+        self._state.news.ring()
+
+
+def _not_decoded(path: str) -> RemoteProtocolError:
+    return RemoteProtocolError(f"the answer to {path} cannot be decoded")
 
 
 def deliver(stream: Stream[Req, Rep], take: Callable[[Rep], object]) -> Awaitable[None]:

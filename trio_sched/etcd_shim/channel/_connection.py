@@ -39,7 +39,6 @@ from trio_sched.etcd_shim.channel._events import (
     ConnectionBroken,
     Event,
     GoAway,
-    Headers,
     Message,
     RequestSent,
     SettingsChanged,
@@ -264,7 +263,7 @@ class Connection:
         This is called between two turns of trio's, in which no task may be woken.
         """
         self._gathering = False
-        if self._error is not None or self._writing:
+        if self._error is not None or self._writing or self._services.closing:
             return
         try:
             self._offer()
@@ -299,7 +298,7 @@ class Connection:
     # ---- what the reader brings -----------------------------------------------
 
     def _take(self, event: Event) -> None:
-        if isinstance(event, (Message, CallEnded, Headers, RequestSent)):
+        if isinstance(event, (Message, CallEnded, RequestSent)):
             # A GOAWAY among the same bytes may have ended the call already.
             call = self._calls.get(event.stream_id)
             if call is None:
@@ -308,7 +307,7 @@ class Connection:
                 self._take_message(call, event)
             elif isinstance(event, CallEnded):
                 self._woken += self._forget(event.stream_id).finish(event.error)
-            elif isinstance(event, RequestSent):
+            else:
                 call.sent = True
                 call.ring_room()
         elif isinstance(event, SettingsChanged):
@@ -428,7 +427,7 @@ class Connection:
 
     def flush(self) -> None:
         """See to it that what is queued gets sent. Never waits."""
-        if self._gathering:
+        if self._gathering or self._services.closing:  # `run` sends it, with the farewell
             return
         if self._writing or self._error is not None:
             if self._protocol.output_size > _MAX_OUTPUT:
