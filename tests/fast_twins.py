@@ -342,10 +342,12 @@ class Server:
             (SettingCodes.MAX_FRAME_SIZE, (16_384, 16_385, 20_000, 70_000, 2**24 - 1)),
             (0xABCD, (0, 1, 2, 3, 4)),
         )[which % 5]
-        self.setting(code, sizes[which // 5 % 5])
+        others = [sizes[which // 50 % 5]] if which // 25 % 2 else []  # the last one counts
+        self.setting(code, *others, sizes[which // 5 % 5])
 
-    def setting(self, code: int, value: int) -> None:
-        self.say(SETTINGS, 0, 0, int(code).to_bytes(2) + value.to_bytes(4))
+    def setting(self, code: int, *values: int) -> None:
+        name = int(code).to_bytes(2)
+        self.say(SETTINGS, 0, 0, b"".join(name + value.to_bytes(4) for value in values))
 
     def resize(self, _call: int, which: int) -> None:
         """Have the next block begin with a new size of the table."""

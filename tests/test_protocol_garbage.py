@@ -110,6 +110,7 @@ AGAINST_THE_RULES = {
     "window of a call to come": frame(WINDOW, 0, 99, b"\0\0\0\5"),
     "short SETTINGS": frame(SETTINGS, 0, 0, bytes(5)),
     "SETTINGS of a call": frame(SETTINGS, 0, 1),
+    "SETTINGS that acknowledge and say more": frame(SETTINGS, 1, 0, bytes(6)),
     "impossible SETTINGS": frame(SETTINGS, 0, 0, b"\0\4" + b"\xff" * 4),
     "short GOAWAY": frame(GOAWAY, 0, 0, bytes(4)),
     "frame that is too long": b"\0\x40\1" + frame(DATA, 0, 1)[3:],

@@ -2,9 +2,9 @@
 
 hyperframe makes an object with a set of flags of every frame, in several steps;
 for the small frames of gRPC that costs as much as h2's state machines behind it.
-h2's handlers need no more than a few attributes. So DATA, HEADERS, WINDOW_UPDATE
-and PING in their plain form, unpadded and without priorities, are read into light
-objects that have just those. Anything else is hyperframe's.
+h2's handlers need no more than a few attributes. So DATA, HEADERS, SETTINGS, PING
+and WINDOW_UPDATE in their plain form, unpadded and without priorities, are read into
+light objects that have just those. Anything else is hyperframe's.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ _ACK: Final = 0x1
 _END_HEADERS: Final = 0x4
 
 _HEADER = struct.Struct(">BHBBL")
+_SETTING = struct.Struct(">HL")
 _PING_SIZE: Final = 8
 _INCREMENT_SIZE: Final = 4
 
@@ -51,6 +52,7 @@ _FLAGS: dict[int, dict[int, frozenset[str]]] = {
         _END_HEADERS: frozenset({"END_HEADERS"}),
         _END_HEADERS | _END_STREAM: frozenset({"END_HEADERS", "END_STREAM"}),
     },
+    SETTINGS: {0: frozenset(), _ACK: frozenset({"ACK"})},
     PING: {0: frozenset(), _ACK: frozenset({"ACK"})},
     WINDOW_UPDATE: {0: frozenset()},
 }
@@ -71,9 +73,14 @@ class LightFrame:
         """The payload of a PING."""
         return self.data
 
+    @property
+    def settings(self) -> dict[int, int]:
+        """The values in SETTINGS."""
+        return dict(_SETTING.iter_unpack(self.data))
+
 
 def light_frame(kind: int, flags: int, stream_id: int, body: bytes) -> LightFrame | None:
-    """Return the frame, of one of the four kinds, or None if it is not in a plain form."""
+    """Return the frame, of one of the five kinds, or None if it is not in a plain form."""
     names = _FLAGS[kind].get(flags)
     if names is None or stream_id >> 31:  # a bit that is reserved
         return None
@@ -81,6 +88,9 @@ def light_frame(kind: int, flags: int, stream_id: int, body: bytes) -> LightFram
         return LightFrame(stream_id, names, body, len(body)) if stream_id else None
     if kind == PING:
         return LightFrame(0, names, body) if not stream_id and len(body) == _PING_SIZE else None
+    if kind == SETTINGS:
+        plain = not stream_id and len(body) % _SETTING.size == 0 and not (names and body)
+        return LightFrame(0, names, body) if plain else None
     increment = int.from_bytes(body)
     if len(body) != _INCREMENT_SIZE or not 1 <= increment < 2**31:
         return None

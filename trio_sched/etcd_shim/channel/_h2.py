@@ -257,6 +257,7 @@ class PatientH2Connection(H2Connection):
 PatientH2Connection._light_handlers = {  # noqa: SLF001 # of this module
     DATA: PatientH2Connection._receive_data_frame,  # noqa: SLF001 # this class's, or h2's
     HEADERS: PatientH2Connection._receive_headers_frame,  # noqa: SLF001
+    SETTINGS: PatientH2Connection._receive_settings_frame,  # noqa: SLF001
     PING: PatientH2Connection._receive_ping_frame,  # noqa: SLF001
     WINDOW_UPDATE: PatientH2Connection._receive_window_update_frame,  # noqa: SLF001
 }
