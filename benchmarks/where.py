@@ -1,8 +1,9 @@
 """Where our client's CPU time goes: a profile by sampling, on a real etcd.
 
-``python benchmarks/where.py seq``, or ``conc``, or ``watch``. A timer interrupts the process after
-each few milliseconds of CPU time, the kernel's on its behalf included, and looks whose code runs.
-Nothing is slowed down by it, unlike with cProfile. A system call counts for who made it.
+``python benchmarks/where.py seq``, or another row of ``clients.py``. A timer interrupts the
+process after each few milliseconds of CPU time, the kernel's on its behalf included, and looks
+whose code runs. Nothing is slowed down by it, unlike with cProfile. A system call counts for who
+made it.
 """
 
 from __future__ import annotations
@@ -92,11 +93,37 @@ async def watch(client: Client, blaster: Blaster, count: int) -> None:
                 await anext(events)
 
 
+async def event(client: Client, _: Blaster, count: int) -> None:
+    """A put, until our own watch tells of it."""
+    async with client.watch(WATCHED, prefix=True) as events:
+        for _ in range(count):
+            await client.put(WATCHED, VALUE)
+            await anext(events)
+
+
+async def renew(client: Client, _: Blaster, count: int) -> None:
+    """One renewal after the other."""
+    lease = await client.lease_grant(600)
+    for _ in range(count):
+        await client.lease_renew(lease.id)
+
+
+async def connect(client: Client, _: Blaster, count: int) -> None:
+    """Open another client, put, close it."""
+    (endpoint,) = client.endpoints
+    for _ in range(count):
+        async with open_client(endpoint) as another:
+            await another.put(KEY, VALUE)
+
+
 Row = Callable[[Client, Blaster, int], Awaitable[None]]
 ROWS: dict[str, tuple[Row, int]] = {
     "seq": (seq, 40_000),
     "conc": (conc, 160_000),
     "watch": (watch, 300_000),
+    "event": (event, 30_000),
+    "renew": (renew, 60_000),
+    "connect": (connect, 8_000),
 }
 
 

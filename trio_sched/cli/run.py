@@ -60,7 +60,11 @@ Exit codes:
 """
 
 
-@click.command(epilog=f"{_EXAMPLES}\n{_CODES}", options_metavar="[OPTIONS]")
+@click.command(
+    epilog=f"{_EXAMPLES}\n{_CODES}",
+    options_metavar="[OPTIONS]",
+    short_help="Run a command while this host is one of those chosen.",
+)
 @click.argument("path", callback=usage_errors(check_path))
 @click.argument(
     "command",
