@@ -14,7 +14,8 @@ is started when it is first needed: never, for most connections. What comes of a
 answer, by those whom it woke, is gathered until they have run, and sent at once.
 
 A call waits at most for two things: to be let in (`Admission`), and for news
-(`CallState`), which the reader brings.
+(`CallState`), which the reader brings. Messages of a stream that many share it
+hands over itself, see `Call.deliver`.
 
 The reader also looks after the peer, at the times that its `Vigil` asks for. A
 look breaks off a wait for bytes, in which none can get lost: the scope around
