@@ -104,6 +104,27 @@ async def test_what_is_raised_ends_the_delivery_and_nothing_else(arrived: bool) 
         await assert_idle(channel)
 
 
+async def test_two_cannot_take_the_messages_of_one_call() -> None:
+    taken: list[int] = []
+    ten = trio.Event()
+
+    def take(message: pb.WatchResponse) -> None:
+        taken.append(message.watch_id)
+        if len(taken) == 10:
+            ten.set()
+
+    async with open_pair(say_ten) as (server, channel):
+        async with watch(channel).Watch.open() as call, trio.open_nursery() as nursery:
+            await call.send_message(watch_request())
+            nursery.start_soon(deliver, call, take)
+            await ten.wait()
+            with pytest.raises(trio.BusyResourceError):
+                await deliver(call, lambda _: None)
+            await server.calls[0].say(numbered(10))
+            await server.calls[0].finish()
+        assert taken == list(range(11))
+
+
 async def test_message_that_cannot_be_decoded_ends_the_delivery() -> None:
     async def script(call: ServerCall) -> None:
         await call.accept()

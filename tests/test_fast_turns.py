@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import trio
-from channel_tools import GUARD, get, kv, open_pair
+from channel_tools import GUARD, get, kv, open_pair, watch, watch_request
 from scripted_server import ServerCall, answer
 
 from trio_sched.etcd_shim import open_client
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
-from trio_sched.etcd_shim.channel import PingPolicy, _endpoint
+from trio_sched.etcd_shim.channel import PingPolicy, _endpoint, deliver
 from trio_sched.etcd_shim.channel._turns import TurnEnds
 from trio_sched.etcd_shim.errors import ConnectionLost
 from trio_sched.etcd_shim.kv import KeyValue
@@ -70,6 +70,38 @@ async def test_whoever_reads_events_can_be_cancelled_at_each() -> None:
         seen += 1
         if seen == 1000:
             break
+
+
+async def test_reader_lets_others_run_between_many_messages() -> None:
+    taken = longest = run = 0
+
+    async def script(call: ServerCall) -> None:
+        await call.accept()
+        for _ in range(2000):  # in one piece, and all of it fits into what is read at once
+            call.connection.peer.message(call.stream_id, b"")
+        await call.connection.flush()
+        await call.finish()
+
+    def take(_: pb.WatchResponse) -> None:
+        nonlocal taken, longest, run
+        taken += 1
+        run += 1
+        longest = max(longest, run)
+
+    async def others() -> None:
+        nonlocal run
+        while True:
+            run = 0
+            await trio.lowlevel.checkpoint()
+
+    async with open_pair(script) as (_, channel), trio.open_nursery() as nursery:
+        async with watch(channel).Watch.open() as call:
+            await call.send_message(watch_request())
+            nursery.start_soon(others)
+            await deliver(call, take)
+        nursery.cancel_scope.cancel()
+    assert taken == 2000
+    assert 1 < longest <= 2 * 256  # before a turn and after the next, as trio takes any order
 
 
 async def test_busy_watch_does_not_starve_a_renewal() -> None:

@@ -231,8 +231,13 @@ class Call(Generic[Req, Rep]):
 
         Fails as `recv_message` does. A checkpoint. Cancelled, messages that come
         later can be received still.
+
+        Raises:
+            trio.BusyResourceError: they are given to another already.
         """
         connection, state = await self._begin()
+        if state.sink is not None:
+            raise trio.BusyResourceError("another task takes the messages already")
         delivery = _Delivery(state, take, self._reply_type.FromString, self._path)
         try:
             while state.messages and delivery.failure is None:

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from trio_sched.etcd_shim.channel._settings import ChannelSettings, PingPolicy
 
 __all__ = ["CallState", "Connection", "ConnectionStatistics"]
+
+_MOST_EVENTS: Final = 256  # in a turn: three are a call, so that 64 calls that end together fit
 
 # A peer that makes us answer (pings, settings) and does not read is cut off.
 _MAX_OUTPUT = 32 * 2**20
@@ -246,8 +248,11 @@ class Connection:
             if self._vigil.heard(trio.current_time()):
                 self._set_next_look()
             events = self._protocol.receive(data) if data else self._protocol.receive_eof()
-            for event in events:
-                self._take(event)
+            if len(events) <= _MOST_EVENTS:
+                for event in events:
+                    self._take(event)
+            else:
+                await self._take_in_turns(events)
             if not self._started_calls:  # acknowledgements can go with the first one
                 self._tell_ready()
             elif self._woken and self._stream.tries:
@@ -257,6 +262,13 @@ class Connection:
             else:
                 self.flush()
             self._woken = 0
+
+    async def _take_in_turns(self, events: Sequence[Event]) -> None:
+        """Take many events, and let others run in between. Not cancelled: none gets lost."""
+        for start in range(0, len(events), _MOST_EVENTS):
+            for event in events[start : start + _MOST_EVENTS]:
+                self._take(event)
+            await trio.lowlevel.cancel_shielded_checkpoint()
 
     def _send_gathered(self) -> None:
         """Send at once what comes of a turn, after those who were just woken have run.

@@ -47,15 +47,15 @@ class StampedTable(HeaderTable):
 
     Attributes:
         stamp: another after each change.
-        added: entries that were added since the list was set; None once the size
-            was set, too.
+        added: entries that are added, while somebody wants to know; None once the
+            size is set, too.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.dynamic_entries: Any = _Entries()
         self.stamp = _NEW
-        self.added: list[tuple[bytes, bytes]] | None = []
+        self.added: list[tuple[bytes, bytes]] | None = None
 
     def add(self, name: bytes, value: bytes) -> None:
         self.stamp = next(_stamps)
@@ -80,7 +80,7 @@ class _Step(NamedTuple, Generic[Result]):
     """What a block came to, and what it did to the table."""
 
     result: Result
-    added: Sequence[tuple[bytes, bytes]]
+    added: Sequence[tuple[bytes, bytes]] | None
     stamp: int
 
 
@@ -95,16 +95,16 @@ class _FirstSteps(Generic[Result]):
         """Do to a table what this block did to one that was the same, if it is known."""
         step = self._steps.get((table.stamp, block))
         if step is not None:
-            for name, value in step.added:
+            for name, value in step.added or ():
                 table.add(name, value)
             table.stamp = step.stamp
         return step
 
-    def note(self, before: int, block: Hashable, result: Result, table: StampedTable) -> None:
-        """Remember what a block came to that changed a table of this stamp."""
-        if before in self._known and table.added and len(self._steps) < _MOST_BLOCKS:
-            self._steps[before, block] = _Step(result, tuple(table.added), table.stamp)
-            self._known.add(table.stamp)
+    def note(self, before: int, block: Hashable, step: _Step[Result]) -> None:
+        """Remember what a block did that changed a table of this stamp."""
+        if before in self._known and step.added and len(self._steps) < _MOST_BLOCKS:
+            self._steps[before, block] = step
+            self._known.add(step.stamp)
 
 
 _first_encoded: Final = _FirstSteps[bytes]()
@@ -141,12 +141,14 @@ class CachingEncoder(Encoder):
         table = self.header_table
         stamp, table.added = table.stamp, []
         block = super().encode(fields, huffman)
+        added, table.added = table.added, None
         if table.stamp == stamp:
             if len(self._blocks) >= _MOST_BLOCKS:
                 self._blocks.clear()
             self._blocks[fields] = stamp, block
         elif not any(name in _SECRETS for name, _ in fields):
-            _first_encoded.note(stamp, (huffman, fields), block, table)
+            step = _Step(block, added, table.stamp)
+            _first_encoded.note(stamp, (huffman, fields), step)
         return block
 
 
@@ -178,10 +180,12 @@ class CachingDecoder(Decoder):
         table = self.header_table
         stamp, table.added = table.stamp, []
         headers = list(super().decode(block, raw=True))
+        added, table.added = table.added, None
         if table.stamp == stamp:
             if len(self._blocks) >= _MOST_BLOCKS:
                 self._blocks.clear()
             self._blocks[block] = stamp, headers
         else:
-            _first_decoded.note(stamp, (self.max_header_list_size, block), headers, table)
+            step = _Step(headers, added, table.stamp)
+            _first_decoded.note(stamp, (self.max_header_list_size, block), step)
         return headers
