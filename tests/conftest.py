@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import queue
 import re
+import signal
 import threading
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,14 @@ _numbers = itertools.count(1)
 
 if PLAIN:
     vars(_channel)["FastProtocol"] = Protocol  # for all channels, whatever they ask for
+
+# Run by nohup, or in the background of a shell, we would hand on to all processes that we start
+# that signals are ignored. Some tests are about that, and ignore them themselves.
+for number in (signal.SIGHUP, signal.SIGQUIT):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
