@@ -11,8 +11,11 @@ from fast_twins import (
     HEADERS,
     OK,
     PING,
+    PRIORITY,
     REQUEST,
+    RST_STREAM,
     SETTINGS,
+    WINDOW,
     Twins,
     frame,
 )
@@ -141,16 +144,37 @@ def test_no_ids_are_left(talk: Conversation) -> None:
     talk.twins.compare()
 
 
-def test_closed_calls_are_forgotten_in_their_order(
+def test_only_calls_that_were_reset_are_remembered(
     talk: Conversation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for client in (talk.twins.fast, talk.twins.plain):
         monkeypatch.setattr(client._h2, "MAX_CLOSED_STREAMS", 4)
         monkeypatch.setattr(client._h2._closed_streams, "_size_limit", 4)
+    reset: list[int] = []
     for _ in range(6):
         call = talk.request()
         talk.twins.receive(talk.head(call) + talk.message(call) + talk.trailers(call))
-    assert list(talk.twins.fast._h2._closed_streams) == talk.twins.calls[-4:]
+        reset.append(talk.request())
+        talk.twins.do(lambda client: client.reset(reset[-1]))
+    assert list(talk.twins.fast._h2._closed_streams) == reset[-4:]
+
+
+@pytest.mark.parametrize("how", ["it ended", "its trailers ended it", "the server reset it"])
+@pytest.mark.parametrize("kind", [DATA, HEADERS, RST_STREAM, WINDOW, PRIORITY])
+def test_what_comes_for_a_call_that_is_over(talk: Conversation, how: str, kind: int) -> None:
+    call = talk.request()
+    if how == "it ended":
+        talk.twins.receive(talk.head(call) + talk.message(call) + talk.trailers(call))
+    elif how == "its trailers ended it":
+        talk.twins.receive(talk.head(call) + talk.trailers(call))
+    else:
+        talk.twins.receive(talk.head(call) + frame(RST_STREAM, 0, call, bytes(4)))
+    body = {DATA: b"late", HEADERS: b"\x88", PRIORITY: bytes(4) + b"\1"}.get(kind, b"\0\0\0\1")
+    talk.twins.receive(frame(kind, END_HEADERS if kind == HEADERS else 0, call, body))
+    assert talk.twins.broken == (kind == HEADERS)  # it would begin a call anew
+    if not talk.twins.broken:
+        other = talk.request()
+        talk.twins.receive(talk.head(other) + talk.message(other) + talk.trailers(other))
 
 
 def test_settings_of_the_server_hold_for_the_next_call(talk: Conversation) -> None:

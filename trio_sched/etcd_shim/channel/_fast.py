@@ -27,13 +27,12 @@ delete this module, and name `Protocol` in its place in ``_channel``.
 from __future__ import annotations
 
 import struct
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from h2.connection import ConnectionState
 from h2.settings import SettingCodes
-from h2.stream import H2Stream, H2StreamStateMachine, StreamClosedBy, StreamState
+from h2.stream import H2Stream, H2StreamStateMachine, StreamState
 from h2.utilities import is_informational_response
 from h2.windows import WindowManager
 
@@ -61,8 +60,6 @@ _MOST_ANSWERS: Final = 128  # blocks remembered at a time; a server has about a 
 
 _OPEN, _HALF_CLOSED = StreamState.OPEN, StreamState.HALF_CLOSED_LOCAL
 _CLIENT_OPEN: Final = ConnectionState.CLIENT_OPEN
-_RECV_END_STREAM: Final = StreamClosedBy.RECV_END_STREAM
-_set_item: Final[Callable[[Any, int, StreamClosedBy], None]] = OrderedDict.__setitem__
 
 
 class FastProtocol(Protocol):
@@ -227,11 +224,6 @@ class FastProtocol(Protocol):
             return False
         del self._calls[stream_id], self._streams[stream_id]
         self._blocked.pop(stream_id, None)
-        closed: Any = self._h2._closed_streams  # noqa: SLF001
-        if len(closed) < self._h2.MAX_CLOSED_STREAMS:
-            _set_item(closed, stream_id, _RECV_END_STREAM)
-        else:
-            closed[stream_id] = _RECV_END_STREAM  # and the oldest is forgotten
         events.append(CallEnded(stream_id, None, headers))
         return True
 

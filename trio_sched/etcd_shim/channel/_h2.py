@@ -18,7 +18,9 @@ more RST_STREAM. What was under way is dropped in silence (RFC 9113, 5.1).
 
 *Cost.* Plain h2 makes a text of each frame that it receives, and counts all its
 streams for each one that it opens. Here nothing is made of a frame but events,
-and a stream is let go when it has ended, so the count is the number of streams.
+and a stream is let go when it has ended, so the count is the number of streams;
+it also remembers how each of the last 65,536 has ended, and here only those that
+were reset are remembered.
 The frames of which there are many take a shorter way, see ``_frames``; the state
 machines that they go through are h2's. A connection has no tables of its own of
 what never changes.
@@ -216,14 +218,18 @@ class PatientH2Connection(H2Connection):
         return min(stream_window, self.outbound_flow_control_window, self.max_outbound_frame_size)
 
     def forget(self, stream_id: int) -> bool:
-        """Let go of a stream if both of its halves have ended; tell whether they have."""
+        """Let go of a stream if both of its halves have ended; tell whether they have.
+
+        Only that we reset it makes a difference to what may still come for it.
+        """
         stream = self.streams.get(stream_id)
         if stream is None:
             return True
         if not stream.closed:
             return False
         del self.streams[stream_id]
-        self._closed_streams[stream_id] = stream.closed_by
+        if stream.closed_by is StreamClosedBy.SEND_RST_STREAM:
+            self._closed_streams[stream_id] = stream.closed_by
         return True
 
     def _open_streams(self, remainder: int) -> int:
