@@ -189,8 +189,23 @@ def test_a_state_that_etcd_would_refuse_is_not_written() -> None:
     state = ControlState(drained=frozenset(f"{at:0200}" for at in range(3000)))
     with pytest.raises(ValueError, match="undrain some hosts"):
         state.encode()
-    deep: list[object] = []
-    for _ in range(5000):
-        deep = [deep]
-    with pytest.raises(ValueError, match="nested too deeply"):
-        ControlState(extra={"deep": deep}).encode()
+    for levels in (101, 5000, 100_000):
+        with pytest.raises(ValueError, match="nested too deeply"):
+            ControlState(extra=nested(levels)).encode()
+
+
+def nested(levels: int) -> dict[str, object]:
+    """Return an object of so many levels; something else lies on each."""
+    inner: list[object] = [1]
+    for _ in range(levels - 2):
+        inner = [1, inner]
+    return {"deep": inner}
+
+
+def test_how_deep_a_state_may_be_does_not_depend_on_python() -> None:
+    most = ControlState(paused=True, extra=nested(100))
+    assert ControlState.decode(most.encode(), 1).extra == nested(100)
+    deeper = json.dumps({"paused": True, **nested(101)}).encode()
+    assert ControlState.decode(deeper, 1) == ControlState.decode(b"{}", 1)
+    flat = ControlState(extra={"many": [[]] * 1000})
+    assert ControlState.decode(flat.encode(), 1).extra == flat.extra

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Self, TypeGuard
+from typing import Any, Final, Self, TypeGuard
 
 __all__ = [
     "DecisionRecord",
@@ -29,6 +29,8 @@ _LEAST_WEIGHT, _GREATEST_WEIGHT = 1e-6, 1e6
 _LONGEST_ZONE = 255  # characters
 _LEAST_PRIORITY, _GREATEST_PRIORITY = -(2**31), 2**31 - 1
 _LONGEST_REASON = 200  # characters
+_DEEPEST: Final = 100  # levels of JSON that are read; Pythons differ in how many they take
+_DEEPEST_DATA: Final = 90  # levels of what a host tells, which is a part of that
 _MOST_DATA = 64 * 1024  # bytes, as JSON
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
 
@@ -68,7 +70,8 @@ class HostData:
         weight: how much it can take, next to others; from 1e-6 to 1e6.
         zone: where it is; at most 255 characters, or None.
         priority: the higher, the more wanted; 32 bits with a sign.
-        data: whatever else it has to tell, as JSON of at most 64 KiB; a copy.
+        data: whatever else it has to tell, as JSON of at most 64 KiB and 90 levels; a
+            copy.
         available: whether it may be chosen.
         reason: why it may not, in a few words; clipped to 200 characters.
 
@@ -170,7 +173,27 @@ def _copied(data: object) -> Mapping[str, object]:
         raise type(exc)(f"data must be what JSON can hold: {exc}") from None
     if len(value) > _MOST_DATA:
         raise ValueError(f"data must be at most {_MOST_DATA} bytes as JSON, not {len(value)}")
-    return MappingProxyType(json.loads(value))
+    copy = json.loads(value)
+    if _is_deep(value.decode(), copy, _DEEPEST_DATA):
+        raise ValueError(f"data is nested too deeply: more than {_DEEPEST_DATA} levels")
+    return MappingProxyType(copy)
+
+
+def _is_deep(text: str, value: Any, most: int = _DEEPEST) -> bool:
+    """Tell whether JSON has more levels than these, whatever this version of Python takes."""
+    if text.count("[") + text.count("{") <= most:
+        return False
+    level = [value]
+    for _ in range(most):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, (dict, list, tuple))
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _check_keys(value: object) -> None:
@@ -404,9 +427,15 @@ def _moment(told: object) -> str:
 
 
 def dump_object(value: Mapping[str, object]) -> bytes:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode(
-        errors="surrogateescape"
-    )
+    """Return an object as JSON.
+
+    Raises:
+        RecursionError: it is nested so deeply that not every host would read it.
+    """
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    if _is_deep(text, value):
+        raise RecursionError(f"more than {_DEEPEST} levels")
+    return _encode(text)
 
 
 def parse_object(value: bytes) -> Mapping[str, object]:
@@ -419,7 +448,7 @@ def parse_object(value: bytes) -> Mapping[str, object]:
             _encode(json.dumps(parsed, ensure_ascii=False))
     except (ValueError, RecursionError):
         return _NOTHING
-    return parsed if isinstance(parsed, dict) else _NOTHING
+    return parsed if isinstance(parsed, dict) and not _is_deep(text, parsed) else _NOTHING
 
 
 def object_at(parsed: Mapping[str, object], key: str) -> Mapping[str, object]:
