@@ -208,9 +208,7 @@ class Call(Generic[Req, Rep]):
         """
         if self._one_reply:
             return await self._recv_one_reply()
-        connection, state = self._connection, self._state
-        if connection is None or state is None:
-            connection, state = await self._begin()
+        connection, state = await self._begin()
         if state.messages:
             await trio.lowlevel.checkpoint()
         while not state.messages and not state.ended:
@@ -238,7 +236,7 @@ class Call(Generic[Req, Rep]):
         connection, state = await self._begin()
         if state.sink is not None:
             raise trio.BusyResourceError("another task takes the messages already")
-        delivery = _Delivery(state, take, self._reply_type.FromString, self._path)
+        delivery = _Delivery(state, take, self._decode)
         try:
             while state.messages and delivery.failure is None:
                 delivery(self._next_payload(connection, state))
@@ -284,7 +282,7 @@ class Call(Generic[Req, Rep]):
         try:
             return self._reply_type.FromString(payload)
         except Exception as exc:
-            raise _not_decoded(self._path) from exc
+            raise RemoteProtocolError(f"the answer to {self._path} cannot be decoded") from exc
 
     def __aiter__(self) -> Self:
         return self
@@ -304,43 +302,24 @@ class _Delivery(Generic[Rep]):
         failure: why that one could not.
     """
 
-    __slots__ = ("_parse", "_path", "_state", "_take", "failure")
+    __slots__ = ("_decode", "_state", "_take", "failure")
 
     def __init__(
-        self,
-        state: CallState,
-        take: Callable[[Rep], object],
-        parse: Callable[[bytes], Rep],
-        path: str,
+        self, state: CallState, take: Callable[[Rep], object], decode: Callable[[bytes], Rep]
     ) -> None:
         self._state = state
         self._take = take
-        self._parse = parse
-        self._path = path
+        self._decode = decode
         self.failure: Exception | None = None
 
     def __call__(self, payload: bytes) -> None:
         """Give a message; called by the connection's reader, which nothing raised here may end."""
         try:
-            message = self._parse(payload)
+            self._take(self._decode(payload))
         except Exception as exc:  # noqa: BLE001 # raised by `Call.deliver`
-            error = _not_decoded(self._path)
-            error.__cause__ = exc
-            self._fail(error)
-            return
-        try:
-            self._take(message)
-        except Exception as exc:  # noqa: BLE001 # so is this
-            self._fail(exc)
-
-    def _fail(self, failure: Exception) -> None:
-        self.failure = failure
-        self._state.sink = None
-        self._state.news.ring()
-
-
-def _not_decoded(path: str) -> RemoteProtocolError:
-    return RemoteProtocolError(f"the answer to {path} cannot be decoded")
+            self.failure = exc
+            self._state.sink = None
+            self._state.news.ring()
 
 
 def deliver(stream: Stream[Req, Rep], take: Callable[[Rep], object]) -> Awaitable[None]:
