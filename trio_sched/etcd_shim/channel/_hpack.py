@@ -14,7 +14,8 @@ a table that was new: tables with the same stamp are the same.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import partial
 from itertools import count
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
@@ -30,6 +31,7 @@ _stamps = count(_NEW + 1)
 
 _SECRETS: Final = frozenset({b"token", b"authorization"})  # not kept longer than the connection
 
+Key = TypeVar("Key")
 Result = TypeVar("Result")
 
 
@@ -107,6 +109,21 @@ class _FirstSteps(Generic[Result]):
             self._known.add(step.stamp)
 
 
+def _take_step(table: StampedTable, work: Callable[[], Result]) -> _Step[Result]:
+    """Do some work with a table, and tell what came of it."""
+    table.added = []
+    result = work()
+    added, table.added = table.added, None
+    return _Step(result, added, table.stamp)
+
+
+def _keep(blocks: dict[Key, tuple[int, Result]], block: Key, step: _Step[Result]) -> None:
+    """Remember what a block came to that changed nothing."""
+    if len(blocks) >= _MOST_BLOCKS:
+        blocks.clear()
+    blocks[block] = step.stamp, step.result
+
+
 _first_encoded: Final = _FirstSteps[bytes]()
 _first_decoded: Final = _FirstSteps[list[HeaderTuple]]()
 
@@ -129,27 +146,22 @@ class CachingEncoder(Encoder):
         """Return the block for these headers."""
         table = self.header_table
         fields = tuple(headers)
-        known = self._blocks.get(fields)
-        if known is not None and known[0] == table.stamp and not table.resized:
-            return known[1]
+        known = self.known(fields)
+        if known is not None:
+            return known
         if table.resized or any(type(field) is not tuple for field in fields):
             return super().encode(fields, huffman)
         step = _first_encoded.repeat(table, (huffman, fields))
         return self._encode_new(fields, huffman=huffman) if step is None else step.result
 
     def _encode_new(self, fields: tuple[tuple[bytes, bytes], ...], *, huffman: bool) -> bytes:
-        table = self.header_table
-        stamp, table.added = table.stamp, []
-        block = super().encode(fields, huffman)
-        added, table.added = table.added, None
-        if table.stamp == stamp:
-            if len(self._blocks) >= _MOST_BLOCKS:
-                self._blocks.clear()
-            self._blocks[fields] = stamp, block
+        stamp = self.header_table.stamp
+        step = _take_step(self.header_table, partial(super().encode, fields, huffman))
+        if step.stamp == stamp:
+            _keep(self._blocks, fields, step)
         elif not any(name in _SECRETS for name, _ in fields):
-            step = _Step(block, added, table.stamp)
             _first_encoded.note(stamp, (huffman, fields), step)
-        return block
+        return step.result
 
 
 class CachingDecoder(Decoder):
@@ -177,15 +189,11 @@ class CachingDecoder(Decoder):
         return self._decode_new(block) if step is None else step.result
 
     def _decode_new(self, block: bytes) -> list[HeaderTuple]:
-        table = self.header_table
-        stamp, table.added = table.stamp, []
-        headers = list(super().decode(block, raw=True))
-        added, table.added = table.added, None
-        if table.stamp == stamp:
-            if len(self._blocks) >= _MOST_BLOCKS:
-                self._blocks.clear()
-            self._blocks[block] = stamp, headers
+        stamp = self.header_table.stamp
+        decode = super().decode
+        step = _take_step(self.header_table, lambda: list(decode(block, raw=True)))
+        if step.stamp == stamp:
+            _keep(self._blocks, block, step)
         else:
-            step = _Step(headers, added, table.stamp)
             _first_decoded.note(stamp, (self.max_header_list_size, block), step)
-        return headers
+        return step.result
