@@ -318,6 +318,8 @@ async def test_it_has_a_session_of_its_own_and_holds_nothing_of_ours(
 ) -> None:
     async with open_owner(endpoint, key=path) as owner:
         assert os.getsid(owner.reaper) == owner.reaper != os.getsid(owner.process.pid)
+        # Once it is up: as long as it imports modules, it looks into folders.
+        await eventually(lambda: ignored(owner.reaper) & TAKEN == TAKEN)
         files = open_files(owner.reaper)
         assert files.count("/dev/null") == 2
         (pipe,) = (file for file in files if file.startswith("pipe:"))
@@ -328,13 +330,15 @@ async def test_it_has_a_session_of_its_own_and_holds_nothing_of_ours(
 
 async def test_it_outlives_signals_to_all_of_a_service(endpoint: str, path: str) -> None:
     async with open_client(endpoint) as client, open_owner(endpoint, key=path) as owner:
-        # 1, 2 and 15, as /proc has it, once it is up
-        mask = 1 << 0 | 1 << 1 | 1 << 14
-        await eventually(lambda: ignored(owner.reaper) & mask == mask)
+        await eventually(lambda: ignored(owner.reaper) & TAKEN == TAKEN)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             os.kill(owner.reaper, number)
         owner.process.kill()
         await gone(client, path)
+
+
+# SIGHUP, SIGINT and SIGTERM as /proc has it: a helper that is up ignores them.
+TAKEN = 1 << 0 | 1 << 1 | 1 << 14
 
 
 def ignored(pid: int) -> int:
