@@ -318,9 +318,13 @@ async def test_it_has_a_session_of_its_own_and_holds_nothing_of_ours(
 ) -> None:
     async with open_owner(endpoint, key=path) as owner:
         assert os.getsid(owner.reaper) == owner.reaper != os.getsid(owner.process.pid)
-        # Once it is up: as long as it imports modules, it looks into folders.
-        await eventually(lambda: ignored(owner.reaper) & TAKEN == TAKEN)
-        files = open_files(owner.reaper)
+        files: list[str] = []
+
+        def settled() -> bool:  # while it imports modules, it opens their files, too
+            files[:] = open_files(owner.reaper)
+            return len(files) == 3
+
+        await eventually(settled)
         assert files.count("/dev/null") == 2
         (pipe,) = (file for file in files if file.startswith("pipe:"))
         assert open_files(owner.process.pid).count(pipe) == 1, "the end that it writes to"
