@@ -91,3 +91,10 @@ def test_what_the_page_shows_is_what_is_printed() -> None:
             words = [word for word in line.split() if re.fullmatch(r"[a-zA-Z-]{3,}", word)]
             pattern = r"\W(?:.*\W)?".join(map(re.escape, words))
             assert re.search(pattern, printed), line
+
+
+@pytest.mark.parametrize("danger", ["paused", "mistyped"])
+def test_poweroff_after_a_drain_comes_with_its_dangers(danger: str) -> None:
+    (told,) = re.findall(r"^- \*\*drain\*\*.*?(?=^- )", OPERATIONS, re.MULTILINE | re.DOTALL)
+    assert "poweroff" in told
+    assert re.search(rf"\*\*[^*]*{danger}\*\*", told)

@@ -12,6 +12,7 @@ import pytest
 import trio
 
 README = Path(__file__).parent.parent.joinpath("README.md").read_text()
+ROOT = Path(__file__).parent.parent
 SHELL = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
 
 
@@ -25,6 +26,24 @@ async def test_the_example_runs(endpoint: str, capsys: pytest.CaptureFixture[str
     exec(compile(example(), "README.md", "exec"), names)  # ours
     await names["main"](endpoint, "host-a")
     assert capsys.readouterr().out == "host-a chose host-a\nthis host is one of them\n"
+
+
+def test_the_first_commands_need_nothing_of_the_system_but_python() -> None:
+    # Where pip refuses the system's Python (PEP 668), as on Debian 12, only an environment works.
+    commands = [line for text in SHELL[:2] for line in text.splitlines()]
+    assert len(commands) == 2
+    for command in commands:
+        made, *steps = command.split(" && ")
+        found = re.fullmatch(r"python3 -m venv (\.venv/\w+)", made)
+        assert found is not None
+        assert steps
+        assert all(step.startswith(f"{found[1]}/bin/") for step in steps)
+
+
+def test_ci_runs_the_first_commands_as_they_stand() -> None:
+    ci = (ROOT / ".ci" / "run").read_text()
+    assert "grep -E '^python3 -m venv ' README.md" in ci
+    assert len(re.findall("^python3 -m venv ", README, re.MULTILINE)) == 2
 
 
 async def test_the_commands_run(endpoint: str) -> None:

@@ -30,6 +30,28 @@ def test_every_test_that_it_names_exists() -> None:
     assert not named - there
 
 
+@pytest.mark.parametrize("text", [PAGE, run.get_help(click.Context(run))])
+def test_once_is_not_said_to_be_once_for_all_hosts(text: str) -> None:
+    assert not re.search(r"cron[^.\n]*: one", text)
+    (line,) = [line for line in text.splitlines() if "--no-wait --once -- backup.sh" in line]
+    assert "from cron" not in line
+
+
+async def test_once_runs_again_on_a_host_that_comes_later(endpoint: str, path: str) -> None:
+    for name in ("a", "b", "c"):
+        async with open_run(
+            endpoint, path, "--no-wait", "--once", name=name, command=["echo", name]
+        ) as process:
+            assert await process.line() == name
+            assert await process.code() == 0
+
+
+@pytest.mark.parametrize("command", ["timeout", "su -c", "setsid"])
+def test_commands_that_escape_are_named(command: str) -> None:
+    (told,) = re.findall(r"\*\*What escapes:\*\*.*?\n\n", PAGE, re.DOTALL)
+    assert f"`{command}`" in told
+
+
 def test_every_option_is_told_of() -> None:
     told = set(re.findall(r"`(?:-\w`, `)?(--[\w-]+)", PAGE))
     there = {

@@ -128,6 +128,26 @@ async def test_f33_a_foreign_write_is_taken_back(
     assert "foreign" in {getattr(record, "kind", "").partition("-")[0] for record in caplog.records}
 
 
+@pytest.mark.parametrize("children", [0, 1, 3])
+def test_f35_a_failure_leaves_the_block_though_its_body_is_a_nursery(
+    endpoint: str, path: str, children: int
+) -> None:
+    """Run by `trio.run` itself: pytest-trio takes a group of `Cancelled` for its own."""
+
+    async def main() -> None:
+        async with (
+            open_client(endpoint) as client,
+            schedule(client, path, "a", strategy=Broken()),
+            trio.open_nursery() as nursery,
+        ):
+            for _ in range(children):
+                nursery.start_soon(trio.sleep_forever)
+            await trio.sleep_forever()
+
+    with pytest.raises(StrategyError):
+        trio.run(main)
+
+
 # ---- options ---------------------------------------------------------------------------
 
 

@@ -169,6 +169,56 @@ async def test_body_tells_more_than_a_service_that_crashes_because_of_it() -> No
     assert caught.value is error
 
 
+# Run by `trio.run` itself: pytest-trio takes a group of `Cancelled` for its own, and passes.
+
+
+@pytest.mark.parametrize("children", [0, 1, 2])
+def test_f35_service_that_crashes_while_the_body_is_a_nursery(children: int) -> None:
+    async def main() -> None:
+        async with open_service_nursery() as services, trio.open_nursery() as nursery:
+            for _ in range(children):
+                nursery.start_soon(trio.sleep_forever)
+            services.start_soon(fail, ValueError("of the service"))
+            await trio.sleep_forever()
+
+    with pytest.raises(ValueError, match="of the service"):
+        trio.run(main)
+
+
+def test_f35_service_that_crashes_while_the_body_gathers_its_cancellations() -> None:
+    async def main() -> None:
+        async with open_service_nursery() as services:
+            services.start_soon(fail, ValueError("of the service"))
+            try:
+                await trio.sleep_forever()
+            except trio.Cancelled as exc:
+                inner = BaseExceptionGroup("inner", [exc])
+                raise BaseExceptionGroup("outer", [exc, inner]) from None
+
+    with pytest.raises(ValueError, match="of the service"):
+        trio.run(main)
+
+
+async def test_f35_body_that_fails_in_a_group_as_it_is_cancelled_tells_more() -> None:
+    with pytest.raises(BaseExceptionGroup) as raised:
+        async with open_service_nursery() as services, trio.open_nursery() as nursery:
+            nursery.start_soon(fail_when_cancelled, ValueError("of the body"))
+            services.start_soon(fail, ValueError("of the service"))
+            await trio.sleep_forever()
+    assert raised.group_contains(ValueError, match="of the body")
+
+
+async def test_f35_group_of_cancelled_is_swallowed_by_the_scope_that_cancelled_it() -> None:
+    with trio.CancelScope() as scope:
+        async with open_service_nursery() as services, trio.open_nursery() as nursery:
+            services.start_soon(trio.sleep_forever)
+            nursery.start_soon(trio.sleep_forever)
+            nursery.start_soon(trio.sleep_forever)
+            await wait_all_tasks_blocked()
+            scope.cancel()
+    assert scope.cancelled_caught
+
+
 async def test_service_that_crashes_after_the_body_was_done() -> None:
     error = KeyError("service")
     with pytest.raises(KeyError) as caught:

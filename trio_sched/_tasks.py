@@ -71,8 +71,9 @@ class ServiceNursery:
     """Starts tasks that no outer cancellation reaches. See the module's head.
 
     Entered once, with ``async with``. One exception leaves the block, never a
-    group: the body's own as it was raised, unless it is only the echo
-    (``Cancelled``) of a task's failure; then the first failure of a task.
+    group: the body's own as it was raised, unless it is only the echo of a task's
+    failure (``Cancelled``, or a group of nothing else, as a nursery in the body
+    raises one); then the first failure of a task.
     ``KeyboardInterrupt`` and the like go first.
     """
 
@@ -200,12 +201,17 @@ def _choose(raised: BaseException, body: BaseException | None) -> BaseException:
     for exc in leaves:
         if not isinstance(exc, (Exception, trio.Cancelled, GeneratorExit)):
             return exc
-    if body is not None and not isinstance(body, trio.Cancelled):
+    if body is not None and not _is_echo(body):
         return body
     for exc in leaves:
         if not isinstance(exc, trio.Cancelled):
             return exc
     return body if body is not None else leaves[0]
+
+
+def _is_echo(body: BaseException) -> bool:
+    """Tell whether a body ended only because it was cancelled."""
+    return all(isinstance(exc, trio.Cancelled) for exc in _leaves(body))
 
 
 def _leaves(exc: BaseException) -> list[BaseException]:

@@ -43,7 +43,7 @@ Examples:
   trio-sched run /jobs/mailer -- mailer --foreground
   # on two of them, and again whenever it ends
   trio-sched run /jobs/worker -n 2 --restart -- worker
-  # from cron on each host: one of them does it, the others go home
+  # one host at a time; a host that comes after it has ended runs it again
   trio-sched run /jobs/backup --no-wait --once -- backup.sh
 """
 
