@@ -26,8 +26,8 @@ from pathlib import Path
 import trio
 
 from trio_sched import Client, open_client
-from trio_sched._helper.groups import kill_group, living_members
-from trio_sched._reaper import open_reaper
+from trio_sched.reaper.helper.groups import kill_group, living_members
+from trio_sched.reaper.owner import open_reaper
 from trio_sched.testing import Etcd, open_etcd
 from trio_sched.testing._find import find_etcdctl
 

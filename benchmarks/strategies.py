@@ -18,7 +18,7 @@ import sys
 import time
 from pathlib import Path
 
-from trio_sched.core import (
+from trio_sched.leader.machine import (
     Elected,
     HostCame,
     LeaderCore,
@@ -28,7 +28,7 @@ from trio_sched.core import (
     WriteDecision,
     WriteDone,
 )
-from trio_sched.model import Host, Options
+from trio_sched.model.records import Host, Options
 from trio_sched.strategies import get_strategy, known_strategies
 
 SIZES = (100, 316, 1000, 3162, 10_000)

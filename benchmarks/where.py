@@ -41,7 +41,7 @@ PLACES = (
     ("/h2/", "h2 and hpack"),
     ("/hpack/", "h2 and hpack"),
     ("channel/", "the channel: connection and calls"),
-    ("/_tasks", "the channel: connection and calls"),
+    ("_support/", "the channel: connection and calls"),
     ("/grpclib/", "grpclib's stubs"),
     ("etcd_shim/watch", "watches"),
     ("etcd_shim/", "the client: requests and answers"),

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from pure_half import PLAIN, Protocol
 
+from tests.etcd_shim.channel.pure_half import PLAIN, Protocol
 from trio_sched import strategies
 from trio_sched.etcd_shim.channel import _channel
 from trio_sched.testing import Etcd, open_etcd

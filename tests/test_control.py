@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import trio
-from helpers import until
-from test_host_data import until_state
 
+from tests.helpers import until
+from tests.host.test_publishing import until_state
 from trio_sched import (
     Client,
     Control,
@@ -17,7 +17,7 @@ from trio_sched import (
     open_client,
     schedule,
 )
-from trio_sched.keys import PathKeys
+from trio_sched.model.keys import PathKeys
 
 
 async def test_pause_keeps_the_decision_and_drops_the_dead(endpoint: str, path: str) -> None:

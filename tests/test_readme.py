@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 import sysconfig
-from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
-README = Path(__file__).parent.parent.joinpath("README.md").read_text()
-ROOT = Path(__file__).parent.parent
+from tests.places import ROOT
+
+README = ROOT.joinpath("README.md").read_text()
 SHELL = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import re
 from inspect import CO_COROUTINE
-from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -13,10 +12,11 @@ import pytest
 import trio
 
 import trio_sched.etcd_shim
+from tests.places import DOCS
 from trio_sched.etcd_shim import open_client
 from trio_sched.testing import open_etcd
 
-PAGE = Path(__file__).parent.parent.joinpath("docs", "etcd_client.md").read_text()
+PAGE = DOCS.joinpath("etcd_client.md").read_text()
 RECIPES: dict[str, str] = dict(
     re.findall(r"^### \d+\. (.*?)$\n\n```python\n(.*?)```", PAGE, re.DOTALL | re.MULTILINE)
 )

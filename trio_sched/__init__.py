@@ -4,14 +4,10 @@ Hosts that share a path discover each other, elect a leader, and the leader's
 strategy picks up to `max_count` of them; every host reads the same decision.
 """
 
-from trio_sched._lazy import lazy
+from trio_sched._support.lazy import lazy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from trio_sched._control_state import ControlState as ControlState
-    from trio_sched._observing import PathObservation as PathObservation
-    from trio_sched._reaper import Reaper as Reaper
-    from trio_sched._reaper import open_reaper as open_reaper
     from trio_sched.control import Control as Control
     from trio_sched.etcd_shim import Client as Client
     from trio_sched.etcd_shim import open_client as open_client
@@ -34,29 +30,33 @@ if TYPE_CHECKING:
     from trio_sched.exceptions import (
         TrioSchedError as TrioSchedError,
     )
-    from trio_sched.model import Host as Host
-    from trio_sched.model import Hosts as Hosts
-    from trio_sched.path_state import (
-        Candidate as Candidate,
-    )
-    from trio_sched.path_state import (
-        HeldSlot as HeldSlot,
-    )
-    from trio_sched.path_state import (
-        PathState as PathState,
-    )
-    from trio_sched.result import (
+    from trio_sched.host.observation import PathObservation as PathObservation
+    from trio_sched.host.result import (
         Observation as Observation,
     )
-    from trio_sched.result import (
+    from trio_sched.host.result import (
         Result as Result,
     )
-    from trio_sched.result import (
+    from trio_sched.host.result import (
         ResultStatistics as ResultStatistics,
     )
+    from trio_sched.host.slots import Slot as Slot
+    from trio_sched.model.control_state import ControlState as ControlState
+    from trio_sched.model.path_state import (
+        Candidate as Candidate,
+    )
+    from trio_sched.model.path_state import (
+        HeldSlot as HeldSlot,
+    )
+    from trio_sched.model.path_state import (
+        PathState as PathState,
+    )
+    from trio_sched.model.records import Host as Host
+    from trio_sched.model.records import Hosts as Hosts
+    from trio_sched.reaper.owner import Reaper as Reaper
+    from trio_sched.reaper.owner import open_reaper as open_reaper
     from trio_sched.scheduler import observe as observe
     from trio_sched.scheduler import schedule as schedule
-    from trio_sched.slots import Slot as Slot
     from trio_sched.strategies import (
         Strategy as Strategy,
     )
@@ -72,10 +72,10 @@ if TYPE_CHECKING:
 
 # Where each name lives; its module is imported when the name is asked for first.
 _HOMES = {
-    "ControlState": "trio_sched._control_state",
-    "PathObservation": "trio_sched._observing",
-    "Reaper": "trio_sched._reaper",
-    "open_reaper": "trio_sched._reaper",
+    "ControlState": "trio_sched.model.control_state",
+    "PathObservation": "trio_sched.host.observation",
+    "Reaper": "trio_sched.reaper.owner",
+    "open_reaper": "trio_sched.reaper.owner",
     "Control": "trio_sched.control",
     "Client": "trio_sched.etcd_shim",
     "open_client": "trio_sched.etcd_shim",
@@ -86,17 +86,17 @@ _HOMES = {
     "SessionLost": "trio_sched.exceptions",
     "StrategyError": "trio_sched.exceptions",
     "TrioSchedError": "trio_sched.exceptions",
-    "Host": "trio_sched.model",
-    "Hosts": "trio_sched.model",
-    "Candidate": "trio_sched.path_state",
-    "HeldSlot": "trio_sched.path_state",
-    "PathState": "trio_sched.path_state",
-    "Observation": "trio_sched.result",
-    "Result": "trio_sched.result",
-    "ResultStatistics": "trio_sched.result",
+    "Host": "trio_sched.model.records",
+    "Hosts": "trio_sched.model.records",
+    "Candidate": "trio_sched.model.path_state",
+    "HeldSlot": "trio_sched.model.path_state",
+    "PathState": "trio_sched.model.path_state",
+    "Observation": "trio_sched.host.result",
+    "Result": "trio_sched.host.result",
+    "ResultStatistics": "trio_sched.host.result",
     "observe": "trio_sched.scheduler",
     "schedule": "trio_sched.scheduler",
-    "Slot": "trio_sched.slots",
+    "Slot": "trio_sched.host.slots",
     "Strategy": "trio_sched.strategies",
     "StrategyOptions": "trio_sched.strategies",
     "known_strategies": "trio_sched.strategies",

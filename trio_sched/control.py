@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from trio_sched._control_state import ControlState, Note
-from trio_sched._wall_time import wall_time
+from trio_sched._support.wall_time import wall_time
 from trio_sched.etcd_shim import Client, Compare, Get, Put
 from trio_sched.exceptions import HostNotFound
-from trio_sched.keys import PathKeys, check_hostname, check_path
-from trio_sched.path_state import control_of
+from trio_sched.model.control_state import ControlState, Note
+from trio_sched.model.keys import PathKeys, check_hostname, check_path
+from trio_sched.model.path_state import control_of
 
 __all__ = ["Control"]
 

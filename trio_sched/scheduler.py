@@ -11,17 +11,17 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import Literal, overload
 
-from trio_sched._decision import DecisionFollower
-from trio_sched._membership import Membership, Settings
-from trio_sched._observing import PathObservation
-from trio_sched._offering import HealthCheck
-from trio_sched._reaper import Reaper, open_reaper
-from trio_sched._tasks import open_service_nursery
+from trio_sched._support.tasks import open_service_nursery
 from trio_sched.etcd_shim import Client
 from trio_sched.etcd_shim.lease import check_ttl
-from trio_sched.keys import PathKeys, check_hostname, check_path
-from trio_sched.model import HostData, Options
-from trio_sched.result import Observation, Result
+from trio_sched.host.following import DecisionFollower
+from trio_sched.host.membership import Membership, Settings
+from trio_sched.host.observation import PathObservation
+from trio_sched.host.publishing import HealthCheck
+from trio_sched.host.result import Observation, Result
+from trio_sched.model.keys import PathKeys, check_hostname, check_path
+from trio_sched.model.records import HostData, Options
+from trio_sched.reaper.owner import Reaper, open_reaper
 from trio_sched.strategies import Strategy, StrategyFunction, get_strategy
 
 __all__ = ["observe", "schedule"]

@@ -14,6 +14,6 @@ def main() -> None:
         sys.stderr.write("trio-sched needs click and rich: pip install 'trio-sched[cli]'\n")
         sys.exit(2)
     # Imported here, so that the line above is all that is said without them.
-    from ._main import command  # noqa: PLC0415
+    from trio_sched.cli.group import command  # noqa: PLC0415
 
     command.main(prog_name="trio-sched")

@@ -10,19 +10,18 @@ from typing import TextIO
 
 import click
 
+from trio_sched.cli.common import CODES, complete_strategy, output_option, read_path, timeout_option
+from trio_sched.cli.connect import Connection, connection_options, usage_errors
+from trio_sched.cli.exits import strategy_failed
+from trio_sched.cli.output import perform, show, show_json, within
+from trio_sched.cli.view.document import state_of
+from trio_sched.cli.view.tables import facts, table
+from trio_sched.cli.view.words import plain
 from trio_sched.exceptions import StrategyError
-from trio_sched.keys import check_path
-from trio_sched.path_state import PathState
+from trio_sched.leader.preview import Would, would
+from trio_sched.model.keys import check_path
+from trio_sched.model.path_state import PathState
 from trio_sched.strategies import get_strategy
-
-from ._common import CODES, complete_strategy, output_option, read_path, timeout_option
-from ._connect import Connection, connection_options, usage_errors
-from ._document import state_of
-from ._exits import strategy_failed
-from ._output import perform, show, show_json, within
-from ._tables import facts, table
-from ._words import plain
-from ._would import Would, would
 
 __all__ = ["decide"]
 

@@ -8,13 +8,12 @@ from typing import TextIO
 
 import click
 
+from trio_sched.cli.common import complete_strategy, output_option
+from trio_sched.cli.exits import strategy_failed
+from trio_sched.cli.output import show_json, terminal
 from trio_sched.exceptions import StrategyError
-from trio_sched.testing import Replay, Trace, svg_chart, text_chart
-from trio_sched.testing import simulate as replay_trace
-
-from ._common import complete_strategy, output_option
-from ._exits import strategy_failed
-from ._output import show_json, terminal
+from trio_sched.simulation import Replay, Trace, svg_chart, text_chart
+from trio_sched.simulation import simulate as replay_trace
 
 __all__ = ["simulate"]
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from ._common import host_argument
-from ._steer import STEERING_CODES, Wish, steer, steering_options
+from trio_sched.cli.common import host_argument
+from trio_sched.cli.steering import STEERING_CODES, Wish, steer, steering_options
 
 __all__ = ["drain", "evict", "pause", "resume", "set_count", "undrain"]
 

@@ -1,6 +1,6 @@
 """trio-etcd shim: an etcd v3 client for Trio. It knows nothing of scheduling."""
 
-from trio_sched._lazy import lazy
+from trio_sched._support.lazy import lazy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypedDict, TypeVar, Unpack, cast
 import trio
 from grpclib.const import Status
 
-from trio_sched._tasks import ServiceBlock, ServiceNursery, finish, open_service_nursery
+from trio_sched._support.tasks import ServiceBlock, ServiceNursery, finish, open_service_nursery
 from trio_sched.etcd_shim._following import Follower, open_follower
 from trio_sched.etcd_shim._keep import KeptLease
 from trio_sched.etcd_shim._pb import messages_pb2 as pb

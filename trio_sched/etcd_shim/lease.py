@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import trio
 from grpclib.const import Status
 
-from trio_sched._tasks import Doorbell
+from trio_sched._support.tasks import Doorbell
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
 from trio_sched.etcd_shim.channel import deliver, send_message_nowait
 from trio_sched.etcd_shim.errors import (
@@ -30,7 +30,7 @@ from trio_sched.etcd_shim.errors import (
 if TYPE_CHECKING:
     from grpclib.client import Stream
 
-    from trio_sched._tasks import ServiceNursery
+    from trio_sched._support.tasks import ServiceNursery
     from trio_sched.etcd_shim._pb.services_grpc import LeaseStub
 
 __all__ = ["MAX_TTL", "Lease", "LeaseInfo", "check_ttl", "new_lease_id"]

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeAlias
 import trio
 from grpclib.const import Status
 
-from trio_sched._tasks import Doorbell
+from trio_sched._support.tasks import Doorbell
 from trio_sched.etcd_shim._backoff import Backoff
 from trio_sched.etcd_shim._filling import fillable
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
@@ -47,7 +47,7 @@ from trio_sched.etcd_shim.kv import Key, KeyValue, prefix_range, to_bytes
 if TYPE_CHECKING:
     from grpclib.client import Stream
 
-    from trio_sched._tasks import ServiceNursery
+    from trio_sched._support.tasks import ServiceNursery
     from trio_sched.etcd_shim._pb.services_grpc import WatchStub
     from trio_sched.etcd_shim.channel import Channel
 

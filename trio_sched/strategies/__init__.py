@@ -25,7 +25,7 @@ from trio_sched.strategies._base import described
 from trio_sched.strategies._built_in import BUILT_IN
 
 if TYPE_CHECKING:
-    from trio_sched.model import Host
+    from trio_sched.model.records import Host
 
 __all__ = [
     "Strategy",

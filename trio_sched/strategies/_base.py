@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from trio_sched.exceptions import StrategyError
 
 if TYPE_CHECKING:
-    from trio_sched.model import Host
+    from trio_sched.model.records import Host
 
 __all__ = ["Strategy", "StrategyFunction", "StrategyOptions", "choose", "described"]
 

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Final
 from trio_sched.strategies._base import Strategy, StrategyOptions
 
 if TYPE_CHECKING:
-    from trio_sched.model import Host
+    from trio_sched.model.records import Host
 
 __all__ = ["BUILT_IN"]
 

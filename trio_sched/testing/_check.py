@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, Final, TypeAlias, cast
 
 from trio_sched.exceptions import StrategyError
-from trio_sched.model import Host
+from trio_sched.model.records import Host
 from trio_sched.strategies import (
     Strategy,
     StrategyFactory,

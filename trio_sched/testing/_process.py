@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from trio_sched._processes import wait_ended
+from trio_sched._support.processes import wait_ended
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, cast
 
 import trio
 
-from trio_sched._tasks import Doorbell, ServiceBlock, ServiceNursery
+from trio_sched._support.tasks import Doorbell, ServiceBlock, ServiceNursery
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
 from trio_sched.etcd_shim._pb.services_grpc import AuthStub
 from trio_sched.etcd_shim.channel._caller import Caller, OneConnection

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from trio_sched._tasks import Doorbell
+from trio_sched._support.tasks import Doorbell
 from trio_sched.etcd_shim.channel._admission import Admission
 from trio_sched.etcd_shim.channel._endpoint import root_cause
 from trio_sched.etcd_shim.channel._events import (
@@ -49,7 +49,7 @@ from trio_sched.etcd_shim.channel._vigil import Verdict, Vigil
 from trio_sched.etcd_shim.errors import ConnectionLost, EtcdError, again
 
 if TYPE_CHECKING:
-    from trio_sched._tasks import ServiceNursery
+    from trio_sched._support.tasks import ServiceNursery
     from trio_sched.etcd_shim.channel._endpoint import ByteStream, Endpoint
     from trio_sched.etcd_shim.channel._protocol import Protocol
     from trio_sched.etcd_shim.channel._settings import ChannelSettings, PingPolicy

@@ -1,0 +1,333 @@
+"""`trio-sched demo`, run as a person or a program would run it."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import trio
+from rich.console import Console
+
+from trio_sched import cli
+from trio_sched.cli.demo.board import Board, Event, HostState
+from trio_sched.cli.demo.screen import draw, save_svg
+from trio_sched.cli.demo.view import JsonView, PlainView
+
+COMMAND = [sys.executable, "-m", "trio_sched"]
+PATIENCE = 40  # seconds; what the demo promises
+
+Json = dict[str, object]
+
+# The demo with one thing put in its place that fails.
+DYING_HOST = """
+from trio_sched.cli import main
+from trio_sched.cli.demo import hosts
+hosts.HOST_MODULE = "trio_sched.no_such_module"
+main()
+"""
+NO_TIME = """
+import functools
+from trio_sched.cli import main
+from trio_sched.cli.demo import command as demo
+demo.DemoSettings = functools.partial(demo.DemoSettings, limit=0.6)
+main()
+"""
+
+
+async def run(*command: str, env: dict[str, str] | None = None) -> tuple[int, str, str]:
+    """Run a program to its end; return its exit code and what it wrote."""
+    with trio.fail_after(PATIENCE):
+        done = await trio.run_process(
+            command,
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+            env=os.environ | (env or {}),
+        )
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+async def demo(*args: str, code: str | None = None) -> tuple[int, str, str]:
+    command = COMMAND if code is None else [sys.executable, "-c", code]
+    return await run(*command, "demo", *args)
+
+
+def events(text: str, kind: str | None = None) -> list[Json]:
+    found: list[Json] = [json.loads(line) for line in text.splitlines()]
+    return [event for event in found if kind in {None, event["event"]}]
+
+
+def alive(pid: object) -> bool:
+    assert isinstance(pid, int)
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+# ---- the whole of it ---------------------------------------------------------------------------
+
+
+async def test_json() -> None:
+    began = time.monotonic()
+    code, out, err = await demo("--json")
+    assert time.monotonic() - began < PATIENCE
+    assert (code, err) == (0, ""), out
+    (summary,) = events(out, "summary")
+    assert events(out)[-1] == summary
+    assert summary["ok"] is True
+    assert (summary["keys"], summary["leases"]) == (0, 0)
+    assert not events(out, "failed")
+    measured = [event["seconds"] for event in events(out, "measured")]
+    assert len(measured) == len(events(out, "step")) == 6
+    assert all(isinstance(seconds, float) and 0 < seconds < 12 for seconds in measured)
+    pids = {event["pid"] for event in events(out, "host")}
+    assert len(pids) == 5
+    assert not any(alive(pid) for pid in pids)
+    check_story(events(out))
+
+
+def check_story(told: list[Json]) -> None:
+    """What happened is what had to happen, by the events alone."""
+    states = {(event["host"], event["state"]) for event in told if event["event"] == "host"}
+    assert sum(state == "left" for _, state in states) == 4
+    (killed,) = (host for host, state in states if state == "killed")
+    at = next(n for n, event in enumerate(told) if event.get("state") == "killed")
+    before = next(event for event in reversed(told[:at]) if event["event"] == "path")
+    assert before["leader"] == killed
+    assert isinstance(before["scheduled"], list)
+    kept = set(before["scheduled"]) - {killed}
+    joined = next(n for n, event in enumerate(told) if event.get("host") == "host-e")
+    after = [event["hosts"] for event in told[at:joined] if event["event"] == "decision"]
+    known = [set(hosts) for hosts in after if isinstance(hosts, list)]
+    assert known
+    assert all(kept <= hosts for hosts in known)
+    assert killed not in known[-1]
+
+
+async def test_plain() -> None:
+    code, out, err = await demo()
+    assert (code, err) == (0, ""), out
+    assert "\x1b" not in out
+    assert "which is scheduled, leaves" in out
+    assert re.search(r"kill -9 host-\w, which leads", out)
+    assert "left in etcd: 0 keys, 0 leases" in out
+    assert out.endswith("all of it came true\n")
+
+
+# ---- when it does not come true ----------------------------------------------------------------
+
+
+async def test_a_host_that_dies_at_its_start() -> None:
+    code, out, _ = await demo("--json", code=DYING_HOST)
+    assert code == 1
+    (failed,) = events(out, "failed")
+    assert isinstance(failed["reason"], str)
+    assert "ended with exit code 1" in failed["reason"]
+    assert "no_such_module" in failed["reason"]
+    (summary,) = events(out, "summary")
+    assert (summary["ok"], summary["reason"]) == (False, failed["reason"])
+    assert not any(alive(event["pid"]) for event in events(out, "host"))
+
+
+async def test_no_time() -> None:
+    code, out, _ = await demo(code=NO_TIME)
+    assert code == 1
+    assert "not over within 0.6 s; was waiting for" in out
+    assert "FAILED" in out
+
+
+async def test_no_etcd() -> None:
+    code, out, _ = await demo("--etcd", "/bin/false")
+    assert code == 1
+    assert "EtcdStartFailed" in out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_ends_all_of_it(number: signal.Signals) -> None:
+    process = await trio.lowlevel.open_process([*COMMAND, "demo", "--json"], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    out = b""
+    with trio.fail_after(PATIENCE):
+        async for chunk in process.stdout:
+            if b'"measured"' not in out and b'"measured"' in out + chunk:
+                process.send_signal(number)
+            out += chunk
+        code = await process.wait()
+    assert code == 128 + number, out.decode()
+    text = out.decode()
+    pids = {event["pid"] for event in events(text, "host")}
+    assert len(pids) == 4
+    assert not any(alive(pid) for pid in pids)
+    (etcd,) = events(text, "etcd")
+    assert isinstance(etcd["endpoint"], str)
+    with pytest.raises(OSError, match="connect"):
+        await trio.open_tcp_stream("127.0.0.1", int(etcd["endpoint"].rpartition(":")[2]))
+
+
+# ---- in a terminal -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("color", [True, False])
+async def test_terminal(*, color: bool) -> None:
+    """The demo draws in a terminal, in colours unless told not to. It fails here, to be quick."""
+    ours, theirs = pty.openpty()
+    env = {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
+    env |= {} if color else {"NO_COLOR": "1"}
+    inherited = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-c", DYING_HOST, "demo"], stdout=theirs, env=inherited | env
+    )
+    os.close(theirs)
+    screen = bytearray()
+    async with trio.lowlevel.FdStream(ours) as terminal:
+        with trio.fail_after(PATIENCE):
+            try:
+                async for chunk in terminal:
+                    screen += chunk
+            except (OSError, trio.BrokenResourceError):
+                pass  # how a terminal tells that the other side has closed it
+            assert await process.wait() == 1
+    text = screen.decode()
+    assert "trio-sched demo" in text
+    assert "no_such_module" in text
+    assert bool(re.search(r"\x1b\[[\d;]*3[0-7]m", text)) is color
+
+
+# ---- the pieces --------------------------------------------------------------------------------
+
+
+def full_board() -> tuple[Board, list[Event]]:
+    """A board on which everything has happened once."""
+    board, told = Board(100.0), list[Event]()
+    board.listeners.append(told.append)
+    board.note_etcd(100.1, "http://127.0.0.1:1", "3.5.1", "/demo")
+    step = board.note_step(100.2, "two hosts join")
+    for pid, name in enumerate("ab", start=7):
+        board.note_started(100.3, name, pid)
+        board.note_state(100.4, name, HostState.JOINING)
+        board.note_state(100.5, name, HostState.JOINED)
+        board.note_decision(100.6, name, ["a"], 5, "a")
+    board.note_path(100.7, pool=["a", "b"], leader="a", scheduled=["a"], keys=6, leases=3)
+    board.note_measured(100.8, step, 0.25, "a note")
+    return board, told
+
+
+def test_the_board_knows_when_all_agree() -> None:
+    board, _ = full_board()
+    assert board.agreed == ("a",)
+    board.note_decision(100.9, "b", ["b"], 6, "a")
+    assert board.agreed is None
+    board.note_decision(101.0, "a", ["b"], 6, "a")
+    assert board.agreed is None
+    board.note_path(101.1, pool=["a", "b"], leader="a", scheduled=["b"], keys=6, leases=3)
+    assert board.agreed == ("b",)
+    assert board.last_report(100.5) == pytest.approx(0.5)
+    board.note_state(101.2, "b", HostState.LEAVING)
+    assert board.agreed is None
+
+
+def test_the_board_says_nothing_when_nothing_has_changed() -> None:
+    board, told = full_board()
+    count = len(told)
+    board.note_path(101.0, pool=["a", "b"], leader="a", scheduled=["a"], keys=6, leases=3)
+    assert len(told) == count
+
+
+def test_only_the_first_failure_counts() -> None:
+    board, told = full_board()
+    board.note_failure(101.0, "one")
+    board.note_failure(101.0, "two")
+    assert board.failure == "one"
+    assert [event.kind for event in told].count("failed") == 1
+
+
+def test_lines() -> None:
+    board, told = full_board()
+    board.note_failure(101.0, "no luck")
+    board.note_end(102.0)
+    out = io.StringIO()
+    view = PlainView(board, out)
+    for event in told:
+        view.show(event)
+    text = out.getvalue()
+    assert "b knows: a (revision 5)" in text
+    assert "pool: a, b | leader: a | scheduled: a" in text
+    assert "FAILED: no luck" in text
+    assert len(text.splitlines()) == len(told) + 4
+
+
+def test_json_lines() -> None:
+    _, told = full_board()
+    out = io.StringIO()
+    view = JsonView(out)
+    for event in told:
+        view.show(event)
+    assert [event["event"] for event in events(out.getvalue())] == [event.kind for event in told]
+
+
+def drawn(board: Board) -> str:
+    console = Console(file=io.StringIO(), width=100, record=True)
+    console.print(draw(board, 103.0))
+    return console.export_text()
+
+
+def test_screen() -> None:
+    board, _ = full_board()
+    assert "0.250 s two hosts join" in drawn(board)
+    board.note_step(101.0, "the next")
+    assert "2.0 s the next" in drawn(board)
+    board.note_state(101.0, "b", HostState.KILLED)
+    assert "killed, still in the pool" in drawn(board)
+    board.note_failure(102.0, "no luck")
+    board.note_end(102.0)
+    assert "failed: no luck" in drawn(board)
+
+
+def test_picture(tmp_path: Path) -> None:
+    board, _ = full_board()
+    board.note_end(102.0)
+    save_svg(board, tmp_path / "demo.svg")
+    picture = (tmp_path / "demo.svg").read_text()
+    assert "true" in picture
+    assert "font-face" not in picture
+
+
+# ---- the command -------------------------------------------------------------------------------
+
+
+def test_without_click(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    real: Callable[[str], object] = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "click" else real(name)
+    )
+    with pytest.raises(SystemExit) as exited:
+        cli.main()
+    assert exited.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+async def test_version_and_help() -> None:
+    code, out, _ = await run(*COMMAND, "--version")
+    assert (code, out.split()[0]) == (0, "trio-sched")
+    code, out, _ = await run(*COMMAND, "demo", "--help")
+    assert code == 0
+    assert "--json" in out
+
+
+async def test_unknown_option() -> None:
+    code, _, err = await demo("--nonsense")
+    assert code == 2
+    assert "--nonsense" in err

@@ -1,0 +1,88 @@
+"""A host as a process, for the soak test. Its one argument is a JSON object.
+
+It runs a piece of work whenever it is scheduled. The work writes down when it begins and ends,
+makes guarded writes, and takes a while to end. Closing standard input makes the host leave.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sys
+import time
+from typing import Any
+
+import trio
+
+from trio_sched import Client, EtcdError, Slot, open_client, schedule
+from trio_sched.etcd_shim import Put
+from trio_sched.host.session import Session
+from trio_sched.host.slots import SlotKeys
+
+WRITE_EVERY = 0.05  # seconds
+SLOWEST_END = 0.3  # seconds
+
+
+class SlotsSwitchedOff(SlotKeys):
+    """Gives a slot to whoever asks: what the checker has to catch."""
+
+    async def _create(
+        self, session: Session, number: int, _decision: int
+    ) -> tuple[Slot | None, bool]:
+        answer = await self._client.put(f"{self._keys.path}-none", "")
+        return Slot(number, answer.revision, b"none", session), True
+
+    async def wait_lost(self, _slot: Slot) -> None:
+        await trio.sleep_forever()
+
+
+async def live(told: dict[str, Any]) -> None:
+    log = os.open(told["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    dice = random.Random(told["seed"])
+
+    def note(event: str, slot: Slot) -> None:
+        line = {"life": told["life"], "event": event, "token": slot.token, "index": slot.index}
+        line["at"] = time.monotonic()
+        os.write(log, json.dumps(line).encode() + b"\n")  # at once and whole
+
+    async def work(slot: Slot, client: Client) -> None:
+        note("begin", slot)
+        try:
+            while True:
+                try:
+                    mine = Put(told["data"], str(slot.token))
+                    await client.txn(slot.guard(), [mine])
+                except EtcdError:
+                    pass  # etcd is away; whether we may go on is not ours to judge
+                await trio.sleep(WRITE_EVERY)
+        finally:
+            with trio.move_on_after(dice.random() * SLOWEST_END, shield=True):
+                await trio.sleep_forever()
+            note("end", slot)
+
+    async with (
+        open_client(told["endpoint"]) as client,
+        schedule(
+            client,
+            told["path"],
+            told["name"],
+            session_ttl=told["ttl"],
+            max_count=told["max_count"],
+            strategy=told["strategy"],
+        ) as result,
+        trio.open_nursery() as nursery,
+    ):
+        sys.stdout.write("joined\n")
+        sys.stdout.flush()
+        nursery.start_soon(lambda: result.run_while_scheduled(work, client, grace=0.4))
+        await trio.lowlevel.FdStream(0).receive_some()
+        nursery.cancel_scope.cancel()
+
+
+if __name__ == "__main__":
+    orders = json.loads(sys.argv[1])
+    if orders["no_slots"]:
+        for method in ("_create", "wait_lost"):
+            setattr(SlotKeys, method, getattr(SlotsSwitchedOff, method))
+    trio.run(live, orders)

@@ -1,0 +1,311 @@
+"""Hosts as processes, under a seeded plan of faults, and everything that they wrote down."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from math import inf
+from pathlib import Path
+
+import trio
+
+from tests.host.slot_checker import Change, Life, Run, Verdict, judge, stale_writes
+from trio_sched import Client, Control, open_client
+from trio_sched.etcd_shim import EventType
+from trio_sched.model.keys import PathKeys
+from trio_sched.model.records import DecisionRecord
+from trio_sched.testing import Etcd, FaultyLink, open_faulty_link
+
+__all__ = ["Report", "Soak", "open_soak"]
+
+PROGRAM = Path(__file__).with_name("slot_host.py")
+TTL = 2  # seconds
+SHORT_PAUSE = 0.15  # seconds: less than the margin that is taken off a TTL of 2
+NAMES = "abcdef"
+FEWEST = 3  # hosts that are left alive
+
+
+@dataclass(eq=False)
+class Host:
+    """A host's process, and the link that it reaches etcd by."""
+
+    life: Life
+    process: trio.Process
+    link: FaultyLink
+
+
+@dataclass
+class Report:
+    """What a soak found.
+
+    Attributes:
+        verdict: of the checker.
+        stale: guarded writes that went through though they must not.
+        faults: how often each fault was made.
+        runs: how many there were.
+        writes: how many guarded writes went through.
+        gaps: the longest time, in seconds, that nothing ran after each kind of fault.
+    """
+
+    verdict: Verdict
+    stale: list[str]
+    faults: dict[str, int]
+    runs: int
+    writes: int
+    gaps: dict[str, float] = field(default_factory=dict)
+
+
+class Soak:
+    """A group of hosts to make trouble for. Made by `open_soak`."""
+
+    def __init__(  # made in one place
+        self,
+        etcd: Etcd,
+        path: str,
+        log: Path,
+        seed: int,
+        nursery: trio.Nursery,
+        links: Callable[[], Awaitable[FaultyLink]],
+        *,
+        slots: bool,
+    ) -> None:
+        self._etcd = etcd
+        self.path = path
+        self._log = log
+        self._slots = slots
+        self._dice = random.Random(seed)
+        self._nursery = nursery
+        self._links = links
+        self._lives: dict[str, Life] = {}
+        self._hosts: dict[str, Host] = {}
+        self.faults: dict[str, int] = {}
+        self.gaps: dict[str, float] = {}
+
+    # ---- hosts ---------------------------------------------------------------------
+
+    async def join(self) -> None:
+        """Start a host under a name that is free, with options by chance."""
+        name = next((name for name in NAMES if name not in self._hosts), None)
+        if name is None:
+            return
+        life = Life(f"{name}{len(self._lives)}")
+        link = await self._links()
+        orders = {
+            "endpoint": link.endpoint,
+            "path": self.path,
+            "data": f"{self.path}-data",
+            "name": name,
+            "life": life.name,
+            "ttl": TTL,
+            "max_count": self._dice.choice([1, 2, 2, 2]),
+            "strategy": self._dice.choice(["alpha", "rr"]),
+            "log": str(self._log),
+            "seed": self._dice.random(),
+            "no_slots": not self._slots,
+        }
+        command = [sys.executable, str(PROGRAM), json.dumps(orders)]
+        run = partial(
+            trio.run_process, command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, check=False
+        )
+        process: trio.Process = await self._nursery.start(run)
+        self._lives[life.name] = life
+        self._hosts[name] = Host(life, process, link)
+        assert process.stdout is not None
+        await process.stdout.receive_some()  # it has joined
+
+    async def _remove(self, host: Host) -> None:
+        self._hosts = {name: h for name, h in self._hosts.items() if h is not host}
+        await host.process.wait()
+        host.life.gone = time.monotonic()
+
+    def _any(self) -> Host:
+        """Return a host, most times one that runs something."""
+        now = time.monotonic()
+        running = {run.life.name for run in self.runs() if run.goes_on_at(now, until_frozen=True)}
+        hosts = list(self._hosts.values())
+        busy = [host for host in hosts if host.life.name in running]
+        return self._dice.choice(busy if busy and self._dice.random() < 0.8 else hosts)
+
+    # ---- faults --------------------------------------------------------------------
+
+    async def make_trouble(self, seconds: float) -> None:
+        """Go through faults by chance for so long; after each let work go on again."""
+        kinds = [
+            *(self.kill, self.pause, self.freeze, self.leave),
+            *(self.join, self.cut, self.restart, self.recount),
+        ]
+        ends_at = trio.current_time() + seconds
+        while trio.current_time() < ends_at:
+            kind = self._dice.choice(kinds)
+            spare = len(self._hosts) - FEWEST
+            if (spare <= 0 and kind in (self.kill, self.leave)) or (
+                kind == self.freeze and spare < 1
+            ):
+                kind = self.join
+            self.faults[kind.__name__] = self.faults.get(kind.__name__, 0) + 1
+            began = time.monotonic()
+            await kind()
+            await self.wait_running()
+            gap = time.monotonic() - began
+            self.gaps[kind.__name__] = max(self.gaps.get(kind.__name__, 0.0), gap)
+            await trio.sleep(self._dice.random())  # not for something: work goes on meanwhile
+
+    async def kill(self) -> None:
+        """SIGKILL a host."""
+        host = self._any()
+        host.process.kill()
+        await self._remove(host)
+
+    async def leave(self) -> None:
+        """Let a host leave in its own time."""
+        host = self._any()
+        assert host.process.stdin is not None
+        await host.process.stdin.aclose()
+        await self._remove(host)
+
+    async def pause(self) -> None:
+        """Stop a process for less than the margin."""
+        await self._stop(self._any(), SHORT_PAUSE)
+
+    async def freeze(self) -> None:
+        """Stop a process for longer than its lease lives: overlap is in the nature of it."""
+        host = self._any()
+        host.life.frozen.append(time.monotonic())
+        await self._stop(host, 2 * TTL)
+
+    async def _stop(self, host: Host, seconds: float) -> None:
+        host.process.send_signal(signal.SIGSTOP)
+        try:
+            await trio.sleep(seconds)
+        finally:
+            host.process.send_signal(signal.SIGCONT)
+
+    async def cut(self) -> None:
+        """Cut a host off: for a moment, or for longer than its lease lives."""
+        link = self._any().link
+        trouble = self._dice.choice([link.cut, link.refuse, link.stall, link.mute])
+        trouble()
+        await trio.sleep(self._dice.choice([0.1, 0.5, 2 * TTL]))
+        link.heal()
+
+    async def recount(self) -> None:
+        """Say how many may run, as an operator does."""
+        async with open_client(self._etcd.endpoint) as client:
+            await Control(client, self.path).set_count(self._dice.choice([None, 1, 2, 3]))
+
+    async def restart(self) -> None:
+        """Kill etcd, and start it again."""
+        (member,) = self._etcd.members
+        member.kill()
+        await trio.sleep(self._dice.random())
+        await member.start()
+
+    async def wait_running(self) -> None:
+        """Wait until some work goes on, by what the hosts have written down."""
+        while not self._is_running():  # noqa: ASYNC110 # processes have no other way to tell
+            await trio.sleep(0.02)
+
+    def _is_running(self) -> bool:
+        now = time.monotonic()
+        return any(run.goes_on_at(now, until_frozen=True) for run in self.runs())
+
+    # ---- what was written down ---------------------------------------------------------
+
+    def runs(self) -> list[Run]:
+        """Read what the hosts have written."""
+        begun: dict[tuple[str, int], Run] = {}
+        if not self._log.exists():
+            return []
+        for line in self._log.read_text().splitlines():
+            told = json.loads(line)
+            life = self._lives[told["life"]]
+            key = (life.name, told["token"])
+            if told["event"] == "begin":
+                begun[key] = Run(life, told["token"], told["index"], told["at"])
+            else:
+                begun[key] = Run(life, told["token"], told["index"], begun[key].began, told["at"])
+        return list(begun.values())
+
+    async def report(self, client: Client) -> Report:
+        """Judge it all."""
+        keys = PathKeys(self.path)
+        history = await read_history(client, self.path)
+        changes = [
+            Change(revision, int(str(record.options["max_count"])))
+            for revision, key, value in history
+            if key == keys.decision and value and (record := DecisionRecord.decode(value))
+        ]
+        slots = list(slot_lives(history, keys.slots))
+        data = f"{self.path}-data".encode()
+        writes = [(rev, int(value)) for rev, key, value in history if key == data and value]
+        runs = self.runs()
+        verdict = judge(runs, changes)
+        stale = stale_writes(writes, slots) if self._slots else []
+        return Report(verdict, stale, self.faults, len(runs), len(writes), self.gaps)
+
+
+History = list[tuple[int, bytes, bytes | None]]
+
+
+async def read_history(client: Client, path: str) -> History:
+    """Read every change of each key that starts with `path`; None for a deletion."""
+    newest = (await client.get(path)).revision
+    found: History = []
+    async with client.watch(
+        path, prefix=True, start_revision=1, progress_notify=True, buffer_size=10**6
+    ) as events:
+        await client.put(path + "-end", "")
+        while not found or found[-1][0] <= newest:
+            for event in (await events.receive()).events:
+                gone = event.type is EventType.DELETE
+                found.append(
+                    (event.kv.mod_revision, event.kv.key, None if gone else event.kv.value)
+                )
+    return found
+
+
+def slot_lives(history: History, slots: bytes) -> list[tuple[int, float]]:
+    """Return the token of each slot that there was, and the revision at which it went."""
+    ends: dict[int, float] = {}
+    held: dict[bytes, int] = {}
+    for revision, key, value in history:
+        if key.startswith(slots):
+            if value is None:
+                ends[held.pop(key)] = revision
+            else:
+                held[key] = revision
+                ends[revision] = inf
+    return list(ends.items())
+
+
+@asynccontextmanager
+async def open_soak(
+    etcd: Etcd, path: str, log: Path, seed: int, *, slots: bool = True
+) -> AsyncIterator[Soak]:
+    """Give hosts to make trouble for; they are killed when the block is left."""
+    async with trio.open_nursery() as nursery:
+
+        async def open_link(task_status: trio.TaskStatus[FaultyLink]) -> None:
+            async with open_faulty_link(etcd.endpoint) as link:
+                task_status.started(link)
+                await trio.sleep_forever()
+
+        soak = Soak(etcd, path, log, seed, nursery, partial(nursery.start, open_link), slots=slots)
+        for _ in range(FEWEST + 1):
+            await soak.join()
+        yield soak
+        nursery.cancel_scope.cancel()
+
+
+async def judged(etcd: Etcd, soak: Soak) -> Report:
+    """Judge it all, by a client of our own."""
+    async with open_client(etcd.endpoint) as client:
+        return await soak.report(client)

@@ -1,0 +1,156 @@
+"""The kit for authors of strategies: what `check_strategy` lets pass, and what it finds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import count
+from typing import Any
+
+import pytest
+
+from trio_sched.model.records import Host
+from trio_sched.strategies import Strategy, StrategyOptions, choose, known_strategies
+from trio_sched.testing import check_strategy
+
+Asked = Mapping[str, Host]
+
+
+@pytest.mark.parametrize("name", known_strategies())
+def test_the_built_in_ones_keep_the_laws(name: str) -> None:
+    check_strategy(name, sticky=name == "rr")
+
+
+class First(Strategy):
+    name = "first"
+
+    def schedule(self, hosts: Asked, options: StrategyOptions) -> Sequence[str]:
+        return sorted(hosts)[: options.max_count]
+
+
+class Slow(Strategy):
+    """Needs to be asked twice before it stands by what it chose."""
+
+    name = "slow"
+
+    def schedule(self, hosts: Asked, options: StrategyOptions) -> Sequence[str]:
+        return sorted(hosts, key=lambda name: (name in options.last, name))[: options.max_count]
+
+
+class Moody(Strategy):
+    name = "moody"
+
+    def __init__(self) -> None:
+        self.times = count()
+
+    def schedule(self, hosts: Asked, options: StrategyOptions) -> Sequence[str]:
+        return sorted(hosts, reverse=bool(next(self.times) % 2))[: options.max_count]
+
+
+class Shared(Strategy):
+    """Answers the same, until it is made anew."""
+
+    name = "shared"
+    made = count()
+
+    def __init__(self) -> None:
+        self.reverse = bool(next(self.made) % 2)
+
+    def schedule(self, hosts: Asked, options: StrategyOptions) -> Sequence[str]:
+        return sorted(hosts, reverse=self.reverse)[: options.max_count]
+
+
+def make() -> Strategy:
+    return First()
+
+
+@pytest.mark.parametrize("strategy", [First, First(), make, First().schedule, "alpha"])
+def test_it_takes_whatever_stands_for_a_strategy(strategy: Any) -> None:
+    check_strategy(strategy)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "law", "words"),
+    [
+        (lambda hosts, _options: sorted(hosts), "names known hosts", "it chose 2 hosts where at"),
+        (lambda hosts, _options: ["x", *hosts][:1], "names known hosts", "it named 'x', which is"),
+        (lambda hosts, _options: iter(hosts), "names known hosts", "not a sequence"),
+        (Moody, "answers the same", "and asked the same again"),
+        (Shared, "answers the same", "and made anew"),
+        (lambda hosts, options: list(hosts)[: options.max_count], "order", "when the hosts came"),
+        (Slow, "stands by what it chose", "and with that as the last decision"),
+        (lambda _hosts, _options: [], "chooses max_count", "it chose [], where 1 of 1 hosts"),
+    ],
+)
+def test_each_law_finds_who_breaks_it(strategy: Any, law: str, words: str) -> None:
+    with pytest.raises(AssertionError) as caught:
+        check_strategy(strategy)
+    first, objection = str(caught.value).splitlines()[:2]
+    assert law in first
+    assert words in objection
+
+
+def test_a_law_that_is_not_asked_for_is_none() -> None:
+    check_strategy(lambda _hosts, _options: [], full=False)
+    with pytest.raises(AssertionError, match="keeps whom the last decision chose"):
+        check_strategy(First, sticky=True)
+
+
+def test_the_counterexample_is_minimal_and_runs_as_it_is_shown() -> None:
+    def no_norther(hosts: Asked, options: StrategyOptions) -> Sequence[str]:
+        names = sorted(name for name, host in hosts.items() if host.zone != "north")
+        return names[: options.max_count]
+
+    with pytest.raises(AssertionError) as caught:
+        check_strategy(no_norther)
+    told, code = str(caught.value).split("\n\n")
+    assert told == (
+        "strategy 'no_norther' breaks the law that it chooses max_count hosts if there are as "
+        "many\nit chose [], where 1 of 1 hosts could be chosen"
+    )
+    assert code.count("Host(") == 1
+    assert "zone='north')" in code
+    assert "StrategyOptions(1, (), " in code
+    names = {"Host": Host, "StrategyOptions": StrategyOptions, "choose": choose}
+    exec(code, names | {"strategy": First()})
+
+
+def test_what_a_strategy_raises_is_the_cause() -> None:
+    def divides(hosts: Asked, options: StrategyOptions) -> Sequence[str]:
+        return sorted(hosts)[: options.max_count * 3 // (len(hosts) - 3)]
+
+    with pytest.raises(AssertionError, match="it raised ZeroDivisionError") as caught:
+        check_strategy(divides, full=False)
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    assert str(caught.value).count("Host(") == 3
+
+
+def test_a_failure_that_only_its_own_answer_brings_about_is_found() -> None:
+    def proud(hosts: Asked, options: StrategyOptions) -> Sequence[str]:
+        choice = sorted(hosts)[: options.max_count]
+        if len(choice) > 3 and tuple(choice) == options.last:
+            raise LookupError("that was me")
+        return choice
+
+    with pytest.raises(AssertionError, match="it raised LookupError: that was me"):
+        check_strategy(proud)
+
+
+def test_the_same_seed_finds_the_same() -> None:
+    def found(seed: int) -> str:
+        with pytest.raises(AssertionError) as caught:
+            check_strategy(Slow, seed=seed)
+        return str(caught.value)
+
+    assert found(1) == found(1)
+    assert len({found(seed) for seed in range(5)}) > 1
+
+
+def test_bad_arguments() -> None:
+    with pytest.raises(ValueError, match="unknown strategy 'nobody'"):
+        check_strategy("nobody")
+    with pytest.raises(TypeError, match="strategy must be a name"):
+        check_strategy(3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="gave an object of type dict, not a Strategy"):
+        check_strategy(dict)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="1 or more, not 0"):
+        check_strategy("rr", examples=0)

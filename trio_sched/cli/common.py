@@ -1,0 +1,104 @@
+"""What the commands for operators share: arguments, and reading a path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, TypeVar
+
+import click
+import trio
+
+from trio_sched._support.tasks import open_plain_nursery
+from trio_sched.cli.connect import Connection, usage_errors
+from trio_sched.etcd_shim import Client
+from trio_sched.etcd_shim.errors import LeaseNotFound, PermissionDenied
+from trio_sched.model.keys import PathKeys, check_hostname, check_path
+from trio_sched.model.path_state import PathState
+from trio_sched.strategies import known_strategies
+
+__all__ = [
+    "CODES",
+    "complete_strategy",
+    "host_argument",
+    "output_option",
+    "path_argument",
+    "read_path",
+    "read_ttls",
+    "read_with_ttls",
+    "timeout_option",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+CODES: Final = """\b
+Exit codes:
+  69  etcd is unavailable
+  77  etcd does not permit it
+  2   wrong usage
+"""
+
+_AT_ONCE = 32  # questions to etcd about leases
+
+path_argument = click.argument("path", callback=usage_errors(check_path))
+host_argument = click.argument("host", callback=usage_errors(check_hostname))
+output_option = click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="For people, or for programs.",
+)
+timeout_option = click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=10,
+    show_default=True,
+    metavar="SECONDS",
+    help="Give up if etcd does not answer.",
+)
+
+
+def complete_strategy(
+    _context: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[str]:
+    """Return the names of strategies that begin so, for the shell."""
+    return [name for name in known_strategies() if name.startswith(incomplete)]
+
+
+async def read_path(client: Client, path: str) -> PathState:
+    """Read all that lies below a path, at one revision."""
+    found = await client.get_prefix(f"{path}/")
+    return PathState.decode(PathKeys(path), found, found.revision)
+
+
+async def read_ttls(client: Client, leases: Iterable[int]) -> Mapping[int, int | None]:
+    """Return in how many seconds leases lapse; None for one that is gone.
+
+    What etcd does not tell to this user is left out.
+    """
+    ttls: dict[int, int | None] = {}
+    limit = trio.CapacityLimiter(_AT_ONCE)
+
+    async def ask(lease: int) -> None:
+        async with limit:
+            try:
+                ttls[lease] = (await client.lease_time_to_live(lease)).ttl
+            except LeaseNotFound:
+                ttls[lease] = None
+            except PermissionDenied:
+                return
+
+    async with open_plain_nursery() as nursery:
+        for lease in {*leases} - {0}:
+            nursery.start_soon(ask, lease)
+    return ttls
+
+
+async def read_with_ttls(
+    connection: Connection, path: str
+) -> tuple[PathState, Mapping[int, int | None]]:
+    """Read a path, and for how long its hosts' leases last."""
+    async with connection.open() as client:
+        state = await read_path(client, path)
+        return state, await read_ttls(client, (host.lease for host in state.pool.values()))

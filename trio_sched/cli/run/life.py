@@ -1,0 +1,273 @@
+"""What ``trio-sched run`` does: join, wait, and run the child whenever it is this host's turn.
+
+Who ends what: a *loss* cancels the work, and the work ends the child before the slot is freed. A
+*signal* is passed on to the child if there is one, and ends the rest if there is none. A child that
+ends *by itself* ends everything, unless it is to be started again.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+
+import trio
+
+from trio_sched._support.tasks import open_plain_nursery
+from trio_sched.cli.connect import Connection
+from trio_sched.cli.exits import Exit
+from trio_sched.cli.run.child import Child, start_child
+from trio_sched.cli.run.signals import heeded_signals
+from trio_sched.cli.teller import Teller
+from trio_sched.etcd_shim._backoff import Backoff
+from trio_sched.host.result import Result
+from trio_sched.host.slots import Slot
+from trio_sched.reaper.owner import Reaper, open_reaper
+from trio_sched.scheduler import schedule
+
+__all__ = ["RunSettings", "run_command"]
+
+_NO_WAIT = 1.0  # seconds for the leader to decide, where nobody wants to wait
+_LAST_MOMENT = 0.2  # seconds before the deadline at which nothing must be left of the child
+_STEADY = 10.0  # seconds: a child that ran for less is started again after a pause
+_LEAVE = 5.0  # seconds that leaving may take when etcd does not answer
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """The options of ``trio-sched run``, checked.
+
+    Attributes:
+        path: what the hosts share.
+        command: the program and its arguments.
+        connection: to etcd.
+        hostname: the name of this host.
+        max_count: how many run at most.
+        strategy: how hosts are chosen.
+        ttl: of the session, in seconds.
+        grace: seconds between asking the child to end and killing it.
+        wait: seconds to be scheduled in, the first time; None for ever.
+        no_wait: end unless it is scheduled at once.
+        once: end with the child, even if it was ended by a loss.
+        restart: start the child again, even if it ended by itself.
+        on_lost: the signal that asks the child to end.
+        reaper: revoke the lease if this process is killed.
+    """
+
+    path: str
+    command: tuple[str, ...]
+    connection: Connection
+    hostname: str
+    max_count: int
+    strategy: str
+    ttl: int
+    grace: float
+    wait: float | None
+    no_wait: bool
+    once: bool
+    restart: bool
+    on_lost: signal.Signals
+    reaper: bool
+
+
+async def run_command(settings: RunSettings, teller: Teller) -> int:
+    """Do all of it; return the exit code.
+
+    Raises:
+        TrioSchedError: etcd, or the strategy, does not let us go on.
+        CannotRun: the command is not to be had.
+    """
+    life = _Life(settings, teller)
+    async with open_plain_nursery() as nursery:
+        await nursery.start(life.heed_signals)
+        code = await life.whole()
+        nursery.cancel_scope.cancel()
+    return code
+
+
+class _Life:
+    """From joining to leaving."""
+
+    def __init__(self, settings: RunSettings, teller: Teller) -> None:
+        self._settings = settings
+        self._tell = teller
+        self._scope = trio.CancelScope()
+        self._child: Child | None = None
+        self._ending = False  # a signal that was passed on asks for the end
+        self._code: int | None = None
+
+    async def whole(self) -> int:
+        """Live it; return the exit code."""
+        settings = self._settings
+        with self._scope:
+            if settings.wait is not None:
+                self._scope.deadline = trio.current_time() + settings.wait
+            async with (
+                settings.connection.open() as client,
+                open_reaper(client) as reaper,
+                schedule(
+                    client,
+                    settings.path,
+                    settings.hostname,
+                    strategy=settings.strategy,
+                    max_count=settings.max_count,
+                    session_ttl=settings.ttl,
+                    shutdown_timeout=min(settings.ttl, _LEAVE),
+                    reaper=reaper if settings.reaper else False,
+                ) as result,
+            ):
+                self._joined()
+                async with open_plain_nursery() as nursery:
+                    nursery.start_soon(self._tell_decisions, result)
+                    await self._take_turns(result, reaper)
+        if self._code is None:
+            self._finish(Exit.NOT_SCHEDULED, "not scheduled in time")
+        assert self._code is not None
+        self._tell.event("exit", code=self._code)
+        return self._code
+
+    def _joined(self) -> None:
+        settings = self._settings
+        self._tell.event("joined", path=settings.path, hostname=settings.hostname)
+        if settings.no_wait:
+            self._scope.deadline = min(self._scope.deadline, trio.current_time() + _NO_WAIT)
+
+    async def _tell_decisions(self, result: Result) -> None:
+        async for hosts in result:
+            self._tell.event(
+                "decision", hosts=list(hosts), leader=hosts.leader, revision=hosts.revision
+            )
+
+    def _finish(self, code: int, why: str = "") -> None:
+        """Note the exit code, the first one, and end all that is going on."""
+        if self._code is None:
+            self._code = code
+            if why:
+                self._tell.error(why, code)
+        self._scope.cancel()
+
+    # ---- signals -------------------------------------------------------------------
+
+    async def heed_signals(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Pass signals on to the child, or end if there is none."""
+        with trio.open_signal_receiver(*heeded_signals()) as numbers:
+            task_status.started()
+            async for number in numbers:
+                self._take_signal(signal.Signals(number))
+
+    def _take_signal(self, number: signal.Signals) -> None:
+        self._tell.event("signal", signal=number.name, passed_on=self._child is not None)
+        if self._child is None:
+            self._finish(128 + number)
+            return
+        self._child.send(number)
+        # SIGHUP may mean "read your configuration again". If it ends the child, that shows.
+        self._ending = self._ending or number != signal.SIGHUP
+
+    # ---- the child -----------------------------------------------------------------
+
+    async def _take_turns(self, result: Result, reaper: Reaper) -> None:
+        """Run the child, again and again if it is to be restarted."""
+        backoff = Backoff(first=0.1, cap=_STEADY)
+
+        async def work(slot: Slot) -> int | None:
+            return await self._work(slot, result, reaper)
+
+        while True:
+            began = trio.current_time()
+            code = await result.run_while_scheduled(work, grace=self._settings.grace)
+            if code is None:
+                continue  # lost
+            hung_up = code == 128 + signal.SIGHUP
+            if self._ending or hung_up or not self._settings.restart:
+                self._finish(code)
+            if trio.current_time() - began > _STEADY:
+                backoff.reset()
+            await trio.sleep(backoff.next())
+
+    async def _work(self, slot: Slot, result: Result, reaper: Reaper) -> int | None:
+        """Run the child under a slot; return its exit code, unless it is lost before.
+
+        Cancelled means lost; so does a child that ended after its time, as the reaper
+        ends it if we cannot.
+        """
+        command = self._settings.command
+        reaper.until(slot.deadline)
+        child = await start_child(command, self._environment(slot, result), reaper)
+        self._scope.deadline = inf  # this was in time
+        self._child = child
+        self._tell.event(
+            "started",
+            pid=child.pid,
+            slot=slot.index,
+            token=slot.token,
+            hosts=_names(result),
+            deadline=_monotonic(slot.deadline),
+        )
+        code: int | None = None
+        try:
+            async with open_plain_nursery() as nursery:
+                nursery.start_soon(_tell_deadline, slot, reaper)
+                code = await child.wait()
+                nursery.cancel_scope.shield = True  # from here on, no loss can change what it did
+                nursery.cancel_scope.cancel()
+            if trio.current_time() >= slot.deadline:
+                code = None
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._end(child, slot, code)
+        return code
+
+    async def _end(self, child: Child, slot: Slot, code: int | None) -> None:
+        """End what is left of the child, and say what came of it."""
+        lost = code is None
+        if lost:
+            name, deadline = self._settings.on_lost.name, _monotonic(slot.deadline)
+            self._tell.event("lost", signal=name, deadline=deadline)
+        at_most = trio.current_time() + self._settings.grace
+        last_moment = min(_LAST_MOMENT, self._settings.grace / 4)
+        killed = await child.end(
+            self._settings.on_lost, lambda: min(at_most, slot.deadline - last_moment)
+        )
+        if code is None:
+            code = child.code
+        self._child = None
+        self._tell.event("ended", pid=child.pid, code=code, lost=lost, killed=killed)
+        if lost and self._ending:
+            self._finish(code)
+        elif lost and self._settings.once and not self._scope.cancel_called:
+            self._finish(Exit.LOST, "lost the right to run; the command was ended")
+
+    def _environment(self, slot: Slot, result: Result) -> dict[str, str]:
+        return os.environ | {
+            "TRIO_SCHED_PATH": self._settings.path,
+            "TRIO_SCHED_HOSTNAME": self._settings.hostname,
+            "TRIO_SCHED_SLOT": str(slot.index),
+            "TRIO_SCHED_TOKEN": str(slot.token),
+            "TRIO_SCHED_HOSTS": ",".join(_names(result)),
+            "TRIO_SCHED_DEADLINE": f"{_monotonic(slot.deadline):.3f}",
+            "ETCD_LOCK_KEY": slot.key.decode(),
+            "ETCD_LOCK_REV": str(slot.token),
+        }
+
+
+def _names(result: Result) -> Sequence[str]:
+    return [] if result.newest is None else list(result.newest)
+
+
+def _monotonic(moment: float) -> float:
+    """Return what CLOCK_MONOTONIC, which all processes share, says at a moment of trio's."""
+    return round(time.monotonic() + moment - trio.current_time(), 3)
+
+
+async def _tell_deadline(slot: Slot, reaper: Reaper) -> None:
+    """Tell the reaper of each new deadline, well before the last one that it knows of."""
+    while True:
+        reaper.until(slot.deadline)
+        left = slot.deadline - trio.current_time()
+        await trio.sleep(max(left / 4, 0.1))

@@ -1,0 +1,218 @@
+"""The state of a path as tables, drawn with rich.
+
+Nothing is cut: what does not fit into a column goes on below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from trio_sched.cli.view.words import age_of, ago, as_data, control_lines, eviction_line, plain
+from trio_sched.leader.diagnosis import (
+    Finding,
+    find,
+    is_known_to_leader,
+    is_pending,
+    leader_ignores_control,
+)
+from trio_sched.model.path_state import PathState
+from trio_sched.model.records import Host
+
+__all__ = ["PoolView", "facts", "findings_view", "status_view", "table"]
+
+# Where all hosts have the same to say, and it is this, the column is left out.
+_USUAL = {"WHY": "", "ZONE": "-", "WEIGHT": "1", "PRIORITY": "0", "TTL": "", "DATA": ""}
+# Columns that may be broken, and the width that they have to have.
+_SOFT, _LEAST_SOFT = ("HOST", "WHY", "DATA"), 16
+_STYLES = {"scheduled": "green", "unavailable": "red", "drained": "yellow"}
+
+
+def table(*columns: str, right: Iterable[str] = ()) -> Table:
+    """Return a table without lines, which is what people can paste and programs can split."""
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        made.add_column(column, overflow="fold", justify="right" if column in right else "left")
+    return made
+
+
+def facts(told: Iterable[tuple[str, str | Text]]) -> Table:
+    """Return what is told as a column of names and one of what is so; no name goes on."""
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    made.add_column(style="bold", no_wrap=True)
+    made.add_column(overflow="fold")
+    for name, text in told:
+        made.add_row(name, text if isinstance(text, Text) else Text(plain(text)))
+    return made
+
+
+def status_view(
+    state: PathState, ttls: Mapping[int, int | None] | None, now: datetime
+) -> RenderableType:
+    """Draw all of it.
+
+    Args:
+        state: the state.
+        ttls: seconds until leases lapse, by their ids; None if nobody asked.
+        now: the time, for ages.
+    """
+    parts: list[RenderableType] = [facts(_facts(state, now))]
+    if state.pool:
+        parts += [Text(), PoolView(state, ttls, now)]
+    if state.slots:
+        parts += [Text(), _slots(state)]
+    found = find(state)
+    if found:
+        parts += [Text(), findings_view(found)]
+    return Group(*parts)
+
+
+def _facts(state: PathState, now: datetime) -> Iterator[tuple[str, str | Text]]:
+    yield "path", f"{state.path} (revision {state.revision})"
+    leader = state.leader
+    if leader is None:
+        yield "leader", "nobody"
+    else:
+        waiting = len(state.candidates) - 1
+        yield "leader", f"{leader.name} (fence {leader.fence}, {waiting} more would lead)"
+    yield from _decision(state, now)
+    wishes = list(_wishes(state, now))
+    if wishes and state.pool and not is_known_to_leader(state, state.control.revision):
+        ignored = leader_ignores_control(state)
+        wishes.append("(the leader takes no notice)" if ignored else "(not in the decision yet)")
+    for at, line in enumerate(wishes or ["nothing"]):
+        yield "" if at else "control", line
+
+
+def _decision(state: PathState, now: datetime) -> Iterator[tuple[str, str | Text]]:
+    hosts, record = state.hosts, state.record
+    chosen = Text(plain(", ".join(hosts)) or "nobody", style="green" if hosts else "")
+    if hosts.revision:
+        chosen.append(f" (revision {hosts.revision})", style="default")
+    yield "scheduled", chosen
+    if record is not None:
+        when = ago(record.when, now)
+        yield "decided", f"by {record.leader}" + (f" {when}" if when else "") + f": {record.reason}"
+        shown = {name: value for name, value in record.options.items() if name != "control"}
+        yield "options", ", ".join(f"{name} {_brief(value)}" for name, value in shown.items())
+
+
+def _brief(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _wishes(state: PathState, now: datetime) -> Iterator[str]:
+    yield from control_lines(state.control, now)
+    for name in state.control.evictions:
+        if is_pending(state, name):
+            yield eviction_line(state.control, name, now)
+
+
+class PoolView:
+    """A line for each host; or a paragraph, if a terminal is too narrow for that.
+
+    Args:
+        state: the state.
+        ttls: seconds until leases lapse, by their ids; None if nobody asked.
+        now: the time, for ages.
+    """
+
+    def __init__(
+        self, state: PathState, ttls: Mapping[int, int | None] | None, now: datetime
+    ) -> None:
+        self._rows = [_row(state, host, ttls, now) for host in state.pool.values()]
+        self._names = [
+            name
+            for name in (self._rows[0] if self._rows else {})
+            if name not in _USUAL or any(row[name].plain != _USUAL[name] for row in self._rows)
+        ]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if self._least_width() <= options.max_width:
+            yield self._as_table()
+            return
+        for at, row in enumerate(self._rows):
+            if at:
+                yield Text()
+            yield facts((name.lower(), row[name]) for name in self._names if row[name].plain)
+
+    def _least_width(self) -> int:
+        """Return the width at which nothing has to be broken that cannot be read then."""
+        width = 0
+        for name in self._names:
+            widest = max(cell_len(name), *(row[name].cell_len for row in self._rows))
+            width += 2 + (min(widest, _LEAST_SOFT) if name in _SOFT else widest)
+        return width - 2
+
+    def _as_table(self) -> Table:
+        made = table(*self._names, right=("WEIGHT", "PRIORITY", "AGE", "TTL"))
+        for column in made.columns:
+            column.no_wrap = str(column.header) not in _SOFT
+        for row in self._rows:
+            made.add_row(*(row[name] for name in self._names))
+        return made
+
+
+def _row(
+    state: PathState, host: Host, ttls: Mapping[int, int | None] | None, now: datetime
+) -> dict[str, Text]:
+    words = _state_of(state, host)
+    note = state.control.note(f"drained/{host.name}") if "drained" in words else None
+    why = [host.reason if not host.available else "", note.why if note is not None else ""]
+    style = next((_STYLES[word] for word in reversed(words) if word in _STYLES), "")
+    row = {
+        "HOST": host.name,
+        "STATE": ", ".join(words),
+        "WHY": "; ".join(text for text in why if text),
+        "ZONE": host.zone or "-",
+        "WEIGHT": f"{host.weight:g}",
+        "PRIORITY": str(host.priority),
+        "AGE": age_of(host.since, now),
+        "LEASE": f"{host.lease:x}" if host.lease else "none",
+        "TTL": "" if ttls is None else _ttl(ttls, host.lease),
+        "DATA": as_data(host.data),
+    }
+    return {
+        name: Text(plain(text), style=style if name == "STATE" else "")
+        for name, text in row.items()
+    }
+
+
+def _ttl(ttls: Mapping[int, int | None], lease: int) -> str:
+    ttl = ttls.get(lease)
+    return "?" if ttl is None else f"{ttl}s"
+
+
+def _state_of(state: PathState, host: Host) -> list[str]:
+    leader = state.leader
+    words = {
+        "leads": leader is not None and (leader.name, leader.lease) == (host.name, host.lease),
+        "scheduled": host.name in state.hosts,
+        "unavailable": not host.available,
+        "drained": host.name in state.control.drained,
+    }
+    told = [word for word, is_so in words.items() if is_so]
+    return told if told and told != ["leads"] else ["waiting", *told]
+
+
+def _slots(state: PathState) -> Table:
+    made = table("SLOT", "HELD BY", "TOKEN", "LEASE", right=("SLOT", "TOKEN"))
+    for slot in state.slots.values():
+        made.add_row(str(slot.index), plain(slot.name), str(slot.token), f"{slot.lease:x}")
+    return made
+
+
+def findings_view(found: Iterable[Finding]) -> Table:
+    """Draw what is odd."""
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    made.add_column(no_wrap=True)
+    made.add_column(overflow="fold")
+    for finding in found:
+        style = "bold yellow" if finding.level == "warning" else "dim"
+        made.add_row(Text(finding.level, style=style), Text(plain(finding.message)))
+    return made

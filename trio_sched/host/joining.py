@@ -1,0 +1,233 @@
+"""How a host gets its keys into etcd, and out again: the transactions.
+
+One transaction registers the host and its candidacy and reads what is there, so
+a join costs the same whatever the size of the pool. Leaving revokes the lease,
+which deletes both keys in one revision; whoever finds the pool empty afterwards
+was the last, and takes the decision away too. That look comes *after* the revoke,
+so of several hosts that leave at once exactly the last one sees it.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+
+import trio
+
+from trio_sched._support.tasks import open_plain_nursery
+from trio_sched.etcd_shim import (
+    Client,
+    Compare,
+    Delete,
+    Get,
+    GetResult,
+    KeyValue,
+    Put,
+    Txn,
+    TxnResult,
+)
+from trio_sched.etcd_shim.errors import LeaseNotFound
+from trio_sched.etcd_shim.kv import prefix_range
+from trio_sched.exceptions import HostnameInUse
+from trio_sched.host.election import predecessor_before
+from trio_sched.host.session import Session, revoke_quietly
+from trio_sched.host.snapshot import PathSnapshot
+from trio_sched.host.waiting import wait_deleted
+from trio_sched.model.decision_view import Version
+from trio_sched.model.keys import PathKeys
+
+__all__ = ["Joined", "clear_if_last", "join", "version_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """What the store was like when this host had joined.
+
+    Attributes:
+        fence: create_revision of its candidate key.
+        predecessor: the candidate before it; None if it leads.
+        scheduled: the key of that name.
+        decision: the key of that name.
+        revision: the store's revision at which all of this was read.
+        asked_at: by trio's clock, when that read was sent.
+        snapshot: all that a leader has to know, if it leads from the first.
+    """
+
+    fence: int
+    predecessor: KeyValue | None
+    scheduled: Version
+    decision: Version
+    revision: int
+    asked_at: float
+    snapshot: PathSnapshot | None = None
+
+
+def version_of(found: GetResult) -> Version:
+    """Return the state of the one key that a read was about."""
+    kv = found.kv
+    return Version() if kv is None else Version(kv.value, kv.mod_revision, kv.lease)
+
+
+async def join(
+    client: Client, keys: PathKeys, hostname: str, value: bytes, session: Session
+) -> Joined:
+    """Register a host and its candidacy under its session.
+
+    A key of the same name from a life before is waited for, one TTL at most.
+
+    Raises:
+        HostnameInUse: its lease is being renewed by somebody.
+        SessionLost: our own lease went meanwhile.
+    """
+    key, candidate = keys.host(hostname), keys.candidate(session.lease)
+    while True:
+        asked_at = trio.current_time()
+        try:
+            answer = await client.txn(
+                [Compare.create_revision(key, "==", 0)],
+                [
+                    Put(key, value, session.lease),
+                    Put(candidate, hostname, session.lease),
+                    _look_around(keys),
+                ],
+                [Get(key)],
+            )
+        except LeaseNotFound as exc:
+            raise session.lose("the lease was revoked or has lapsed") from exc
+        if answer.succeeded:
+            return _joined(keys, answer, asked_at)
+        kv = answer.get(0).kv
+        if kv is not None and kv.lease == session.lease:
+            return await resume(client, keys, hostname, value, session)
+        if kv is not None:
+            await _wait_for_name(client, keys.path, hostname, kv, answer.revision)
+
+
+def _look_around(keys: PathKeys) -> Txn:
+    """Return the reads of who joins: for the leader if there is no candidate yet.
+
+    Conditions are looked at before anything of the transaction is carried out, so
+    our own candidate key is not among them; reads are carried out in turn, so it
+    is among those found.
+    """
+    first, end = prefix_range(keys.election)
+    return Txn(
+        [Compare.create_revision(keys.election, "==", 0).over_prefix()],
+        [PathSnapshot.request(keys)],
+        [
+            Get(first, end, limit=2, sort_order="descending", sort_target="create_revision"),
+            Get(keys.scheduled),
+            Get(keys.decision),
+        ],
+    )
+
+
+def _joined(keys: PathKeys, answer: TxnResult, asked_at: float) -> Joined:
+    around = answer.responses[2]
+    assert isinstance(around, TxnResult)
+    fence = answer.revision  # both keys were created by this transaction
+    if around.succeeded:
+        all_ = PathSnapshot.decode(keys, around.get(0), asked_at)
+        return Joined(
+            fence, None, all_.scheduled, all_.decision, all_.revision, asked_at, snapshot=all_
+        )
+    before = [kv for kv in around.get(0).kvs if kv.create_revision < fence]
+    return Joined(
+        fence,
+        before[0] if before else None,
+        version_of(around.get(1)),
+        version_of(around.get(2)),
+        answer.revision,
+        asked_at,
+    )
+
+
+async def resume(
+    client: Client, keys: PathKeys, hostname: str, value: bytes, session: Session
+) -> Joined:
+    """Go on with keys that hang on this session's lease already.
+
+    Raises:
+        SessionLost: one of them is gone, or hangs on another lease.
+    """
+    key, candidate = keys.host(hostname), keys.candidate(session.lease)
+    asked_at = trio.current_time()
+    answer = await client.txn(
+        [Compare.lease(key, "==", session.lease), Compare.lease(candidate, "==", session.lease)],
+        [
+            Put(key, value, session.lease),
+            Get(candidate),
+            Get(keys.scheduled),
+            Get(keys.decision),
+        ],
+    )
+    if not answer.succeeded:
+        raise session.lose("its keys are gone")
+    own = answer.get(1).kvs[0]
+    before = await client.read(predecessor_before(keys, own.create_revision))
+    return Joined(
+        own.create_revision,
+        before.kv,
+        version_of(answer.get(2)),
+        version_of(answer.get(3)),
+        answer.revision,
+        asked_at,
+    )
+
+
+async def _wait_for_name(
+    client: Client, path: str, hostname: str, kv: KeyValue, revision: int
+) -> None:
+    """Wait until a key of our name has lapsed, unless somebody keeps it alive."""
+    in_use = HostnameInUse(path, hostname, kv.lease)
+    if not kv.lease:
+        raise in_use
+    async with open_plain_nursery() as nursery:
+        nursery.start_soon(_raise_if_renewed, client, kv.lease, in_use)
+        await wait_deleted(client, kv.key, revision)
+        nursery.cancel_scope.cancel()
+
+
+async def _raise_if_renewed(client: Client, lease: int, in_use: HostnameInUse) -> None:
+    """Raise `in_use` once a lease lives longer than it would by itself."""
+    asked_at = trio.current_time()
+    lapses_at: float | None = None
+    with suppress(LeaseNotFound):  # then its keys' deletion is on its way
+        while True:
+            left = (await client.lease_time_to_live(lease)).ttl
+            # etcd tells whole seconds, rounded down, and lets a lease lapse up to a second late.
+            if lapses_at is None:
+                lapses_at = trio.current_time() + left + 2
+            elif asked_at + left > lapses_at or asked_at > lapses_at:
+                raise in_use
+            asked_at += 1
+            await trio.sleep_until(asked_at)
+
+
+async def clear_if_last(client: Client, keys: PathKeys, decision_leases: set[int]) -> bool:
+    """Take the decision away if no host is left; True if it was so.
+
+    Args:
+        client: the client to ask with.
+        keys: of the path.
+        decision_leases: leases that this host has to see to, as the leader: its
+            own decision lease, and the one before that it took over from.
+
+    Raises:
+        EtcdError: etcd did not answer.
+    """
+    answer = await client.txn(
+        [Compare.create_revision(keys.exchange, "==", 0).over_prefix()],
+        [Get(keys.scheduled), Get(keys.decision), Delete(keys.scheduled), Delete(keys.decision)],
+        [Get(keys.decision, keys_only=True)],
+    )
+    if answer.succeeded:
+        found = {kv.lease for index in (0, 1) for kv in answer.get(index)}
+        useless = (decision_leases | found) - {0}
+    else:
+        # Others stay. The decision lapses unless the next leader takes it over; a
+        # lease that it does not hang on is of no use to anybody.
+        useless = decision_leases - {kv.lease for kv in answer.get(0)}
+    for lease in useless:
+        await revoke_quietly(client, lease)
+    return answer.succeeded

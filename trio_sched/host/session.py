@@ -1,0 +1,84 @@
+"""A session: a lease of this host that is renewed as long as it is on a path.
+
+What makes it safe to believe in is in ``etcd_shim/_keep.py``. Here is what the
+scheduler adds: its own error, and a grant that leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+import trio
+
+from trio_sched._support.tasks import finish
+from trio_sched.etcd_shim import Client, EtcdError
+from trio_sched.etcd_shim._backoff import persist
+from trio_sched.etcd_shim._keep import KeptLease
+from trio_sched.etcd_shim.errors import LeaseNotFound
+from trio_sched.etcd_shim.lease import new_lease_id
+from trio_sched.exceptions import SessionLost
+from trio_sched.reaper.owner import Reaper
+
+__all__ = ["Session", "grant_session", "revoke_quietly", "revoke_surely"]
+
+
+class Session(KeptLease):
+    """A lease of ours. Made by `grant_session`; `keep` renews it."""
+
+    def __init__(self, client: Client, lease: int, ttl: int, sent: float) -> None:
+        super().__init__(client.lease_renew, lease, ttl, sent)
+
+    @property
+    def lease(self) -> int:
+        """Id of its lease."""
+        return self.id
+
+    def lose(self, reason: str) -> SessionLost:
+        """Note that the session is over; return the error that says so."""
+        super().lose(reason)
+        return self._error(self.why_lost or reason)
+
+    def _error(self, reason: str) -> SessionLost:
+        return SessionLost(self.id, reason)
+
+
+async def grant_session(
+    client: Client, ttl: int, grace: float, reaper: Reaper | None = None
+) -> Session:
+    """Grant a lease under an id of our own, and return the session on it.
+
+    The reaper is told of it before.
+
+    Cancelled while the answer is awaited, it waits up to `grace` seconds more
+    for it, and revokes the lease again, so that none is left behind.
+    """
+    lease = new_lease_id()
+    if reaper is not None:
+        reaper.hold(lease, ttl)
+    sent = trio.current_time()
+    try:
+        granted = await finish(grace, client.lease_grant, ttl, lease)
+        await trio.lowlevel.checkpoint_if_cancelled()
+    except BaseException:
+        with trio.move_on_after(grace, shield=True):
+            if await revoke_quietly(client, lease) and reaper is not None:
+                reaper.release(lease)
+        raise
+    return Session(client, granted.id, granted.ttl, sent)
+
+
+async def revoke_quietly(client: Client, lease: int) -> bool:
+    """Revoke a lease; tell whether it is certainly gone. Raises no `EtcdError`."""
+    try:
+        await client.lease_revoke(lease)
+    except LeaseNotFound:
+        return True
+    except EtcdError:
+        return False
+    return True
+
+
+async def revoke_surely(client: Client, lease: int) -> None:
+    """Revoke a lease, as often as it takes. As patient as the scope it runs in."""
+    with contextlib.suppress(LeaseNotFound):
+        await persist(client.lease_revoke, lease)

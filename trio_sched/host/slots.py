@@ -1,0 +1,199 @@
+"""Slots: the right to run, so that never more than `max_count` hosts do.
+
+Theory of operation
+-------------------
+A decision says who *shall* run; while it changes hands, two hosts may both think
+that it is their turn. So whoever runs holds a *slot*: a key ``PATH/slots/N`` on its
+session's lease. It is created before the work begins and deleted after the work has
+ended. What makes it safe is in the transaction that creates it:
+
+- The stored decision must still be the one that named us. So takes and decisions
+  are in one order, and a host that has not heard of the newest takes nothing.
+- The slot's key must not exist.
+- The slot's number must be `usable`. That is every number below the decision's
+  max_count, unless slots are held from a time when it was higher. As a take needs
+  the decision to stand, and the slots were read after it, no such slot is added
+  between the read and the take; they can only go.
+
+The slot's *token* is the create_revision of its key. It grows with each slot taken,
+and a transaction guarded by it is refused once the slot is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from trio_sched.etcd_shim import Client, Compare, Delete, Get, GetResult, Put
+from trio_sched.etcd_shim._backoff import persist
+from trio_sched.etcd_shim.errors import Compacted, EtcdError, LeaseNotFound, WatchOverflow
+from trio_sched.host.session import Session
+from trio_sched.host.waiting import wait_deleted
+from trio_sched.model.keys import PathKeys
+
+__all__ = ["Slot", "SlotKeys", "Taken", "usable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """The right to run. Given to the work by `Result.run_while_scheduled`.
+
+    Attributes:
+        index: its number, from 0 on; below the decision's max_count, except if that
+            was lowered while the work goes on.
+        token: create_revision of its key, a fencing token: each slot that is taken
+            on a path has a higher one than all before.
+        key: its key in etcd.
+    """
+
+    index: int
+    token: int
+    key: bytes
+    _session: Session
+
+    @property
+    def deadline(self) -> float:
+        """By trio's clock, when the work must have ended; later after each renewal.
+
+        Until then nobody else is given the slot, unless somebody takes it away by
+        hand. The work is cancelled some time before, see `grace`.
+        """
+        return self._session.deadline
+
+    @property
+    def believed_in(self) -> bool:
+        """True as long as the session that it hangs on is not known to be over."""
+        return self._session.why_lost is None
+
+    @property
+    def lease(self) -> int:
+        """Id of the session lease that the slot hangs on."""
+        return self._session.lease
+
+    def guard(self) -> tuple[Compare, ...]:
+        """Return what makes a transaction of yours fail once the slot is lost.
+
+        ``await client.txn([*slot.guard(), ...], [...])``. It needs no clock: etcd
+        itself compares, in the order of all writes.
+        """
+        return (Compare.create_revision(self.key, "==", self.token),)
+
+
+def usable(held: Iterable[int], max_count: int) -> int:
+    """Return the number below which slots may be taken.
+
+    It is the highest `k` up to `max_count` such that all slots below `k` together
+    with those held from `k` on are not more than `max_count`.
+    """
+    numbers = list(held)
+    for k in range(max_count, 0, -1):
+        if k + sum(number >= k for number in numbers) <= max_count:
+            return k
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What an attempt to take a slot gave.
+
+    Attributes:
+        slot: the slot; None if there is none to be had now.
+        stands: whether the decision still stood.
+        revision: the store's revision at which the slots were read.
+    """
+
+    slot: Slot | None
+    stands: bool
+    revision: int
+
+
+class SlotKeys:
+    """The keys of slots, as one host sees them.
+
+    Args:
+        client: the client to ask with.
+        keys: of the path.
+        hostname: what goes into a slot's key.
+    """
+
+    def __init__(self, client: Client, keys: PathKeys, hostname: str) -> None:
+        self._client = client
+        self._keys = keys
+        self._hostname = hostname
+
+    async def take(self, session: Session, decision: int, max_count: int) -> Taken:
+        """Take a free slot, if the decision of this revision still stands.
+
+        Raises:
+            SessionLost: the session's lease is gone.
+        """
+        while True:
+            found = await persist(self._client.get_prefix, self._keys.slots)
+            held = self._numbers(found)
+            await self._forget_leftovers(found, session)
+            free = [n for n in range(usable(held, max_count)) if n not in held]
+            if not free:
+                return Taken(None, stands=True, revision=found.revision)
+            try:
+                slot, stands = await persist(self._create, session, free[0], decision)
+            except LeaseNotFound as exc:
+                raise session.lose("the lease was revoked or has lapsed") from exc
+            if slot is not None or not stands:
+                return Taken(slot, stands, found.revision)
+
+    async def _create(
+        self, session: Session, number: int, decision: int
+    ) -> tuple[Slot | None, bool]:
+        """Create a slot's key; tell whether the decision stands, too."""
+        key = self._keys.slot(number)
+        stands = Compare.mod_revision(self._keys.scheduled, "==", decision)
+        answer = await self._client.txn(
+            [stands, Compare.create_revision(key, "==", 0)],
+            [Put(key, self._hostname, session.lease)],
+            [Get(self._keys.scheduled), Get(key)],
+        )
+        if answer.succeeded:
+            return Slot(number, answer.revision, key, session), True
+        scheduled, kv = answer.get(0).kv, answer.get(1).kv
+        if kv is not None and kv.lease == session.lease:
+            # Ours, by an attempt whose answer was lost; it was made under this decision.
+            return Slot(number, kv.create_revision, key, session), True
+        return None, scheduled is not None and scheduled.mod_revision == decision
+
+    def _numbers(self, found: GetResult) -> set[int]:
+        numbers = (self._keys.slot_number(kv.key) for kv in found.kvs)
+        return {number for number in numbers if number is not None}
+
+    async def _forget_leftovers(self, found: GetResult, session: Session) -> None:
+        """Free slots of our own session: we hold none, but freeing one failed before."""
+        for kv in found.kvs:
+            if kv.lease == session.lease:
+                await persist(self._delete, kv.key, kv.create_revision)
+
+    async def free(self, slot: Slot) -> None:
+        """Give a slot back. Raises no `EtcdError`: the session's end does it, too."""
+        with contextlib.suppress(EtcdError):
+            await persist(self._delete, slot.key, slot.token)
+
+    async def _delete(self, key: bytes, token: int) -> None:
+        await self._client.txn([Compare.create_revision(key, "==", token)], [Delete(key)])
+
+    async def wait_lost(self, slot: Slot) -> None:
+        """Wait until a slot's key is gone."""
+        revision = slot.token
+        while True:
+            with contextlib.suppress(Compacted, WatchOverflow):  # the read below tells
+                await wait_deleted(self._client, slot.key, revision)
+            found = await persist(self._client.read, Get(slot.key))
+            if found.kv is None or found.kv.create_revision != slot.token:
+                return
+            revision = found.revision
+
+    async def wait_freed(self, revision: int) -> None:
+        """Wait until some slot has been freed since the slots were read at `revision`."""
+        with contextlib.suppress(Compacted, WatchOverflow):  # they are read again anyway
+            async with self._client.watch(
+                self._keys.slots, prefix=True, start_revision=revision + 1, puts=False
+            ) as events:
+                await anext(events)

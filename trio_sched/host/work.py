@@ -1,0 +1,190 @@
+"""Running work while a host is scheduled: what is behind `Result.run_while_scheduled`.
+
+The work runs in the caller's own task, so that its exceptions are the caller's.
+Beside it two service tasks look after the slot's key and after the clock. What must
+hold: the work is cancelled before the local deadline, the slot is freed only after
+the work has ended, and whoever revokes the session waits for that end, as long as
+the session may be believed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import trio
+
+from trio_sched._support.tasks import finish, open_plain_nursery, open_service_nursery
+from trio_sched.etcd_shim._keep import margin_of
+from trio_sched.host.session import Session
+from trio_sched.host.slots import Slot, SlotKeys, Taken
+
+if TYPE_CHECKING:
+    from trio_sched.model.records import Hosts
+
+__all__ = ["Standing", "Worker", "check_grace"]
+
+T = TypeVar("T")
+
+_LAST_WORDS = 1.0  # seconds; leaving the block revokes what could not be freed by then
+
+
+class Standing(Protocol):
+    """What a worker has to know of its host."""
+
+    @property
+    def session(self) -> Session | None:
+        """The present session."""
+
+    @property
+    def newest(self) -> Hosts | None:
+        """The newest decision."""
+
+    @property
+    def max_count(self) -> int:
+        """How many hosts the newest decision may name."""
+
+    @property
+    def deadline(self) -> float:
+        """Until when this host is scheduled; minus infinity if it is not."""
+
+    async def wait_changed(self) -> None:
+        """Wait until some of that may have changed, other than by a renewal."""
+
+    async def wait_scheduled(self) -> Hosts:
+        """Wait until this host is scheduled."""
+
+
+class Worker:
+    """Runs one piece of work at a time for a host.
+
+    Args:
+        standing: what is known of the host.
+        slots: the keys of slots.
+        patience: seconds for what must be answered by etcd though we are cancelled.
+    """
+
+    def __init__(self, standing: Standing, slots: SlotKeys, patience: float) -> None:
+        self._standing = standing
+        self._slots = slots
+        self._patience = patience
+        self._busy = False
+        self._slot: Slot | None = None
+        self._working: Session | None = None  # under which the work goes on
+        self._ended = trio.lowlevel.ParkingLot()
+
+    async def wait_ended(self, session: Session) -> bool:
+        """Wait until no work goes on under a session, its deadline at most; True if so."""
+        with trio.CancelScope(deadline=session.deadline, shield=True):
+            while self._working is session:
+                await self._ended.park()
+        return self._working is not session
+
+    async def run(self, fn: Callable[[Slot], Awaitable[T]], grace: float, *, restart: bool) -> T:
+        """Run `fn` whenever this host is scheduled. See `Result.run_while_scheduled`."""
+        if self._busy:
+            raise trio.BusyResourceError("this host runs something already")
+        self._busy = True
+        try:
+            while True:
+                await self._wait_for_turn(grace)
+                values = await self._run_once(fn, grace)
+                if values and not restart:
+                    return values[0]
+        finally:
+            self._busy = False
+
+    async def _wait_for_turn(self, grace: float) -> None:
+        await self._standing.wait_scheduled()
+        while not self._may_run(grace):
+            with trio.move_on_at(self._standing.deadline):  # by then it was renewed, or is over
+                await self._standing.wait_changed()
+            await self._standing.wait_scheduled()
+
+    async def _run_once(self, fn: Callable[[Slot], Awaitable[T]], grace: float) -> list[T]:
+        """Take a slot and run `fn`; return what it returned, if it did by itself."""
+        try:
+            await self._take(grace)
+            if self._slot is None:
+                return []
+            return await self._work(self._slot, fn, grace)
+        finally:
+            slot, self._slot, self._working = self._slot, None, None
+            self._ended.unpark_all()
+            if slot is not None and slot.believed_in:  # else the session's end frees it
+                with trio.move_on_after(self._patience_left(), shield=True):
+                    await self._slots.free(slot)
+
+    def _patience_left(self) -> float:
+        """Return how long freeing a slot may take: not for long if we are to leave."""
+        cancelled = trio.current_effective_deadline() <= trio.current_time()
+        return min(self._patience, _LAST_WORDS) if cancelled else self._patience
+
+    # ---- taking a slot ---------------------------------------------------------------
+
+    async def _take(self, grace: float) -> None:
+        """Take a slot as soon as there is one, unless this host is dropped before."""
+        while self._may_run(grace):
+            session, decision = self._standing.session, self._standing.newest
+            assert session is not None
+            assert decision is not None
+            # Answered even if we are cancelled meanwhile, so that no slot is left behind.
+            taken = await finish(self._patience, self._try_to_take, session, decision.revision)
+            if self._slot is not None:
+                return
+            await self._wait_for_a_chance(taken, decision)
+
+    async def _try_to_take(self, session: Session, decision: int) -> Taken:
+        taken = await self._slots.take(session, decision, self._standing.max_count)
+        if taken.slot is not None:
+            self._slot, self._working = taken.slot, session
+        return taken
+
+    async def _wait_for_a_chance(self, taken: Taken, decision: Hosts) -> None:
+        """Wait until the decision changes, or, as long as it stands, a slot is freed."""
+        async with open_plain_nursery() as nursery:
+
+            async def wait_freed() -> None:
+                await self._slots.wait_freed(taken.revision)
+                nursery.cancel_scope.cancel()
+
+            if taken.stands:
+                nursery.start_soon(wait_freed)
+            while self._standing.newest is decision and self._may_run(0):
+                with trio.move_on_at(self._standing.deadline):
+                    await self._standing.wait_changed()
+            nursery.cancel_scope.cancel()
+
+    def _may_run(self, grace: float) -> bool:
+        return trio.current_time() < self._standing.deadline - grace
+
+    # ---- working -----------------------------------------------------------------------
+
+    async def _work(self, slot: Slot, fn: Callable[[Slot], Awaitable[T]], grace: float) -> list[T]:
+        values: list[T] = []
+        async with open_service_nursery() as services:
+            with trio.CancelScope() as scope:
+                services.start_soon(self._watch_slot, slot, scope)
+                services.start_soon(self._watch_clock, grace, scope)
+                if self._may_run(grace):
+                    values.append(await fn(slot))
+        return values
+
+    async def _watch_slot(self, slot: Slot, work: trio.CancelScope) -> None:
+        await self._slots.wait_lost(slot)
+        work.cancel()
+
+    async def _watch_clock(self, grace: float, work: trio.CancelScope) -> None:
+        while self._may_run(grace) and self._standing.session is self._working:
+            with trio.move_on_at(self._standing.deadline - grace):
+                await self._standing.wait_changed()
+        work.cancel()
+
+
+def check_grace(grace: float | None, ttl: int) -> float:
+    """Return the grace to use; raise ValueError if it is not allowed."""
+    if grace is None:
+        return margin_of(ttl)
+    if not 0 <= grace <= ttl / 2:
+        raise ValueError(f"grace must be from 0 to half the TTL ({ttl / 2:g} s), not {grace!r}")
+    return grace

@@ -1,0 +1,205 @@
+"""What the leader wants: who may be chosen, what the strategy says, what operators say.
+
+Pure, and apart from `trio_sched.leader.machine`, which knows when to ask; here is only what comes
+out. Of operators' wishes, in the order in which they hold:
+
+- Paused: the choice stands as it is. A host that died, or whose lease changed, loses
+  its place, and nobody takes it; nothing else changes, not the count either.
+- Drained hosts, and those that say that they are unavailable, are not offered to the
+  strategy, and `max_count` is the operators' if they gave one.
+- An evicted host is not offered this once, as long as the others are enough to fill the
+  places that are held. How "once" is made sure of is told in `trio_sched.model.control_state`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Self
+
+from trio_sched.strategies import Strategy, StrategyOptions, choose
+
+if TYPE_CHECKING:
+    from trio_sched.leader.events import Stored
+    from trio_sched.model.control_state import ControlState
+    from trio_sched.model.records import DecisionRecord, Host, Options
+
+__all__ = ["Choice", "Standing", "barred", "decide", "order_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The decision that stands, from which the next one starts.
+
+    Attributes:
+        hosts: the chosen hosts, in the strategy's order as far as that is known, each
+            with the lease that it was chosen under; None where that is not known.
+        options: that it was made with, as recorded.
+        evicted: evictions up to this revision were known to whoever made it.
+    """
+
+    hosts: Mapping[str, int | None]
+    options: Mapping[str, object]
+    evicted: int
+
+    @classmethod
+    def of_record(cls, record: DecisionRecord) -> Self:
+        """Return the decision that a record tells of."""
+        return cls(record.hosts, record.options, _evicted(record))
+
+    @classmethod
+    def of_stored(cls, stored: Stored) -> Self:
+        """Return the decision that is stored, whoever made it."""
+        record = stored.record
+        if record is None:  # of somebody who does not know operators' wishes
+            return cls(dict.fromkeys(stored.hosts), {}, stored.mod_revision)
+        if record.hosts.keys() == set(stored.hosts):
+            return cls.of_record(record)
+        hosts = {name: record.hosts.get(name) for name in stored.hosts}
+        return cls(hosts, record.options, _evicted(record))
+
+
+def order_of(stored: Stored) -> tuple[str, ...]:
+    """Return the stored hosts, in the strategy's order if that is known."""
+    return tuple(Standing.of_stored(stored).hosts)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What is to be stored.
+
+    Attributes:
+        hosts: whom to choose, in order, each with its lease.
+        options: what that was made with, as it is to be recorded.
+        evicted: hosts that lost their place by an eviction.
+        stuck: hosts that were to be evicted and stay, as nobody can take their place.
+    """
+
+    hosts: Mapping[str, int]
+    options: Mapping[str, object]
+    evicted: tuple[str, ...] = ()
+    stuck: tuple[str, ...] = ()
+
+
+def decide(
+    strategy: Strategy,
+    pool: Mapping[str, Host],
+    told: Options,
+    path: str,
+    control: ControlState,
+    standing: Standing,
+) -> Choice:
+    """Return what is wanted now.
+
+    Args:
+        strategy: whom to ask: not at all if paused, else once, and once more if an
+            eviction left it with too few.
+        pool: the hosts that are registered.
+        told: the leader's own options.
+        path: that the hosts share.
+        control: what operators want.
+        standing: the decision that stands.
+
+    Raises:
+        StrategyError: the strategy raised, or broke its rules.
+    """
+    if control.paused:
+        return _frozen(pool, told, control, standing)
+    max_count = control.max_count or told.max_count
+    hosts = {name: host for name, host in pool.items() if not barred(host, told, control)}
+    held = min(max_count, sum(name in hosts for name in standing.hosts))
+    out, stuck = _evict(hosts, held, control, standing)
+    options = StrategyOptions(max_count, tuple(standing.hosts), path)
+    offered = {name: host for name, host in hosts.items() if name not in out} if out else hosts
+    chosen = choose(strategy, MappingProxyType(offered), options)
+    if out and len(chosen) < held:
+        out, stuck = (), (*out, *stuck)
+        chosen = choose(strategy, MappingProxyType(hosts), options)
+    return Choice(
+        {name: hosts[name].lease for name in chosen},
+        _shown(told, max_count, control, _newest_eviction(control)),
+        out,
+        stuck,
+    )
+
+
+def _frozen(
+    pool: Mapping[str, Host], told: Options, control: ControlState, standing: Standing
+) -> Choice:
+    hosts = {
+        name: pool[name].lease
+        for name, lease in standing.hosts.items()
+        if name in pool and lease in {None, pool[name].lease}
+    }
+    recorded = standing.options.get("max_count")
+    max_count = recorded if type(recorded) is int else control.max_count or told.max_count
+    evicted = standing.evicted if control.evictions else 0
+    return Choice(hosts, _shown(told, max(max_count, len(hosts), 1), control, evicted))
+
+
+def barred(host: Host, told: Options, control: ControlState) -> str | None:
+    """Return why a host may not be chosen, in a few words; None if it may.
+
+    Args:
+        host: a host that is registered.
+        told: the leader's options.
+        control: what operators want.
+    """
+    name, allowed = host.name, told.hosts_filter
+    if not host.available:
+        return f"unavailable: {host.reason}" if host.reason else "unavailable"
+    if name in control.drained:
+        return "drained"
+    if allowed is not None and name not in allowed:
+        return "not in hosts_filter"
+    # Others may have put a key that no value of `scheduled` could name.
+    return None if name and "," not in name else "its name does not fit into 'scheduled'"
+
+
+def _evict(
+    hosts: Mapping[str, Host], held: int, control: ControlState, standing: Standing
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return who is to lose a place now, and who should but cannot."""
+    due = [
+        (eviction.revision, name)
+        for name, eviction in control.evictions.items()
+        if name in standing.hosts
+        and name in hosts
+        and eviction.lease in {0, hosts[name].lease}
+        and standing.evicted < eviction.revision <= _newest_eviction(control)
+    ]
+    names = [name for _, name in sorted(due)]
+    room = max(0, len(hosts) - held)
+    return tuple(names[:room]), tuple(names[room:])
+
+
+def _newest_eviction(control: ControlState) -> int:
+    """Return the revision of the newest eviction; 0 if there is none.
+
+    One that claims to be as new as the key, or newer, was made up by hand. It is none, and
+    must not count those as done that are still to come.
+    """
+    newest = max((each.revision for each in control.evictions.values()), default=0)
+    return min(newest, control.revision - 1) if control.revision else newest
+
+
+def _shown(
+    told: Options, max_count: int, control: ControlState, evicted: int
+) -> Mapping[str, object]:
+    wishes: dict[str, object] = {
+        "revision": control.revision,
+        "paused": control.paused,
+        "drained": sorted(control.drained),
+        "max_count": control.max_count,
+        "evicted": evicted,
+    }
+    wishes = {name: wish for name, wish in wishes.items() if wish}
+    shown = told.as_json() | {"max_count": max_count}
+    return {**shown, "control": wishes} if wishes else shown
+
+
+def _evicted(record: DecisionRecord) -> int:
+    control = record.options.get("control")
+    evicted = control.get("evicted") if isinstance(control, Mapping) else None
+    return evicted if type(evicted) is int else 0

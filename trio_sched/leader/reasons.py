@@ -1,0 +1,161 @@
+"""What the leader tells people: the reasons of decisions, and warnings.
+
+Pure, and apart from `trio_sched.leader.machine` because no decision depends on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
+
+from trio_sched.leader.events import Stored, Warn
+
+if TYPE_CHECKING:
+    from trio_sched.leader.choice import Choice
+    from trio_sched.model.records import DecisionRecord, Host
+
+__all__ = ["foreign_write", "options_difference", "why_asserted", "why_written"]
+
+_NAMES_SHOWN = 3  # in a reason or a warning
+_LETTERS_SHOWN = 60  # of a foreign option in a warning
+
+
+def why_asserted(choice: Choice, *, again: bool) -> str:
+    """Return the reason of a decision that starts from somebody else's, or from none.
+
+    Args:
+        choice: what is to be stored.
+        again: whether it takes back what a foreigner wrote.
+    """
+    wishes = _wishes(choice.options)
+    said = [
+        "re-asserted" if again else "elected",
+        *_evictions(choice),
+        *_steering({}, wishes),
+    ]
+    return ", ".join(said)
+
+
+def why_written(
+    last: DecisionRecord, decided: int, choice: Choice, pool: Mapping[str, Host]
+) -> str:
+    """Return one short clause on what makes a choice differ from the last decision.
+
+    Args:
+        last: the last decision, ours.
+        decided: revision of the store at which it was written.
+        choice: what is to be stored.
+        pool: the hosts that live.
+    """
+    wanted = choice.hosts
+    gone = [name for name in last.hosts if name not in pool]
+    again = [name for name, lease in wanted.items() if last.hosts.get(name, lease) != lease]
+    unavailable = [
+        name
+        for name in last.hosts
+        if name in pool and name not in wanted and not pool[name].available
+    ]
+    steered = [*_evictions(choice), *_steering(_wishes(last.options), _wishes(choice.options))]
+    # Who takes the place of one that left may have been waiting for long.
+    waited = bool(gone or unavailable or steered)
+    joined = [
+        name
+        for name in wanted
+        if name not in last.hosts and (not waited or pool[name].joined_revision > decided)
+    ]
+    told = ((gone, "left"), (unavailable, "unavailable"), (again, "rejoined"), (joined, "joined"))
+    clauses = [f"{_listed(names)} {verb}" for names, verb in told if names]
+    if not clauses and not steered:
+        same = list(last.hosts.items()) == list(wanted.items())
+        knows = _wishes(last.options) != _wishes(choice.options)
+        return "control read" if same and knows else "the strategy chose anew"
+    return ", ".join([*clauses, *steered])
+
+
+def _evictions(choice: Choice) -> list[str]:
+    told = ((choice.evicted, "evicted"), (choice.stuck, "not evicted for want of others"))
+    return [f"{_listed(names)} {verb}" for names, verb in told if names]
+
+
+def _wishes(options: Mapping[str, object]) -> Mapping[str, object]:
+    wishes = options.get("control")
+    return wishes if isinstance(wishes, Mapping) else {}
+
+
+def _steering(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
+    """Say what operators want, where they want it anew; and always that it is paused."""
+    drained, drained_before = _names(now), _names(before)
+    changes = ((drained - drained_before, "drained"), (drained_before - drained, "undrained"))
+    clauses = [f"{_listed(sorted(names))} {verb}" for names, verb in changes if names]
+    max_count = now.get("max_count")
+    if max_count != before.get("max_count"):
+        clauses.append("max_count unset" if max_count is None else f"max_count set to {max_count}")
+    if now.get("paused"):
+        clauses.append("paused")
+    elif before.get("paused"):
+        clauses.append("resumed")
+    return clauses
+
+
+def _names(wishes: Mapping[str, object]) -> frozenset[str]:
+    drained = wishes.get("drained")
+    names = drained if isinstance(drained, list) else []
+    return frozenset(name for name in names if isinstance(name, str))
+
+
+def foreign_write(path: str, foreign: Stored) -> Warn:
+    """Return the warning that somebody else has changed the stored decision."""
+    did = f"wrote {_listed(foreign.hosts) or 'no host'} to" if foreign.mod_revision else "deleted"
+    record = foreign.record
+    return Warn(
+        "foreign-write",
+        f"somebody else {did} 'scheduled' under {path!r}; it is taken back with growing delays",
+        {
+            "path": path,
+            "hosts": foreign.hosts,
+            "mod_revision": foreign.mod_revision,
+            "lease": foreign.lease,
+            "leader": None if record is None else record.leader,
+            "fence": None if record is None else record.fence,
+        },
+    )
+
+
+def options_difference(path: str, host: Host, options: Mapping[str, object]) -> Warn | None:
+    """Return the warning that a host was started with other options; None if not so.
+
+    The message does not name the host, so it is the same for the same difference.
+
+    Args:
+        path: the path that the hosts share.
+        host: the host, with the options that it published.
+        options: the leader's own, as they are published.
+    """
+    ours = {key: options[key] for key in ("max_count", "strategy")}
+    theirs = {key: host.options[key] for key in ours if key in host.options}
+    if all(ours[key] == value for key, value in theirs.items()):
+        return None
+    return Warn(
+        "options-differ",
+        f"hosts under {path!r} were started with different options: "
+        f"{_told(theirs)}, where the leader has {_told(ours)}; the leader's hold",
+        {"path": path, "host": host.name, "theirs": theirs, "ours": ours},
+    )
+
+
+def _told(options: Mapping[str, object]) -> str:
+    return " ".join(f"{key}={_clipped(value)}" for key, value in options.items())
+
+
+def _listed(names: Collection[str]) -> str:
+    shown = ", ".join(list(names)[:_NAMES_SHOWN])
+    more = len(names) - _NAMES_SHOWN
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _clipped(value: object) -> str:
+    # Read from etcd, so it may be anything, also too deep for repr().
+    if not isinstance(value, str | int):
+        return f"({type(value).__name__})"
+    text = repr(value)
+    return text if len(text) <= _LETTERS_SHOWN else text[:_LETTERS_SHOWN] + "..."

@@ -1,0 +1,181 @@
+"""The reaper: when the process that started it is gone, end its children, then revoke its lease.
+
+Theory of operation
+-------------------
+It reads words from a pipe until the pipe closes. Nobody but the process that it belongs to holds
+the other end, with whatever that one forked without an exec. So it closes when all of them are
+gone, by whatever way, and never while one of them lives, be it stopped. All that it knows it was
+told:
+
+    endpoint SCHEME HOST PORT       a member, in the order in which they are to be tried
+    files CACERT CERT KEY           for https
+    user NAME PASSWORD
+    hold LEASE SECONDS              a lease that is about to be granted, and its TTL
+    release LEASE                   it was given back
+    group PGID                      a process group that runs under the lease; 0 for none
+    until SECONDS                   by CLOCK_MONOTONIC, when that group must have ended
+    bye                             all was given back, or is meant to lapse
+
+Texts are in hex. Each line is written at once and whole.
+
+Then the order matters: first the group is killed and waited for, then the lease is revoked, as the
+next host starts as soon as that is done. If the group cannot be ended, the lease is left alone.
+
+While the process lives the group is ended only if the moment passes that `until` names. Its owner
+does that by itself, and moves the moment with each renewal; unless it is stopped or hangs. Then
+nobody else could end the group before the lease lapses.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import select
+import signal
+import sys
+import time
+
+from trio_sched.reaper.helper.groups import kill_group
+
+__all__ = ["Told", "main", "serve"]
+
+_PATIENCE = 60.0  # seconds for a group to go that was killed
+_ATTEMPT = (0.3, 5.0)  # seconds for a member to answer: at first, and at most
+_PAUSE = (0.05, 2.0)  # seconds between two rounds: at first, and at most
+_LONG = 60_000.0  # milliseconds between two looks at the clock
+_MORE = 2.0  # seconds to go on for after the lease should have lapsed
+
+
+class Told:
+    """What the reaper was told.
+
+    Attributes:
+        endpoints: scheme, host and port of each member.
+        files: of authorities, certificate and key; empty where there is none.
+        user: name and password; empty if there is none.
+        leases: those that are held, with their TTLs in seconds.
+        group: the process group, or 0.
+        until: by the monotonic clock, when the group must have ended.
+        bye: True if there is nothing left to do.
+    """
+
+    def __init__(self) -> None:
+        self.endpoints: list[tuple[str, str, int]] = []
+        self.files = ("", "", "")
+        self.user = ("", "")
+        self.leases: dict[int, float] = {}
+        self.group = 0
+        self.until: float | None = None
+        self.bye = False
+
+    def take(self, line: bytes) -> None:
+        """Take one line in."""
+        what, *words = line.decode().split(" ")
+        if what == "endpoint":
+            self.endpoints.append((_text(words[0]), _text(words[1]), int(words[2])))
+        elif what == "files":
+            self.files = (_text(words[0]), _text(words[1]), _text(words[2]))
+        elif what == "user":
+            self.user = (_text(words[0]), _text(words[1]))
+        elif what == "hold":
+            self.leases[int(words[0])] = float(words[1])
+        elif what == "release":
+            self.leases.pop(int(words[0]), None)
+        elif what == "group":
+            self.group = int(words[0])
+            self.until = self.until if self.group else None
+        elif what == "until":
+            self.until = float(words[0])
+        elif what == "bye":
+            self.bye = True
+
+
+def _text(word: str) -> str:
+    return bytes.fromhex(word).decode()
+
+
+def main() -> None:
+    """Serve the pipe that is standard input."""
+    _ignore_signals()
+    told = Told()
+    serve(told, 0)
+    if not told.bye and _end_group(told) and told.leases:
+        _revoke(told)
+    os._exit(0)  # nothing is left to be tidied up, and it is quicker
+
+
+def _ignore_signals() -> None:
+    """Stay: whoever stops all of a service signals us, too, but we have to see our owner's end."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def serve(told: Told, pipe: int) -> None:
+    """Take in all that is said, until the pipe closes."""
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    rest = b""
+    begun = False
+    while not told.bye:
+        if not poll.poll(_milliseconds(told)):
+            _end_overdue_group(told)
+            continue
+        chunk = os.read(pipe, 65536)
+        if not chunk:
+            return
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            told.take(line)
+        if not begun:
+            begun = True
+            _warm_up(told)
+
+
+def _end_overdue_group(told: Told) -> None:
+    """End the group if its time is up: its owner should have done that by now."""
+    if told.until is not None and told.until <= time.monotonic():
+        told.until = None
+        _end_group(told)
+
+
+def _warm_up(told: Told) -> None:
+    """Import now, while there is time, what will be needed when there is none."""
+    importlib.import_module("trio_sched.reaper.helper.revoke")
+    if any(scheme == "https" for scheme, _, _ in told.endpoints):
+        importlib.import_module("ssl")
+
+
+def _milliseconds(told: Told) -> float | None:
+    """Return how long to wait for words; None for ever."""
+    if told.until is None or not told.group:
+        return None
+    return min(max(0.0, (told.until - time.monotonic()) * 1000), _LONG)
+
+
+def _end_group(told: Told) -> bool:
+    return not told.group or kill_group(told.group, _PATIENCE)
+
+
+def _revoke(told: Told) -> None:
+    """Try each member in turn, again and again, until the lease must have lapsed."""
+    from trio_sched.reaper.helper.revoke import Refused, Target, revoke_leases  # noqa: PLC0415
+
+    end = time.monotonic() + max(told.leases.values()) + _MORE
+    leases = list(told.leases)
+    attempt, pause = _ATTEMPT[0], _PAUSE[0]
+    while leases:
+        for endpoint in told.endpoints:
+            try:
+                leases = revoke_leases(Target(*endpoint, *told.files), *told.user, leases, attempt)
+            except (OSError, Refused):
+                continue  # `ssl.SSLError` is an OSError, too
+            if not leases:
+                return
+        if time.monotonic() + pause > end:
+            return
+        time.sleep(pause)
+        attempt, pause = min(attempt * 2, _ATTEMPT[1]), min(pause * 2, _PAUSE[1])
+
+
+if __name__ == "__main__":
+    sys.exit("this is started by trio_sched, see its helper_command()")

@@ -1,0 +1,213 @@
+"""The reaper's owner: it starts the helper process, and tells it what it has to know.
+
+What the helper does, and why in that order, is told in ``_helper/reap.py``. Everything here only
+says things to it. Words are written at once and never waited for; if the helper is gone, or does
+not read, it is given up and killed, as one that knows half of it is worse than none. What is left
+then is what there is without a reaper: leases lapse by themselves.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager
+
+import trio
+
+from trio_sched._support.processes import wait_ended
+from trio_sched._support.tasks import open_service_nursery
+from trio_sched.etcd_shim import Client
+from trio_sched.etcd_shim.channel import Access
+from trio_sched.etcd_shim.tls import TLSContext
+from trio_sched.reaper.helper import helper_command
+
+__all__ = ["Reaper", "check_reapable", "open_reaper"]
+
+_FAREWELL = 2.0  # seconds for the helper to end when there is nothing left for it to do
+_MOST_SECONDS = 1e9  # a deadline further away than this is none
+_ENVIRONMENT = ("SSL_CERT_FILE", "SSL_CERT_DIR")  # where OpenSSL looks for authorities
+
+
+class Reaper:
+    """Tells the helper process what to do should this process be gone. Made by `open_reaper`.
+
+    None of its methods waits, and none fails: without the helper they do nothing.
+    """
+
+    def __init__(self, pipe: int) -> None:
+        self._pipe = pipe
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lost = False
+        self._ended = trio.Event()
+
+    @property
+    def pid(self) -> int | None:
+        """Id of the helper process; None once it was lost."""
+        return None if self._process is None or self._lost else self._process.pid
+
+    def hold(self, lease: int, ttl: float) -> None:
+        """Revoke this lease when this process is gone. Say so before it is granted.
+
+        Args:
+            lease: its id.
+            ttl: its TTL in seconds, as long as the helper tries for.
+        """
+        self._say(f"hold {lease} {ttl:.3f}")
+
+    def release(self, lease: int) -> None:
+        """Leave this lease alone: it was revoked, or is meant to lapse."""
+        self._say(f"release {lease}")
+
+    def group(self, pgid: int | None) -> None:
+        """End this process group first, and revoke only once it is gone.
+
+        Say so before anything in the group can act; and None once the group is gone
+        but before the process that it is named after is reaped, as the number may
+        be another's after that.
+
+        Args:
+            pgid: its id; None if there is none any more.
+        """
+        self._say(f"group {pgid or 0}")
+
+    def until(self, deadline: float) -> None:
+        """End the group at this moment unless told of a later one by then.
+
+        For the case that this process is stopped, or hangs: it cannot end the group
+        itself then, and the lease lapses.
+
+        Args:
+            deadline: by trio's clock; infinity for never.
+        """
+        left = deadline - trio.current_time()
+        if left < _MOST_SECONDS:
+            self._say(f"until {time.monotonic() + max(left, 0.0):.3f}")
+
+    def _say(self, *lines: str) -> None:
+        """Write lines, all of them or none; give up the helper if that cannot be."""
+        if self._lost:
+            return
+        data = "".join(f"{line}\n" for line in lines).encode()
+        try:
+            if os.write(self._pipe, data) == len(data):
+                return
+        except (BlockingIOError, BrokenPipeError):
+            pass
+        self._give_up()
+
+    def _give_up(self) -> None:
+        self._lost = True
+        if self._process is not None and not self._ended.is_set():
+            self._process.kill()
+
+    # ---- its life --------------------------------------------------------------
+
+    def _start(self, pipe: int, introduction: Iterable[str]) -> None:
+        """Start it, which takes a millisecond or two; it gets ready by itself."""
+        self._say(*introduction)  # the pipe takes 64 kB before anybody reads
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 # our own command
+                helper_command("reap"),
+                stdin=pipe,
+                stdout=subprocess.DEVNULL,  # or whoever reads ours would wait for its end, too
+                stderr=subprocess.DEVNULL,
+                env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+                cwd="/",
+                start_new_session=True,  # a Ctrl-C in the terminal is not for it
+            )
+        except OSError:
+            self._lost = True
+        finally:
+            os.close(pipe)
+
+    async def _attend(self) -> None:
+        """Reap it when it ends, be it early."""
+        if self._process is not None:
+            await wait_ended(self._process.pid)
+            self._lost = True
+            self._process.wait()
+        self._ended.set()
+
+    async def _part(self) -> None:
+        """Send it home. Shielded, and bounded."""
+        self._say("bye")
+        self._lost = True
+        os.close(self._pipe)
+        with trio.move_on_after(_FAREWELL, shield=True):
+            await self._ended.wait()
+        if not self._ended.is_set():  # it is stopped, or hangs
+            self._give_up()
+            with trio.CancelScope(shield=True):
+                await self._ended.wait()
+
+
+def check_reapable(client: Client) -> None:
+    """Raise unless a reaper can connect as `client` does.
+
+    Raises:
+        ValueError: it uses an ``ssl_context`` that was not made by `tls_context`,
+            so that nobody can tell of which files.
+    """
+    _files(client._access)  # noqa: SLF001 # made for this module
+
+
+@asynccontextmanager
+async def open_reaper(client: Client) -> AsyncIterator[Reaper]:
+    """Have a helper process tidy up after this one, should this one be killed.
+
+    ``async with open_reaper(client) as reaper:``. It is started in the background,
+    needs some 10 MB, and ends with the block; nothing of etcd is touched before
+    this process is gone. A lease that is still held when the block is left is left
+    to lapse.
+
+    What this process forked without an exec, such as the workers of
+    `multiprocessing`, must be gone, too: they may be at work under the lease.
+
+    Args:
+        client: tells where to connect to, and as whom.
+
+    Raises:
+        ValueError: as `check_reapable` does.
+    """
+    introduction = list(_introduction(client._access))  # noqa: SLF001 # made for this module
+    theirs, ours = os.pipe()
+    os.set_blocking(ours, False)
+    reaper = Reaper(ours)
+    reaper._start(theirs, introduction)  # noqa: SLF001 # made here
+    async with open_service_nursery() as services:
+        services.start_soon(reaper._attend, name="reaper")  # noqa: SLF001
+        try:
+            yield reaper
+        finally:
+            await reaper._part()  # noqa: SLF001, ASYNC102 # shields and bounds itself
+
+
+def _introduction(access: Access) -> Iterator[str]:
+    """Tell where to connect to, and as whom."""
+    files = _files(access)
+    for endpoint in access.endpoints:
+        yield f"endpoint {_word(endpoint.scheme)} {_word(endpoint.host)} {endpoint.port}"
+    if any(files):
+        yield f"files {' '.join(map(_word, files))}"
+    if access.credentials is not None:
+        yield f"user {_word(access.credentials.user)} {_word(access.credentials.password)}"
+
+
+def _files(access: Access) -> tuple[str, str, str]:
+    """Return the files behind a context: authorities, certificate and key."""
+    context = access.ssl_context
+    if context is None or all(endpoint.scheme != "https" for endpoint in access.endpoints):
+        return ("", "", "")
+    if not isinstance(context, TLSContext):
+        raise ValueError(  # noqa: TRY004 # the type is right, but not good enough
+            "a reaper is another process and cannot use this ssl_context; "
+            "make one with trio_sched.etcd_shim.tls_context()"
+        )
+    return (context.cacert, context.cert, context.key)
+
+
+def _word(text: str) -> str:
+    """Put a text into one word."""
+    return text.encode().hex()

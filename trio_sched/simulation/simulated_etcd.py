@@ -1,0 +1,273 @@
+"""What a simulation takes place in: time that is only counted, and a tiny etcd.
+
+Pure: no Trio, no clock, no I/O. Whatever happens is noted in a running digest, so
+two runs that differ in anything differ in their digests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from trio_sched.leader.machine import (
+    ControlChanged,
+    Event,
+    HostCame,
+    HostWent,
+    Snapshot,
+    Stored,
+    WriteDecision,
+    WriteDone,
+    WriteLost,
+    WriteRefused,
+)
+from trio_sched.model.control_state import ControlState
+from trio_sched.model.decision_view import DecisionView, Version
+from trio_sched.model.records import Host, decode_scheduled, encode_scheduled
+
+__all__ = ["Candidate", "Commit", "Score", "SimulatedEtcd", "Timeline"]
+
+
+class Timeline:
+    """A queue of what is still to happen; of two things at one time, the older goes first.
+
+    Attributes:
+        now: simulated seconds since the beginning.
+    """
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self._number = 0
+        self._hash = hashlib.blake2b(digest_size=16)
+
+    def after(self, delay: float, action: Callable[[], None]) -> None:
+        """Do something in `delay` seconds."""
+        self.at(self.now + delay, action)
+
+    def at(self, time: float, action: Callable[[], None]) -> None:
+        """Do something at `time`."""
+        self._number += 1
+        heapq.heappush(self._queue, (time, self._number, action))
+
+    def run(self, until: float) -> bool:
+        """Let happen what is due up to a time; True if nothing is left to happen."""
+        while self._queue and self._queue[0][0] <= until:
+            self.now, _, action = heapq.heappop(self._queue)
+            action()
+        return not self._queue
+
+    def note(self, *words: object) -> None:
+        """Add to the digest what has happened just now. `words` must have stable reprs."""
+        self._hash.update(f"{self.now!r} {words!r}\n".encode())
+
+    @property
+    def digest(self) -> str:
+        """The digest of all that was noted, in hex."""
+        return self._hash.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A key below ``election/``."""
+
+    name: str
+    lease: int
+    fence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What one revision changed, as watches tell it."""
+
+    revision: int
+    pool: list[HostCame | HostWent] = field(default_factory=list)
+    scheduled: Version | None = None
+    decision: Version | None = None
+    control: ControlChanged | None = None
+
+
+class SimulatedEtcd:
+    """The keys of one path, with revisions and leases, and the transactions made on them.
+
+    Leases do not lapse by themselves: whoever counts the time calls `revoke`.
+
+    Args:
+        listener: is told of each revision, at once.
+        compares_fence: whether a write is guarded by its leader's key.
+    """
+
+    def __init__(self, listener: Callable[[Commit], None], *, compares_fence: bool) -> None:
+        self._listener = listener
+        self._compares_fence = compares_fence
+        self._last_lease = 0
+        self.revision = 1
+        self.leases: dict[int, str] = {}  # who was granted it
+        self.hosts: dict[str, Host] = {}
+        self.candidates: dict[int, Candidate] = {}  # by lease, the oldest first
+        self.scheduled = Version()
+        self.decision = Version()
+        self.control = ControlState()
+
+    @property
+    def leader(self) -> Candidate | None:
+        """The oldest candidate."""
+        return next(iter(self.candidates.values()), None)
+
+    @property
+    def stored(self) -> Stored:
+        """The stored decision, as read now."""
+        view = DecisionView()
+        view.load(self.scheduled, self.decision, self.revision)
+        return view.stored
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names in ``scheduled``."""
+        value = self.scheduled.value
+        return () if value is None else decode_scheduled(value)
+
+    def snapshot(self) -> Snapshot:
+        """Read all that a leader has to know, at one revision."""
+        return Snapshot(self.revision, tuple(self.hosts.values()), self.stored, self.control)
+
+    def leads(self, session: int, fence: int) -> bool:
+        """Tell whether the candidate of this session is there, with this fence."""
+        candidate = self.candidates.get(session)
+        return candidate is not None and candidate.fence == fence
+
+    def grant(self, owner: str) -> int:
+        """Grant a lease."""
+        self._last_lease += 1
+        self.leases[self._last_lease] = owner
+        return self._last_lease
+
+    def join(self, name: str, value: bytes) -> int | None:
+        """Register a host and its candidacy under a new lease; None if its name is taken."""
+        if name in self.hosts:
+            return None
+        lease, revision = self.grant(name), self.revision + 1
+        host = Host.decode(name, value, lease=lease, joined_revision=revision)
+        self.hosts[name] = host
+        self.candidates[lease] = Candidate(name, lease, revision)
+        self._commit(Commit(revision, [HostCame(host, revision)]))
+        return lease
+
+    def update(self, name: str, value: bytes) -> None:
+        """Let a host that is registered tell something else about itself."""
+        old, revision = self.hosts[name], self.revision + 1
+        host = Host.decode(name, value, lease=old.lease, joined_revision=old.joined_revision)
+        self.hosts[name] = host
+        self._commit(Commit(revision, [HostCame(host, revision)]))
+
+    def put_control(self, control: ControlState) -> None:
+        """Write what operators want."""
+        revision = self.revision + 1
+        self.control = ControlState.decode(control.encode(), revision)
+        self._commit(Commit(revision, control=ControlChanged(self.control, revision)))
+
+    def revoke(self, lease: int) -> bool:
+        """Take a lease away, and in one revision all that hangs on it; False if it is gone."""
+        name = self.leases.pop(lease, None)
+        if name is None:
+            return False
+        commit = Commit(
+            self.revision + 1,
+            scheduled=self._without(self.scheduled, lease),
+            decision=self._without(self.decision, lease),
+        )
+        if self.candidates.pop(lease, None) is not None:
+            del self.hosts[name]
+            commit.pool.append(HostWent(name, commit.revision))
+        self._commit(commit)
+        return True
+
+    def _without(self, version: Version, lease: int) -> Version | None:
+        if version.value is None or version.lease != lease:
+            return None
+        return Version(None, self.revision + 1)
+
+    def write(self, write: WriteDecision, session: int, lease: int) -> Event:
+        """Write a decision as a leader does, if its guards hold, and return what is answered."""
+        if self._compares_fence and not self.leads(session, write.fence):
+            return WriteRefused(fenced=True, stored=self.stored, fence=write.fence)
+        present = self.scheduled.value is not None
+        if (self.scheduled.revision if present else 0) != write.expected_revision:
+            return WriteRefused(fenced=False, stored=self.stored, fence=write.fence)
+        if lease not in self.leases:
+            return WriteLost(write.fence)
+        revision, scheduled = self.revision + 1, None
+        if write.record.hosts:
+            scheduled = Version(encode_scheduled(write.record.hosts), revision, lease)
+        elif present:
+            scheduled = Version(None, revision)
+        decision = Version(write.record.encode(), revision, lease)
+        self._commit(Commit(revision, scheduled=scheduled, decision=decision))
+        return WriteDone(revision, write.fence)
+
+    def put_foreign(self, names: tuple[str, ...]) -> None:
+        """Write ``scheduled`` as somebody who knows no guard, no record and no lease."""
+        revision = self.revision + 1
+        if names:
+            self._commit(Commit(revision, scheduled=Version(encode_scheduled(names), revision)))
+        elif self.scheduled.value is not None:
+            self._commit(Commit(revision, scheduled=Version(None, revision)))
+
+    def clear_if_last(self) -> bool:
+        """Take the decision away if no host is there; True if so."""
+        if self.hosts:
+            return False
+        gone = Version(None, self.revision + 1)
+        scheduled = None if self.scheduled.value is None else gone
+        decision = None if self.decision.value is None else gone
+        self._commit(Commit(gone.revision, scheduled=scheduled, decision=decision))
+        return True
+
+    def _commit(self, commit: Commit) -> None:
+        if not (commit.pool or commit.scheduled or commit.decision or commit.control):
+            return
+        self.revision = commit.revision
+        self.scheduled = commit.scheduled or self.scheduled
+        self.decision = commit.decision or self.decision
+        self._listener(commit)
+
+
+@dataclass(slots=True)
+class Score:
+    """What is counted and judged while it happens."""
+
+    counts: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(
+            ("decisions", "writes", "refused", "fenced", "landed_late", "foreign"), 0
+        )
+    )
+    churn: int = 0
+    most_chosen: int = 0
+    longest_gap: float = 0.0
+    gap_since: float | None = None
+    chosen: Mapping[str, int] = field(default_factory=dict)  # by the last leader's decision
+
+    def judge(self, now: float, *, valid: bool) -> None:
+        """Take down whether what is stored is valid from now on."""
+        if not valid:
+            self.gap_since = now if self.gap_since is None else self.gap_since
+        elif self.gap_since is not None:
+            self.longest_gap = max(self.longest_gap, now - self.gap_since)
+            self.gap_since = None
+
+    def decided(
+        self, before: tuple[str, ...], hosts: Mapping[str, int], pool: Mapping[str, Host], most: int
+    ) -> None:
+        """Take down a leader's decision, stored where `before` was, while `pool` lived."""
+        kept = [
+            name
+            for name, lease in self.chosen.items()
+            if name in before and name in pool and pool[name].lease == lease
+        ]
+        too_many = max(0, sum(name in pool for name in before) - most)
+        self.churn += max(0, sum(name not in hosts for name in kept) - too_many)
+        self.most_chosen = max(self.most_chosen, len(hosts))
+        self.chosen = hosts
+        self.counts["decisions"] += 1
