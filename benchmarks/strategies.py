@@ -1,6 +1,6 @@
 """What one evaluation costs a leader, by the size of its pool, for each built-in strategy.
 
-``python benchmarks/strategies.py`` lets a `LeaderCore` lead pools of 100 to 10,000
+``python benchmarks/strategies.py`` lets a `LeaderMachine` lead pools of 100 to 10,000
 hosts and tells it of one change after the other; each is one evaluation: who may be
 chosen, what the strategy says, and whether that is stored already. There is no etcd.
 The time must stay below 50 ms at 10,000 hosts, and from 100 hosts on it must not grow
@@ -20,11 +20,11 @@ from pathlib import Path
 
 from trio_sched.leader.machine import (
     Elected,
-    HostCame,
-    LeaderCore,
+    HostJoined,
+    LeaderMachine,
     Snapshot,
     State,
-    Stored,
+    StoredDecision,
     WriteDecision,
     WriteDone,
 )
@@ -48,9 +48,9 @@ def host(at: int, revision: int) -> Host:
     )
 
 
-def leading(strategy: str, size: int, max_count: int) -> LeaderCore:
+def leading(strategy: str, size: int, max_count: int) -> LeaderMachine:
     """Return a core that leads a pool and has written its first decision."""
-    core = LeaderCore(
+    core = LeaderMachine(
         hostname="host-00000",
         path="/jobs/benchmark",
         options=Options(max_count, strategy),
@@ -58,7 +58,7 @@ def leading(strategy: str, size: int, max_count: int) -> LeaderCore:
     )
     core.handle(Elected(1))
     hosts = tuple(host(at, 0) for at in range(size))
-    core.handle(Snapshot(size + 10, hosts, Stored((), 0, size + 10)))
+    core.handle(Snapshot(size + 10, hosts, StoredDecision((), 0, size + 10)))
     core.handle(WriteDone(size + 11))
     return core
 
@@ -71,7 +71,7 @@ def seconds(strategy: str, size: int, max_count: int, rounds: int) -> float:
     gc.disable()
     for at in range(rounds):
         revision += 2
-        event = HostCame(host(at * 37 % size, revision), revision)
+        event = HostJoined(host(at * 37 % size, revision), revision)
         began = time.perf_counter()
         intents = core.handle(event)
         taken.append(time.perf_counter() - began)

@@ -30,10 +30,8 @@ if TYPE_CHECKING:
     from trio_sched.exceptions import (
         TrioSchedError as TrioSchedError,
     )
+    from trio_sched.host.observation import Observation as Observation
     from trio_sched.host.observation import PathObservation as PathObservation
-    from trio_sched.host.result import (
-        Observation as Observation,
-    )
     from trio_sched.host.result import (
         Result as Result,
     )
@@ -91,7 +89,7 @@ _HOMES = {
     "Candidate": "trio_sched.model.path_state",
     "HeldSlot": "trio_sched.model.path_state",
     "PathState": "trio_sched.model.path_state",
-    "Observation": "trio_sched.host.result",
+    "Observation": "trio_sched.host.observation",
     "Result": "trio_sched.host.result",
     "ResultStatistics": "trio_sched.host.result",
     "observe": "trio_sched.scheduler",

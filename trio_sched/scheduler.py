@@ -1,6 +1,6 @@
 """`schedule` and `observe`: learn who of a path's hosts is to run.
 
-The arguments are checked here; a host's life is in ``_membership``.
+The arguments are checked here; a host's life is in ``host/membership.py``.
 """
 
 from __future__ import annotations
@@ -14,12 +14,16 @@ from typing import Literal, overload
 from trio_sched._support.tasks import open_service_nursery
 from trio_sched.etcd_shim import Client
 from trio_sched.etcd_shim.lease import check_ttl
-from trio_sched.host.following import DecisionFollower
 from trio_sched.host.membership import Membership, Settings
-from trio_sched.host.observation import PathObservation
+from trio_sched.host.observation import (
+    Observation,
+    PathObservation,
+    observe_decisions,
+    observe_everything,
+)
 from trio_sched.host.publishing import HealthCheck
-from trio_sched.host.result import Observation, Result
-from trio_sched.model.keys import PathKeys, check_hostname, check_path
+from trio_sched.host.result import Result
+from trio_sched.model.keys import check_hostname, check_path
 from trio_sched.model.records import HostData, Options
 from trio_sched.reaper.owner import Reaper, open_reaper
 from trio_sched.strategies import Strategy, StrategyFunction, get_strategy
@@ -42,8 +46,8 @@ async def schedule(
     zone: str | None = None,
     priority: int = 0,
     data: Mapping[str, object] | None = None,
-    healthy: HealthCheck | None = None,
-    every: float = 10,
+    health_check: HealthCheck | None = None,
+    health_interval: float = 10,
     shutdown_timeout: float | None = None,
     logger: logging.Logger | None = None,
     debug: bool = False,
@@ -73,10 +77,10 @@ async def schedule(
         priority: the higher, the more wanted; 32 bits with a sign.
         data: whatever else it tells about itself, as JSON of at most 64 KiB. See
             `Result.update` for changing it, and these, later.
-        healthy: an async function that is called now and then. Until it has
+        health_check: an async function that is called now and then. Until it has
             returned true, and while it returns false, raises an `Exception` or
             takes too long, this host is in the pool but not chosen.
-        every: seconds from one call of `healthy` to the next, and the longest that
+        health_interval: seconds from one call of `health_check` to the next, and the longest that
             one may take.
         shutdown_timeout: seconds that leaving may take when etcd does not answer;
             what is not revoked by then lapses by itself. None for the TTL.
@@ -102,8 +106,8 @@ async def schedule(
         options=Options(_check_count(max_count), chosen.name, _check_filter(hosts_filter)),
         data=HostData(weight, zone, priority, {} if data is None else data),
         strategy=chosen,
-        healthy=_check_health(healthy),
-        every=_check_seconds("every", every),
+        health_check=_check_health(health_check),
+        health_interval=_check_seconds("health_interval", health_interval),
         session_ttl=check_ttl(session_ttl),
         reuse_lease=reuse_lease,
         shutdown_timeout=_check_shutdown(shutdown_timeout, session_ttl),
@@ -167,44 +171,8 @@ def observe(
     check_path(path)
     _check_seconds("reconcile", reconcile)
     if pool:
-        return _observe_all(client, path, reconcile)
-    return _observe_decisions(client, path, reconcile)
-
-
-@asynccontextmanager
-async def _observe_decisions(
-    client: Client, path: str, reconcile: float
-) -> AsyncIterator[Observation]:
-    observation = Observation(path)
-
-    def pass_on() -> None:
-        if follower.view.known:
-            observation._publish(follower.view.hosts)  # noqa: SLF001 # made here
-
-    follower = DecisionFollower(client, PathKeys(path), pass_on, reconcile)
-    await follower.begin()
-    async with open_service_nursery() as services:
-        services.start_soon(follower.follow, name=f"observe {path}")
-        try:
-            yield observation
-        finally:
-            observation._end()  # noqa: SLF001
-
-
-@asynccontextmanager
-async def _observe_all(
-    client: Client, path: str, reconcile: float
-) -> AsyncIterator[PathObservation]:
-    async with (
-        client.follow(path + "/", reconcile=reconcile) as follower,
-        open_service_nursery() as services,
-    ):
-        observation = PathObservation(path, follower)
-        services.start_soon(observation._follow, name=f"observe {path}")  # noqa: SLF001
-        try:
-            yield observation
-        finally:
-            observation._end()  # noqa: SLF001
+        return observe_everything(client, path, reconcile)
+    return observe_decisions(client, path, reconcile)
 
 
 def _check_count(max_count: int) -> int:
@@ -221,10 +189,10 @@ def _check_seconds(name: str, seconds: float) -> float:
     return seconds
 
 
-def _check_health(healthy: HealthCheck | None) -> HealthCheck | None:
-    if healthy is not None and not callable(healthy):
-        raise TypeError(f"healthy must be an async function, not {healthy!r}")
-    return healthy
+def _check_health(health_check: HealthCheck | None) -> HealthCheck | None:
+    if health_check is not None and not callable(health_check):
+        raise TypeError(f"health_check must be an async function, not {health_check!r}")
+    return health_check
 
 
 def _check_shutdown(shutdown_timeout: float | None, session_ttl: int) -> float:

@@ -79,7 +79,7 @@ async def test_status_members_and_decide(endpoint: str, path: str) -> None:
         working(client, seen, path, "host-a", max_count=2, zone="north", data={"rack": 7}),
         working(client, seen, path, "host-b", max_count=2, weight=2.5, priority=1),
         schedule(client, path, "host-c", strategy="alpha", zone="south"),
-        schedule(client, path, "host-d", max_count=2, healthy=ill),
+        schedule(client, path, "host-d", max_count=2, health_check=ill),
     ):
         is_ill = "its health check says no"
         await until_state(

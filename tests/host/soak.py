@@ -241,7 +241,7 @@ class Soak:
         changes = [
             Change(revision, int(str(record.options["max_count"])))
             for revision, key, value in history
-            if key == keys.decision and value and (record := DecisionRecord.decode(value))
+            if key == keys.record and value and (record := DecisionRecord.decode(value))
         ]
         slots = list(slot_lives(history, keys.slots))
         data = f"{self.path}-data".encode()

@@ -113,7 +113,7 @@ BAD: list[tuple[dict[str, Any], type[Exception]]] = [
 
 
 @pytest.mark.parametrize(
-    ("bad", "error"), [*BAD, ({"every": 0}, ValueError), ({"healthy": 1}, TypeError)]
+    ("bad", "error"), [*BAD, ({"health_interval": 0}, ValueError), ({"health_check": 1}, TypeError)]
 )
 async def test_bad_data_is_refused_before_anything_is_sent(
     path: str, bad: dict[str, Any], error: type[Exception]
@@ -174,7 +174,7 @@ async def test_health_says_whether_it_may_be_chosen(endpoint: str, path: str) ->
     async with (
         open_client(endpoint) as client,
         observe(client, path, pool=True) as seen,
-        schedule(client, path, "a", healthy=healthy, every=0.05) as result,
+        schedule(client, path, "a", health_check=healthy, health_interval=0.05) as result,
     ):
         state = await until_state(seen, lambda state: "says no" in str(reasons(state)))
         assert state.hosts == ()

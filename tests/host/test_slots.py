@@ -125,7 +125,7 @@ async def test_the_slot_while_the_work_goes_on(endpoint: str, path: str, work: W
         assert kv.key == f"{path}/slots/0".encode()
         assert (kv.value, kv.create_revision, kv.lease) == (b"a", slot.token, slot.lease)
         assert trio.current_time() < slot.deadline
-        assert slot.believed_in
+        assert slot.session_alive
         assert (await client.txn(slot.guard(), [Put(path + "/mine", "x")])).succeeded
         work.finish.set()
     async with open_client(endpoint) as client:
@@ -178,7 +178,7 @@ async def test_it_runs_again_after_a_loss(endpoint: str, path: str, work: Work) 
         await work.wait_running(0)
         await work.wait_running(1)
         assert work.slots[2].lease != work.slots[1].lease
-        assert not work.slots[1].believed_in
+        assert not work.slots[1].session_alive
         tokens = [slot.token for slot in work.slots]
         assert tokens == sorted(set(tokens))
         work.finish.set()

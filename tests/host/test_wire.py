@@ -272,7 +272,7 @@ async def test_nothing_of_ours_is_left_for_long_when_go_leaves_last(
             await go.until("a", "go")
             await ours.leave()
             await go.until("go")
-        scheduled, decision = await client.get_prefix(
+        decision, scheduled = await client.get_prefix(
             f"{path}/", sort_target="key", sort_order="descending"
         )
         assert (scheduled.value, scheduled.lease) == (b"go", 0)  # Go's own, for ever
@@ -316,7 +316,7 @@ async def test_go_never_sees_an_empty_name(endpoint: str, path: str) -> None:
                     await second.until("go-1")
                     await first.leave()
                     assert not await until(ours)  # it leads, and chose nobody
-                    stored = await client.get(f"{path}/decision")
+                    stored = await client.get(f"{path}/scheduled.record")
                     record_of_ours = DecisionRecord.decode(stored.value or b"")
                     assert record_of_ours is not None
                     assert (record_of_ours.leader, record_of_ours.hosts) == ("a", {})

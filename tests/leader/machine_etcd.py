@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 from trio_sched.leader.machine import (
     ControlChanged,
+    DecisionChanged,
     Event,
-    HostCame,
-    HostWent,
-    Stored,
-    StoredChanged,
+    HostJoined,
+    HostLeft,
     WriteDecision,
     WriteDone,
     WriteRefused,
 )
 from trio_sched.model.control_state import ControlState
 from trio_sched.model.records import DecisionRecord, Host, decode_scheduled, encode_scheduled
+from trio_sched.model.stored_decision import StoredDecision
 
 HOSTS = ("a", "b", "c", "d", "e")
 EVICTED = re.compile(r"((?:\b[a-e], )*\b[a-e]) evicted")
@@ -62,24 +62,24 @@ class Etcd:
         old = self.keys.get("exchange/" + name)
         self.put("exchange/" + name, value, self.revision if old is None else old.lease)
         self.lives.add((name, self.host(name).lease))
-        self.log.append(HostCame(self.host(name), self.revision))
+        self.log.append(HostJoined(self.host(name), self.revision))
 
     def delete_host(self, name: str) -> None:
         if self.keys.pop("exchange/" + name, None) is not None:
             self.revision += 1
-            self.log.append(HostWent(name, self.revision))
+            self.log.append(HostLeft(name, self.revision))
 
-    def stored(self) -> Stored:
+    def stored(self) -> StoredDecision:
         scheduled, decision = self.keys.get("scheduled"), self.keys.get("decision")
         record = None if decision is None else DecisionRecord.decode(decision.value)
         if scheduled is None:
-            return Stored(
+            return StoredDecision(
                 (), 0, self.revision, 0, None if record is None or record.hosts else record
             )
         if decision is None or decision.modified != scheduled.modified:
             record = None
         names = decode_scheduled(scheduled.value)
-        return Stored(names, scheduled.modified, self.revision, scheduled.lease, record)
+        return StoredDecision(names, scheduled.modified, self.revision, scheduled.lease, record)
 
     def put_scheduled(self, names: tuple[str, ...]) -> None:
         """Write as the Go package, or an operator, would: no guard, no record."""
@@ -90,7 +90,7 @@ class Etcd:
             self.put("scheduled", encode_scheduled(names))
         else:
             del self.keys["scheduled"]
-        self.log.append(StoredChanged(self.stored()))
+        self.log.append(DecisionChanged(self.stored()))
 
     def put_control(self, control: ControlState) -> None:
         """Write as an operator does who has read the key at the newest revision."""
@@ -126,5 +126,5 @@ class Etcd:
             self.keys.pop("scheduled", None)
         self.put("decision", write.record.encode(), write.fence)
         self.note_evictions(write.record)
-        self.log.append(StoredChanged(self.stored()))
+        self.log.append(DecisionChanged(self.stored()))
         return WriteDone(self.revision, write.fence)

@@ -6,19 +6,18 @@ from collections.abc import Mapping, Sequence
 
 from trio_sched.leader.machine import (
     ControlChanged,
+    DecisionChanged,
     Deposed,
     Elected,
     Event,
-    HostCame,
-    HostWent,
+    HostJoined,
+    HostLeft,
     Intent,
-    LeaderCore,
+    LeaderMachine,
     LoadSnapshot,
     Snapshot,
     StartTimer,
     State,
-    Stored,
-    StoredChanged,
     TimerFired,
     Warn,
     WriteDecision,
@@ -28,6 +27,7 @@ from trio_sched.leader.machine import (
 )
 from trio_sched.model.control_state import ControlState
 from trio_sched.model.records import DecisionRecord, Host, Hosts, Options
+from trio_sched.model.stored_decision import StoredDecision
 from trio_sched.strategies import Strategy, StrategyOptions, get_strategy
 
 ME = "host-me"
@@ -36,7 +36,7 @@ ME = "host-me"
 FENCE = 5
 
 
-NOTHING = Stored((), 0, 10)
+NOTHING = StoredDecision((), 0, 10)
 
 
 class Counting(Strategy):
@@ -61,9 +61,9 @@ def make(
     strategy: Strategy | None = None,
     *,
     hosts_filter: frozenset[str] | None = None,
-) -> LeaderCore:
+) -> LeaderMachine:
     options = Options(max_count, "rr", hosts_filter)
-    return LeaderCore(
+    return LeaderMachine(
         hostname=ME, path="/p", options=options, strategy=strategy or get_strategy("rr")
     )
 
@@ -72,7 +72,7 @@ def host(name: str, joined: int = 1, lease: int | None = None, **options: object
     return Host(name, joined + 1000 if lease is None else lease, joined, options=options)
 
 
-def snapshot(*names: str, revision: int = 10, stored: Stored = NOTHING) -> Snapshot:
+def snapshot(*names: str, revision: int = 10, stored: StoredDecision = NOTHING) -> Snapshot:
     return Snapshot(revision, tuple(host(name, at) for at, name in enumerate(names, 1)), stored)
 
 
@@ -80,15 +80,15 @@ def record(*names: str, leader: str = "host-old", fence: int = 2, lease: int = 1
     return DecisionRecord(dict.fromkeys(names, lease), leader, fence, "elected", {})
 
 
-def foreign(*names: str, revision: int) -> StoredChanged:
-    return StoredChanged(Stored(names, revision if names else 0, revision))
+def foreign(*names: str, revision: int) -> DecisionChanged:
+    return DecisionChanged(StoredDecision(names, revision if names else 0, revision))
 
 
-def echo(write: WriteDecision, revision: int) -> StoredChanged:
+def echo(write: WriteDecision, revision: int) -> DecisionChanged:
     """Return what the watch says about a write of ours, as it comes back from JSON."""
     back = DecisionRecord.decode(write.record.encode())
     names = tuple(Hosts(write.record.hosts))
-    return StoredChanged(Stored(names, revision if names else 0, revision, 77, back))
+    return DecisionChanged(StoredDecision(names, revision if names else 0, revision, 77, back))
 
 
 def only(intents: list[Intent], kind: type[Intent] | None = None) -> Intent:
@@ -117,7 +117,7 @@ def chosen(intents: list[Intent]) -> list[str]:
     return list(write_in(intents).record.hosts)
 
 
-def lead(core: LeaderCore, *names: str, stored: Stored = NOTHING) -> LeaderCore:
+def lead(core: LeaderMachine, *names: str, stored: StoredDecision = NOTHING) -> LeaderMachine:
     """Bring a core to LEADING: snapshot at 10, its first write at 20."""
     assert core.handle(Elected(FENCE)) == [LoadSnapshot(FENCE)]
     intents = core.handle(snapshot(*names, stored=stored))
@@ -127,7 +127,7 @@ def lead(core: LeaderCore, *names: str, stored: Stored = NOTHING) -> LeaderCore:
     return core
 
 
-def core_in(state: State) -> LeaderCore:
+def core_in(state: State) -> LeaderMachine:
     strategy = Counting()
     core = make(strategy=strategy)
     if state is not State.FOLLOWING:
@@ -145,18 +145,20 @@ def core_in(state: State) -> LeaderCore:
     return core
 
 
-GONE = Stored((), 0, 45)
+GONE = StoredDecision((), 0, 45)
 
 
 EVENTS: dict[str, Event] = {
     "Elected": Elected(50),
     "Deposed": Deposed(),
     "Snapshot": Snapshot(
-        40, (host("a"), host("b", 2), host("c", 3)), Stored(("a",), 39, 40, record=record("a"))
+        40,
+        (host("a"), host("b", 2), host("c", 3)),
+        StoredDecision(("a",), 39, 40, record=record("a")),
     ),
-    "HostCame": HostCame(host("d", 41), 41),
-    "HostWent": HostWent("c", 42),
-    "StoredChanged": foreign("x", "y", revision=43),
+    "HostJoined": HostJoined(host("d", 41), 41),
+    "HostLeft": HostLeft("c", 42),
+    "DecisionChanged": foreign("x", "y", revision=43),
     "ControlChanged": ControlChanged(ControlState(max_count=1), 43),
     "WriteDone": WriteDone(44),
     "WriteRefused": WriteRefused(fenced=False, stored=GONE),
@@ -170,14 +172,14 @@ def options_of(max_count: int) -> dict[str, object]:
     return {"max_count": max_count, "strategy": "rr"}
 
 
-def stored_at(core: LeaderCore, revision: int) -> Stored:
+def stored_at(core: LeaderMachine, revision: int) -> StoredDecision:
     """Return what the core knows to be stored, read again at a later revision."""
     stored = core.stored
     assert stored is not None
-    return Stored(stored.hosts, stored.mod_revision, revision, stored.lease, stored.record)
+    return StoredDecision(stored.hosts, stored.mod_revision, revision, stored.lease, stored.record)
 
 
-def fight(core: LeaderCore, revision: int, *names: str) -> float:
+def fight(core: LeaderMachine, revision: int, *names: str) -> float:
     """One round: a foreign write, the timer, our write. Return how long we yielded."""
     delay = timer_in(core.handle(foreign(*names, revision=revision)))
     write_in(core.handle(TimerFired()))

@@ -28,9 +28,9 @@ from trio_sched.leader.machine import (
     Elected,
     Event,
     Fail,
-    HostCame,
-    HostWent,
-    LeaderCore,
+    HostJoined,
+    HostLeft,
+    LeaderMachine,
     LoadSnapshot,
     Snapshot,
     StartTimer,
@@ -64,7 +64,7 @@ class Candidate:
     """One of our own hosts, with its core and all that is on the way to it or from it."""
 
     name: str
-    core: LeaderCore
+    core: LeaderMachine
     read: int = 0  # how much of the log has come into its inbox
     inbox: list[Event] = field(default_factory=list)
     answers: list[Event] = field(default_factory=list)
@@ -91,7 +91,7 @@ class Model(RuleBasedStateMachine):
             self.candidate_campaigns(candidate)
 
     def candidate(self, name: str) -> Candidate:
-        core = LeaderCore(hostname=name, path="/p", options=self.options, strategy=self.strategy)
+        core = LeaderMachine(hostname=name, path="/p", options=self.options, strategy=self.strategy)
         return Candidate(name, core)
 
     # What happens to the hosts and to etcd
@@ -310,9 +310,9 @@ class Model(RuleBasedStateMachine):
                 candidate.oracle_fence, candidate.newest = None, {}
         elif candidate.oracle_fence is None:
             return
-        elif isinstance(event, HostCame):
+        elif isinstance(event, HostJoined):
             self.hear(candidate, event.host.name, event.revision, event.host)
-        elif isinstance(event, HostWent):
+        elif isinstance(event, HostLeft):
             self.hear(candidate, event.name, event.revision, None)
         elif isinstance(event, Snapshot) and event.revision >= candidate.oracle_fence:
             there = {host.name: host for host in event.hosts}

@@ -28,18 +28,18 @@ from trio_sched.leader.machine import (
     Deposed,
     Elected,
     Event,
-    HostCame,
-    LeaderCore,
+    HostJoined,
+    LeaderMachine,
     LoadSnapshot,
     Snapshot,
     State,
-    Stored,
     TimerFired,
     WriteDone,
     WriteLost,
     WriteRefused,
 )
 from trio_sched.model.records import DecisionRecord
+from trio_sched.model.stored_decision import StoredDecision
 
 # Every state, every event
 
@@ -52,9 +52,9 @@ AFTER: dict[str, tuple[State | None, ...]] = {
     "Elected":                   (L,    L,    L,    L,    L,    L),
     "Deposed":                   (LATE, F,    F,    F,    F,    F),
     "Snapshot":                  (LATE, W,    Y,    W,    Y,    LATE),
-    "HostCame":                  (LATE, L,    D,    W,    Y,    LATE),
-    "HostWent":                  (LATE, L,    D,    W,    Y,    LATE),
-    "StoredChanged":             (LATE, L,    Y,    W,    Y,    LATE),
+    "HostJoined":                  (LATE, L,    D,    W,    Y,    LATE),
+    "HostLeft":                  (LATE, L,    D,    W,    Y,    LATE),
+    "DecisionChanged":             (LATE, L,    Y,    W,    Y,    LATE),
     "ControlChanged":            (LATE, L,    W,    W,    Y,    LATE),
     "WriteDone":                 (LATE, LATE, LATE, D,    LATE, LATE),
     "WriteRefused":              (LATE, LATE, LATE, Y,    LATE, LATE),
@@ -83,13 +83,13 @@ def test_every_state_with_every_event(state: State, name: str) -> None:
         assert _memory(core) != before
 
 
-def _memory(core: LeaderCore) -> dict[str, object]:
+def _memory(core: LeaderMachine) -> dict[str, object]:
     """Return all that it holds; what lies in its containers is immutable."""
     return {name: copy.copy(value) for name, value in vars(core).items() if name != "_strategy"}
 
 
 def test_the_table_has_a_cell_for_every_state_and_event() -> None:
-    table = LeaderCore._TABLE
+    table = LeaderMachine._TABLE
     assert {(s, e) for s, row in table.items() for e in row} == {
         (s, e) for s in State for e in get_args(Event)
     }
@@ -99,7 +99,7 @@ def test_what_is_no_event_is_refused_and_changes_nothing() -> None:
     core = core_in(State.LEADING)
     before = _memory(core)
     with pytest.raises(TypeError, match="not an event"):
-        core.handle(Deposed(), "HostWent")  # type: ignore[arg-type]
+        core.handle(Deposed(), "HostLeft")  # type: ignore[arg-type]
     assert _memory(core) == before
 
 
@@ -125,7 +125,9 @@ def test_a_new_leader_loads_then_writes() -> None:
 
 
 def test_the_first_write_is_made_even_if_the_choice_stays() -> None:
-    old = Stored(("a",), 8, 10, 3, DecisionRecord({"a": 1001}, "host-old", 2, "", options_of(2)))
+    old = StoredDecision(
+        ("a",), 8, 10, 3, DecisionRecord({"a": 1001}, "host-old", 2, "", options_of(2))
+    )
     core = make()
     core.handle(Elected(FENCE))
     write = write_in(core.handle(snapshot("a", stored=old)))
@@ -148,25 +150,25 @@ def test_nothing_is_written_where_there_is_nothing_at_all() -> None:
     core.handle(Elected(FENCE))
     assert core.handle(snapshot()) == []
     assert core.state is State.LEADING
-    assert chosen(core.handle(HostCame(host("a", 11), 11))) == ["a"]
+    assert chosen(core.handle(HostJoined(host("a", 11), 11))) == ["a"]
 
 
 @pytest.mark.parametrize(
     "stored",
     [
-        Stored((), 0, 10, record=record()),  # nobody chosen, said the one before us
-        Stored(("z",), 8, 10),  # the Go package's
-        Stored((), 8, 10),  # junk: the key is there and names nobody
+        StoredDecision((), 0, 10, record=record()),  # nobody chosen, said the one before us
+        StoredDecision(("z",), 8, 10),  # the Go package's
+        StoredDecision((), 8, 10),  # junk: the key is there and names nobody
     ],
 )
-def test_an_empty_pool_is_written_if_anything_is_stored(stored: Stored) -> None:
+def test_an_empty_pool_is_written_if_anything_is_stored(stored: StoredDecision) -> None:
     core = make()
     core.handle(Elected(FENCE))
     write = write_in(core.handle(snapshot(stored=stored)))
     assert write.record.hosts == {}
     assert write.expected_revision == stored.mod_revision
     assert core.handle(WriteDone(20)) == []
-    assert core.stored == Stored((), 0, 20, record=write.record)
+    assert core.stored == StoredDecision((), 0, 20, record=write.record)
     assert core.handle(echo(write, 20)) == []
     assert core.state is State.LEADING
 
@@ -185,9 +187,9 @@ def test_after_deposed_all_is_forgotten_and_elected_starts_afresh() -> None:
     core.handle(Deposed())
     assert (core.state, core.fence, core.stored) == (State.FOLLOWING, None, None)
     assert dict(core.pool) == {}
-    assert core.handle(HostCame(host("z", 22), 22), TimerFired()) == []
+    assert core.handle(HostJoined(host("z", 22), 22), TimerFired()) == []
     core.handle(Elected(30))
-    theirs = Stored(("a",), 25, 31, record=record("a", fence=28))
+    theirs = StoredDecision(("a",), 25, 31, record=record("a", fence=28))
     intents = core.handle(Snapshot(31, (host("a"),), theirs))
     assert write_in(intents).record.reason == "elected"  # not "re-asserted": no fight is left
     assert write_in(intents).fence == 30

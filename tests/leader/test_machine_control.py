@@ -28,15 +28,14 @@ from tests.leader.machine_helpers import (
 from trio_sched.leader.choice import barred
 from trio_sched.leader.machine import (
     ControlChanged,
+    DecisionChanged,
     Deposed,
     Elected,
-    HostCame,
-    HostWent,
-    LeaderCore,
+    HostJoined,
+    HostLeft,
+    LeaderMachine,
     Snapshot,
     State,
-    Stored,
-    StoredChanged,
     TimerFired,
     WriteDecision,
     WriteDone,
@@ -44,6 +43,7 @@ from trio_sched.leader.machine import (
 )
 from trio_sched.model.control_state import ControlState
 from trio_sched.model.records import DecisionRecord, Options
+from trio_sched.model.stored_decision import StoredDecision
 from trio_sched.strategies import get_strategy
 
 
@@ -52,7 +52,7 @@ def says(control: ControlState, revision: int) -> ControlChanged:
     return ControlChanged(ControlState.decode(control.encode(), revision), revision)
 
 
-def steered(core: LeaderCore, control: ControlState, revision: int) -> WriteDecision:
+def steered(core: LeaderMachine, control: ControlState, revision: int) -> WriteDecision:
     """Let the core hear of a wish, and its write land one revision later."""
     write = write_in(core.handle(says(control, revision)))
     assert core.handle(WriteDone(revision + 1)) == []
@@ -70,19 +70,19 @@ def test_an_unavailable_host_loses_its_place_and_is_offered_again_later() -> Non
     strategy = Counting()
     core = lead(make(2, strategy), "a", "b", "c")
     sick = replace(host("a"), available=False, reason="disk full")
-    write = write_in(core.handle(HostCame(sick, 21)))
+    write = write_in(core.handle(HostJoined(sick, 21)))
     assert list(write.record.hosts) == ["b", "c"]
     assert write.record.reason == "a unavailable"
     assert set(strategy.asked[-1][0]) == {"b", "c"}
     core.handle(WriteDone(22))
-    assert core.handle(HostCame(host("a"), 23)) == []
+    assert core.handle(HostJoined(host("a"), 23)) == []
     assert set(strategy.asked[-1][0]) == {"a", "b", "c"}
 
 
 def test_hosts_that_are_all_unavailable_leave_nobody() -> None:
     core = lead(make(2), "a")
     sick = replace(host("a"), available=False)
-    assert chosen(core.handle(HostCame(sick, 21))) == []
+    assert chosen(core.handle(HostJoined(sick, 21))) == []
 
 
 def test_why_a_host_may_not_be_chosen() -> None:
@@ -106,7 +106,7 @@ def test_a_drained_host_moves_and_stays_away() -> None:
     assert list(write.record.hosts) == ["b", "c"]
     assert write.record.reason == "a drained"
     assert wishes(write) == {"revision": 21, "drained": ["a"]}
-    assert chosen(core.handle(HostWent("b", 23))) == ["c"]  # not even now
+    assert chosen(core.handle(HostLeft("b", 23))) == ["c"]  # not even now
     core.handle(WriteDone(24))
     back = steered(core, ControlState(), 25)
     assert list(back.record.hosts) == ["c", "a"]
@@ -152,7 +152,7 @@ def test_max_count_holds_over_the_leaders_option_both_ways() -> None:
 def test_hosts_are_still_warned_of_the_leaders_own_options_only() -> None:
     core = lead(make(2), "a")
     steered(core, ControlState().set_count(3), 21)
-    assert core.handle(HostCame(host("a", max_count=2, strategy="rr"), 23)) == []
+    assert core.handle(HostJoined(host("a", max_count=2, strategy="rr"), 23)) == []
 
 
 # Pausing
@@ -165,11 +165,11 @@ def test_while_paused_the_choice_stands_but_the_dead_lose_their_places() -> None
     write = steered(core, ControlState().pause(), 21)
     assert (list(write.record.hosts), write.record.reason) == (["a", "b"], "paused")
     assert wishes(write) == {"revision": 21, "paused": True}
-    assert core.handle(HostCame(host("d", 23), 23)) == []
-    left = write_in(core.handle(HostWent("a", 24)))
+    assert core.handle(HostJoined(host("d", 23), 23)) == []
+    left = write_in(core.handle(HostLeft("a", 24)))
     assert (list(left.record.hosts), left.record.reason) == (["b"], "a left, paused")
     core.handle(WriteDone(25))
-    assert core.handle(HostCame(host("a", 26), 26)) == []  # it is too late for it
+    assert core.handle(HostJoined(host("a", 26), 26)) == []  # it is too late for it
     assert strategy.asked == []
     resumed = steered(core, ControlState(), 27)
     assert (list(resumed.record.hosts), resumed.record.reason) == (["b", "c"], "resumed")
@@ -178,7 +178,7 @@ def test_while_paused_the_choice_stands_but_the_dead_lose_their_places() -> None
 def test_while_paused_a_host_that_comes_back_under_another_lease_has_lost_its_place() -> None:
     core = lead(make(2), "a", "b", "c")
     steered(core, ControlState().pause(), 21)
-    write = write_in(core.handle(HostWent("a", 23), HostCame(host("a", 24), 24)))
+    write = write_in(core.handle(HostLeft("a", 23), HostJoined(host("a", 24), 24)))
     assert list(write.record.hosts) == ["b"]
 
 
@@ -206,7 +206,7 @@ def test_while_paused_other_wishes_wait(more: object) -> None:
 def test_while_paused_an_unavailable_host_stays() -> None:
     core = lead(make(1), "a", "b")
     steered(core, ControlState().pause(), 21)
-    assert core.handle(HostCame(replace(host("a"), available=False), 23)) == []
+    assert core.handle(HostJoined(replace(host("a"), available=False), 23)) == []
 
 
 def test_a_new_leader_of_a_paused_path_keeps_what_is_stored() -> None:
@@ -214,7 +214,7 @@ def test_a_new_leader_of_a_paused_path_keeps_what_is_stored() -> None:
     core = make(1)
     core.handle(Elected(FENCE))
     control = ControlState.decode(ControlState().pause().encode(), 9)
-    stored = Stored(("a", "c"), 8, 10, 3, old)
+    stored = StoredDecision(("a", "c"), 8, 10, 3, old)
     (write,) = core.handle(replace(snapshot("a", "b", "c", stored=stored), control=control))
     assert isinstance(write, WriteDecision)
     assert dict(write.record.hosts) == {"c": 1003}  # `a` has another lease than it was chosen under
@@ -226,7 +226,7 @@ def test_a_new_leader_of_a_paused_path_keeps_what_a_go_leader_chose() -> None:
     core = make(1)
     core.handle(Elected(FENCE))
     control = ControlState(paused=True, revision=9)
-    stored = Stored(("b", "c", "z"), 8, 10)
+    stored = StoredDecision(("b", "c", "z"), 8, 10)
     (write,) = core.handle(replace(snapshot("a", "b", "c", stored=stored), control=control))
     assert isinstance(write, WriteDecision)
     assert dict(write.record.hosts) == {"b": 1002, "c": 1003}
@@ -257,9 +257,9 @@ def test_an_evicted_host_moves_once() -> None:
     assert list(write.record.hosts) == ["b", "c"]
     assert write.record.reason == "a evicted"
     assert wishes(write) == {"revision": 21, "evicted": 20}
-    assert chosen(core.handle(HostWent("b", 23))) == ["c", "a"]  # it may be chosen again
+    assert chosen(core.handle(HostLeft("b", 23))) == ["c", "a"]  # it may be chosen again
     core.handle(WriteDone(24))
-    assert core.handle(HostCame(host("d", 25), 25)) == []
+    assert core.handle(HostJoined(host("d", 25), 25)) == []
     paused = steered(core, control.pause(), 26)
     assert wishes(paused) == {"revision": 26, "paused": True, "evicted": 20}
     resumed = steered(core, control, 28)
@@ -273,7 +273,7 @@ def test_an_eviction_that_a_decision_has_seen_is_done_for_the_next_leader_too() 
     core.handle(Deposed())
     back = DecisionRecord({"a": 1001}, ME, 5, "b left", moved.record.options)  # since chosen again
     core.handle(Elected(30))
-    stored = Stored(("a",), 25, 31, 3, back)
+    stored = StoredDecision(("a",), 25, 31, 3, back)
     hosts = (host("a"), host("b", 2))
     loaded = Snapshot(31, hosts, stored, ControlState.decode(control.encode(), 21))
     assert chosen(core.handle(loaded)) == ["a"]
@@ -289,7 +289,7 @@ def test_an_eviction_older_than_a_go_leaders_decision_counts_as_done(
     core = make(1)
     core.handle(Elected(30))
     control = ControlState.decode(ControlState().evict("a", revision=revision).encode(), 27)
-    loaded = Snapshot(31, (host("a"), host("b", 2)), Stored(("a",), 25, 31), control)
+    loaded = Snapshot(31, (host("a"), host("b", 2)), StoredDecision(("a",), 25, 31), control)
     assert chosen(core.handle(loaded)) == expected
 
 
@@ -315,7 +315,7 @@ def test_an_eviction_of_who_has_no_place_moves_nobody_and_does_not_wait_for_it()
     write = steered(core, ControlState().evict("b", revision=20), 21)
     assert list(write.record.hosts) == ["a"]
     assert wishes(write)["evicted"] == 20
-    assert chosen(core.handle(HostWent("a", 23))) == ["b"]
+    assert chosen(core.handle(HostLeft("a", 23))) == ["b"]
 
 
 def test_a_host_stays_if_nobody_can_take_its_place_and_that_is_final() -> None:
@@ -323,7 +323,7 @@ def test_a_host_stays_if_nobody_can_take_its_place_and_that_is_final() -> None:
     write = steered(core, ControlState().evict("b", revision=20), 21)
     assert list(write.record.hosts) == ["a", "b"]
     assert write.record.reason == "b not evicted for want of others"
-    assert core.handle(HostCame(host("c", 23), 23)) == []
+    assert core.handle(HostJoined(host("c", 23), 23)) == []
 
 
 def test_of_several_the_oldest_wishes_are_met_as_far_as_others_are_enough() -> None:
@@ -426,7 +426,7 @@ def test_junk_in_a_stored_record_is_no_wish() -> None:
         control = ControlState.decode(ControlState().pause().evict("a", revision=7).encode(), 9)
         theirs = replace(record("a", lease=1001), options=junk)
         loaded = replace(
-            snapshot("a", "b", stored=Stored(("a",), 8, 10, 3, theirs)), control=control
+            snapshot("a", "b", stored=StoredDecision(("a",), 8, 10, 3, theirs)), control=control
         )
         assert chosen(core.handle(loaded)) == ["a"]
         core.handle(WriteDone(20))
@@ -442,7 +442,7 @@ def test_f33_what_a_foreigner_stored_moves_no_place_of_ours() -> None:
     for revision in (30, 40, 50):
         fight(core, revision, "b", "d")
         assert strategy.asked[-1][1].last == ("c", "a")
-    core.handle(foreign("b", "d", revision=60), HostWent("c", 61))
+    core.handle(foreign("b", "d", revision=60), HostLeft("c", 61))
     assert chosen(core.handle(TimerFired())) == ["a", "b"]
     assert strategy.asked[-1][1].last == ("c", "a")
 
@@ -450,9 +450,9 @@ def test_f33_what_a_foreigner_stored_moves_no_place_of_ours() -> None:
 def test_f33_before_a_decision_of_ours_is_stored_we_keep_what_is_there() -> None:
     core = make(1)
     core.handle(Elected(FENCE))
-    core.handle(snapshot("a", "b", "c", stored=Stored(("b",), 8, 10)))
+    core.handle(snapshot("a", "b", "c", stored=StoredDecision(("b",), 8, 10)))
     core.handle(WriteLost())
-    loaded = snapshot("a", "b", "c", revision=25, stored=Stored(("c",), 24, 25))
+    loaded = snapshot("a", "b", "c", revision=25, stored=StoredDecision(("c",), 24, 25))
     core.handle(loaded)
     assert chosen(core.handle(TimerFired())) == ["c"]
 
@@ -463,5 +463,5 @@ def test_f33_a_lost_write_that_has_landed_is_ours_to_keep() -> None:
     write = write_in(core.handle(snapshot("b", "a", stored=NOTHING)))
     core.handle(WriteLost())
     core.handle(snapshot("b", "a", revision=25, stored=echo(write, 20).stored))
-    core.handle(StoredChanged(Stored(("a",), 26, 26)))
+    core.handle(DecisionChanged(StoredDecision(("a",), 26, 26)))
     assert chosen(core.handle(TimerFired())) == ["b"]

@@ -22,17 +22,17 @@ from tests.leader.machine_helpers import (
     write_in,
 )
 from trio_sched.leader.machine import (
+    DecisionChanged,
     Elected,
     Event,
-    HostCame,
-    HostWent,
+    HostJoined,
+    HostLeft,
     Snapshot,
     State,
-    Stored,
-    StoredChanged,
     WriteDone,
 )
 from trio_sched.model.records import DecisionRecord, Host
+from trio_sched.model.stored_decision import StoredDecision
 from trio_sched.strategies import StrategyOptions
 
 # The pool
@@ -42,17 +42,17 @@ def test_f20_a_batch_gives_one_evaluation_and_one_write() -> None:
     strategy = Counting()
     core = lead(make(3, strategy), "a")
     strategy.asked.clear()
-    burst: list[Event] = [HostCame(host(f"n{at}", at), at) for at in range(21, 121)]
-    assert chosen(core.handle(*burst, HostWent("a", 121))) == ["n21", "n22", "n23"]
+    burst: list[Event] = [HostJoined(host(f"n{at}", at), at) for at in range(21, 121)]
+    assert chosen(core.handle(*burst, HostLeft("a", 121))) == ["n21", "n22", "n23"]
     assert len(strategy.asked) == 1
 
 
 def test_a_host_that_changes_nothing_is_evaluated_but_not_written() -> None:
     strategy = Counting()
     core = lead(make(1, strategy), "a")
-    assert core.handle(HostCame(host("b", 21), 21)) == []
-    assert core.handle(HostCame(Host("b", 1021, 21, data={"zone": "x"}), 22)) == []
-    assert core.handle(HostWent("b", 23)) == []
+    assert core.handle(HostJoined(host("b", 21), 21)) == []
+    assert core.handle(HostJoined(Host("b", 1021, 21, data={"zone": "x"}), 22)) == []
+    assert core.handle(HostLeft("b", 23)) == []
     assert len(strategy.asked) == 4
 
 
@@ -60,7 +60,7 @@ def test_f20_events_at_or_below_the_snapshot_are_ignored() -> None:
     strategy = Counting()
     core = lead(make(2, strategy), "a", "b")
     strategy.asked.clear()
-    assert core.handle(HostWent("a", 9), HostWent("b", 10), HostCame(host("z", 10), 10)) == []
+    assert core.handle(HostLeft("a", 9), HostLeft("b", 10), HostJoined(host("z", 10), 10)) == []
     assert set(core.pool) == {"a", "b"}
     assert strategy.asked == []
 
@@ -68,9 +68,9 @@ def test_f20_events_at_or_below_the_snapshot_are_ignored() -> None:
 def test_f20_reordered_events_of_one_host_end_with_the_newest() -> None:
     core = lead(make(9), "a")
     came, went, back = (
-        HostCame(host("b", 21), 21),
-        HostWent("b", 22),
-        HostCame(host("b", 23), 23),
+        HostJoined(host("b", 21), 21),
+        HostLeft("b", 22),
+        HostJoined(host("b", 23), 23),
     )
     core.handle(went)
     core.handle(came)
@@ -82,14 +82,14 @@ def test_f20_reordered_events_of_one_host_end_with_the_newest() -> None:
 def test_f20_events_that_overtake_the_snapshot_count() -> None:
     core = make(9)
     core.handle(Elected(FENCE))
-    early: list[Event] = [HostCame(host("new", 12), 12), HostWent("a", 13), HostWent("b", 9)]
+    early: list[Event] = [HostJoined(host("new", 12), 12), HostLeft("a", 13), HostLeft("b", 9)]
     assert core.handle(*early) == []
     assert sorted(chosen(core.handle(snapshot("a", "b")))) == ["b", "new"]
 
 
 def test_a_snapshot_heals_what_the_watch_has_swallowed() -> None:
     core = lead(make(9), "a", "b")
-    core.handle(HostCame(host("late", 35), 35))
+    core.handle(HostJoined(host("late", 35), 35))
     core.handle(WriteDone(36))
     healing = Snapshot(34, (host("b", 2), host("c", 30)), stored_at(core, 37))
     assert sorted(chosen(core.handle(healing))) == ["b", "c", "late"]
@@ -98,13 +98,13 @@ def test_a_snapshot_heals_what_the_watch_has_swallowed() -> None:
 def test_an_old_snapshot_does_not_bring_back_the_dead_during_a_write_either() -> None:
     core = core_in(State.WRITING)
     core.handle(Snapshot(30, (host("a"),), NOTHING), snapshot("a", "b", "c", revision=29))
-    core.handle(HostCame(host("b", 29), 29))
+    core.handle(HostJoined(host("b", 29), 29))
     assert set(core.pool) == {"a"}
 
 
 def test_a_foreign_write_that_only_a_snapshot_shows_during_a_write() -> None:
     core = core_in(State.WRITING)
-    theirs = Stored(("x",), 25, 30)
+    theirs = StoredDecision(("x",), 25, 30)
     assert core.handle(snapshot("a", "b", "c", revision=30, stored=theirs)) == []
     assert timer_in(core.handle(WriteDone(20))) == pytest.approx(0.1)
     assert core.stored == theirs
@@ -130,7 +130,7 @@ def test_an_old_snapshot_does_not_bring_back_the_dead() -> None:
 def test_tombstones_are_pruned_by_each_snapshot() -> None:
     core = lead(make(1), "a")
     for at in range(21, 40):
-        core.handle(HostWent(f"gone{at}", at))
+        core.handle(HostLeft(f"gone{at}", at))
     assert len(core._revisions) == 19
     core.handle(snapshot("a", revision=38, stored=stored_at(core, 38)))
     assert list(core._revisions) == ["gone39"]
@@ -171,13 +171,18 @@ def test_the_strategy_is_told_max_count_and_path() -> None:
 @pytest.mark.parametrize(
     ("stored", "last"),
     [
-        (Stored(("a", "b"), 8, 10, record=record("b", "a")), ("b", "a")),
-        (Stored(("a", "b"), 8, 10, record=record("b", "c")), ("a", "b")),  # not of these hosts
-        (Stored(("a", "b"), 8, 10), ("a", "b")),
-        (Stored((), 0, 10), ()),
+        (StoredDecision(("a", "b"), 8, 10, record=record("b", "a")), ("b", "a")),
+        (
+            StoredDecision(("a", "b"), 8, 10, record=record("b", "c")),
+            ("a", "b"),
+        ),  # not of these hosts
+        (StoredDecision(("a", "b"), 8, 10), ("a", "b")),
+        (StoredDecision((), 0, 10), ()),
     ],
 )
-def test_last_is_the_records_order_if_it_belongs(stored: Stored, last: tuple[str, ...]) -> None:
+def test_last_is_the_records_order_if_it_belongs(
+    stored: StoredDecision, last: tuple[str, ...]
+) -> None:
     strategy = Counting()
     core = make(2, strategy)
     core.handle(Elected(FENCE))
@@ -186,7 +191,7 @@ def test_last_is_the_records_order_if_it_belongs(stored: Stored, last: tuple[str
 
 
 def test_f25_a_new_leader_keeps_chosen_hosts_that_live() -> None:
-    theirs = Stored(("c", "d", "gone"), 8, 10, record=record("d", "gone", "c"))
+    theirs = StoredDecision(("c", "d", "gone"), 8, 10, record=record("d", "gone", "c"))
     core = make(3)
     core.handle(Elected(FENCE))
     assert chosen(core.handle(snapshot("a", "b", "c", "d", stored=theirs))) == ["d", "c", "a"]
@@ -195,32 +200,32 @@ def test_f25_a_new_leader_keeps_chosen_hosts_that_live() -> None:
 def test_f25_a_new_leader_keeps_whom_a_go_leader_chose() -> None:
     core = make(2)
     core.handle(Elected(FENCE))
-    intents = core.handle(snapshot("a", "b", "c", "d", stored=Stored(("c", "d"), 8, 10)))
+    intents = core.handle(snapshot("a", "b", "c", "d", stored=StoredDecision(("c", "d"), 8, 10)))
     assert chosen(intents) == ["c", "d"]
 
 
 def test_f25_a_host_that_flaps_in_one_batch_stays_chosen_under_its_new_lease() -> None:
     core = lead(make(1), "a", "b")
-    write = write_in(core.handle(HostWent("a", 21), HostCame(host("a", 22), 22)))
+    write = write_in(core.handle(HostLeft("a", 21), HostJoined(host("a", 22), 22)))
     assert write.record.hosts == {"a": 1022}
     assert write.record.reason == "a rejoined"
 
 
 def test_f25_when_a_chosen_host_leaves_the_others_stay() -> None:
     core = lead(make(3), "a", "b", "c", "d")
-    assert chosen(core.handle(HostWent("b", 21))) == ["a", "c", "d"]
+    assert chosen(core.handle(HostLeft("b", 21))) == ["a", "c", "d"]
 
 
 def test_f18_a_new_lease_of_a_chosen_host_is_written() -> None:
     core = lead(make(1), "a")
-    assert write_in(core.handle(HostCame(host("a", lease=9), 21))).record.hosts == {"a": 9}
+    assert write_in(core.handle(HostJoined(host("a", lease=9), 21))).record.hosts == {"a": 9}
 
 
 def test_a_changed_order_is_written() -> None:
     strategy = Counting()
     core = lead(make(2, strategy), "a", "b")
     strategy.answer = ["b", "a"]
-    write = write_in(core.handle(HostCame(host("c", 21), 21)))
+    write = write_in(core.handle(HostJoined(host("c", 21), 21)))
     assert list(write.record.hosts) == ["b", "a"]
     assert write.record.reason == "the strategy chose anew"
 
@@ -228,5 +233,5 @@ def test_a_changed_order_is_written() -> None:
 def test_records_options_that_differ_are_written() -> None:
     core = lead(make(2), "a")
     mine = DecisionRecord({"a": 1001}, ME, FENCE, "elected", options_of(3))
-    assert core.handle(StoredChanged(Stored(("a",), 21, 21, record=mine))) != []
+    assert core.handle(DecisionChanged(StoredDecision(("a",), 21, 21, record=mine))) != []
     assert core.state is State.WRITING

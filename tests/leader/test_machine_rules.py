@@ -28,8 +28,8 @@ from trio_sched.leader.machine import (
     Elected,
     Event,
     Fail,
-    HostCame,
-    HostWent,
+    HostJoined,
+    HostLeft,
     Intent,
     LoadSnapshot,
     Snapshot,
@@ -51,7 +51,7 @@ def test_f23_a_strategy_that_breaks_the_rules_fails_and_writes_nothing_more(
     core = lead(make(2, strategy), "a", "b", "c")
     stored = core.stored
     strategy.answer = answer
-    intents = core.handle(HostWent("b", 21))
+    intents = core.handle(HostLeft("b", 21))
     assert isinstance(only(intents), Fail)
     error = intents[0]
     assert isinstance(error, Fail)
@@ -72,7 +72,7 @@ def test_f23_a_base_exception_passes_and_the_evaluation_is_not_forgotten() -> No
     core = lead(make(1, strategy), "a", "b")
     strategy.answer = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
-        core.handle(HostWent("a", 21))
+        core.handle(HostLeft("a", 21))
     strategy.answer = None
     assert chosen(core.handle()) == ["b"]
 
@@ -99,7 +99,8 @@ def test_f24_one_warning_for_each_distinct_difference_showing_both() -> None:
     assert warned[0].extra["host"] == "x"
     assert "'alpha'" in warned[1].message
     late = core.handle(
-        HostCame(host("w", max_count=3, strategy="rr"), 11), HostCame(host("v", max_count=4), 12)
+        HostJoined(host("w", max_count=3, strategy="rr"), 11),
+        HostJoined(host("v", max_count=4), 12),
     )
     assert [w.extra["host"] for w in warnings_in(late, "options-differ")] == ["v"]
 
@@ -117,12 +118,13 @@ def test_f24_junk_in_published_options_is_warned_of_in_few_and_short_words() -> 
     for _ in range(100_000):
         deep = [deep]
     intents = core.handle(
-        HostCame(host("deep", max_count=deep), 30), HostCame(host("long", strategy="x" * 9999), 31)
+        HostJoined(host("deep", max_count=deep), 30),
+        HostJoined(host("long", strategy="x" * 9999), 31),
     )
     warned = warnings_in(intents, "options-differ")
     assert len(warned) == 2
     assert all(len(warning.message) < 300 for warning in warned)
-    crowd: list[Event] = [HostCame(host("h", max_count=at), at) for at in range(100, 300)]
+    crowd: list[Event] = [HostJoined(host("h", max_count=at), at) for at in range(100, 300)]
     many = core.handle(*crowd)
     assert len(warned) + len(warnings_in(many, "options-differ")) == 32
     while deep:  # or the interpreter's own recursion takes it apart
@@ -135,14 +137,14 @@ def test_f24_junk_in_published_options_is_warned_of_in_few_and_short_words() -> 
 @pytest.mark.parametrize(
     ("max_count", "events", "reason"),
     [
-        (3, [HostCame(host("c", 21), 21)], "c joined"),
-        (2, [HostWent("a", 21)], "a left"),
-        (2, [HostWent("a", 21), HostCame(host("c", 22), 22)], "a left, c joined"),
-        (1, [HostWent("a", 21)], "a left"),  # b had been waiting
-        (2, [HostWent("a", 21), HostWent("b", 22)], "a, b left"),
+        (3, [HostJoined(host("c", 21), 21)], "c joined"),
+        (2, [HostLeft("a", 21)], "a left"),
+        (2, [HostLeft("a", 21), HostJoined(host("c", 22), 22)], "a left, c joined"),
+        (1, [HostLeft("a", 21)], "a left"),  # b had been waiting
+        (2, [HostLeft("a", 21), HostLeft("b", 22)], "a, b left"),
         (
             9,
-            [HostCame(host(f"n{at}", at), at) for at in range(21, 28)],
+            [HostJoined(host(f"n{at}", at), at) for at in range(21, 28)],
             "n21, n22, n23 and 4 more joined",
         ),
     ],
@@ -172,5 +174,5 @@ def test_an_event_costs_the_same_in_a_large_pool() -> None:
 
     core = core_in(State.WRITING)
     core._pool = Untouchable({f"n{at}": host(f"n{at}") for at in range(5000)})
-    core.handle(HostCame(host("new", 30), 30), HostWent("n7", 31))
+    core.handle(HostJoined(host("new", 30), 30), HostLeft("n7", 31))
     assert len(core.pool) == 5000

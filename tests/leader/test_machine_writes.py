@@ -27,22 +27,22 @@ from tests.leader.machine_helpers import (
     write_in,
 )
 from trio_sched.leader.machine import (
+    DecisionChanged,
     Elected,
     Event,
-    HostCame,
-    HostWent,
+    HostJoined,
+    HostLeft,
     LoadSnapshot,
     Snapshot,
     StartTimer,
     State,
-    Stored,
-    StoredChanged,
     TimerFired,
     WriteDecision,
     WriteDone,
     WriteLost,
     WriteRefused,
 )
+from trio_sched.model.stored_decision import StoredDecision
 
 # One write at a time
 
@@ -52,8 +52,8 @@ def test_during_a_write_events_accumulate_and_are_evaluated_after_it() -> None:
     core = make(2, strategy)
     core.handle(Elected(FENCE))
     core.handle(snapshot("a"))
-    assert core.handle(HostCame(host("b", 11), 11)) == []
-    assert core.handle(HostCame(host("c", 12), 12)) == []
+    assert core.handle(HostJoined(host("b", 11), 11)) == []
+    assert core.handle(HostJoined(host("c", 12), 12)) == []
     assert len(strategy.asked) == 1
     write = write_in(core.handle(WriteDone(20)))
     assert write.expected_revision == 20
@@ -69,7 +69,7 @@ def test_our_own_echo_is_no_foreign_write(first: bool, names: tuple[str, ...]) -
     strategy = Counting()
     core = make(2, strategy)
     core.handle(Elected(FENCE))
-    write = write_in(core.handle(snapshot(*names, stored=Stored(("z",), 8, 10))))
+    write = write_in(core.handle(snapshot(*names, stored=StoredDecision(("z",), 8, 10))))
     events: list[Event] = [echo(write, 20), WriteDone(20)]
     for event in events if first else events[::-1]:
         assert core.handle(event) == []
@@ -85,7 +85,7 @@ def test_a_change_of_scheduled_only_is_still_our_own_write() -> None:
     core = make(2)
     core.handle(Elected(FENCE))
     core.handle(snapshot("a"))
-    half = StoredChanged(Stored(("a",), 20, 20))
+    half = DecisionChanged(StoredDecision(("a",), 20, 20))
     assert core.handle(half) == []
     assert core.handle(WriteDone(20)) == []
     assert core.handle(half) == []
@@ -94,17 +94,19 @@ def test_a_change_of_scheduled_only_is_still_our_own_write() -> None:
 
 def test_a_late_event_about_an_older_decision_is_ignored() -> None:
     core = lead(make(2), "a")
-    assert core.handle(StoredChanged(Stored(("z",), 8, 19))) == []
-    assert core.handle(StoredChanged(Stored(("z",), 8, 33))) == []  # read late, written early
+    assert core.handle(DecisionChanged(StoredDecision(("z",), 8, 19))) == []
+    assert (
+        core.handle(DecisionChanged(StoredDecision(("z",), 8, 33))) == []
+    )  # read late, written early
     assert core.state is State.LEADING
 
 
 def test_a_late_event_is_ignored_also_after_we_deleted_scheduled() -> None:
     core = make(2)
     core.handle(Elected(FENCE))
-    core.handle(snapshot(stored=Stored(("z",), 8, 10)))
+    core.handle(snapshot(stored=StoredDecision(("z",), 8, 10)))
     core.handle(WriteDone(20))
-    assert core.handle(StoredChanged(Stored(("z",), 8, 33))) == []
+    assert core.handle(DecisionChanged(StoredDecision(("z",), 8, 33))) == []
     assert core.state is State.LEADING
 
 
@@ -132,12 +134,14 @@ def test_f17_a_lost_write_that_lands_later_is_ours() -> None:
     core.handle(Elected(FENCE))
     first = write_in(core.handle(snapshot("a", "b")))
     core.handle(WriteLost())
-    second = write_in(core.handle(snapshot("a", "b", revision=15, stored=Stored((), 0, 15))))
+    second = write_in(
+        core.handle(snapshot("a", "b", revision=15, stored=StoredDecision((), 0, 15)))
+    )
     assert second.expected_revision == 0
     refused = WriteRefused(fenced=False, stored=echo(first, 16).stored)
     assert core.handle(refused) == []  # it is what we want; no fight
     assert core.state is State.LEADING
-    assert chosen(core.handle(HostWent("a", 17))) == ["b"]
+    assert chosen(core.handle(HostLeft("a", 17))) == ["b"]
 
 
 def test_f17_a_lost_write_lands_late_and_is_not_what_we_want_any_more() -> None:
@@ -145,7 +149,7 @@ def test_f17_a_lost_write_lands_late_and_is_not_what_we_want_any_more() -> None:
     core.handle(Elected(FENCE))
     first = write_in(core.handle(snapshot("a", "b")))
     core.handle(WriteLost())
-    core.handle(Snapshot(15, (host("b"),), Stored((), 0, 15)))
+    core.handle(Snapshot(15, (host("b"),), StoredDecision((), 0, 15)))
     refused = WriteRefused(fenced=False, stored=echo(first, 16).stored)
     write = write_in(core.handle(refused))
     assert write.expected_revision == 16
@@ -154,9 +158,9 @@ def test_f17_a_lost_write_lands_late_and_is_not_what_we_want_any_more() -> None:
 
 def test_a_foreign_write_behind_a_lost_one_is_yielded_to() -> None:
     core = lead(make(1), "a", "b")
-    core.handle(HostWent("a", 21))
+    core.handle(HostLeft("a", 21))
     core.handle(WriteLost())
-    intents = core.handle(Snapshot(30, (host("b"),), Stored(("x",), 29, 30)))
+    intents = core.handle(Snapshot(30, (host("b"),), StoredDecision(("x",), 29, 30)))
     assert timer_in(intents) == pytest.approx(0.1)
     assert core.state is State.YIELDING
 
@@ -166,14 +170,14 @@ def test_a_foreign_write_behind_a_lost_one_is_yielded_to() -> None:
 
 def test_f5_refused_by_the_fence_is_deposed_without_intents() -> None:
     core = core_in(State.WRITING)
-    assert core.handle(HostCame(host("z", 30), 30), WriteRefused(fenced=True, stored=GONE)) == []
+    assert core.handle(HostJoined(host("z", 30), 30), WriteRefused(fenced=True, stored=GONE)) == []
     assert (core.state, core.fence) == (State.FOLLOWING, None)
-    assert core.handle(WriteDone(31), TimerFired(), HostWent("a", 32)) == []
+    assert core.handle(WriteDone(31), TimerFired(), HostLeft("a", 32)) == []
 
 
 def test_f5_every_write_carries_the_fence_and_the_expected_revision() -> None:
     core = lead(make(1), "a", "b")
-    write = write_in(core.handle(HostWent("a", 21)))
+    write = write_in(core.handle(HostLeft("a", 21)))
     assert (write.fence, write.expected_revision) == (FENCE, 20)
     core.handle(WriteDone(22))
     core.handle(foreign("x", revision=23))
@@ -212,7 +216,7 @@ def test_f33_one_warning_for_each_fight_and_quiet_ends_it() -> None:
 def test_f33_a_normal_write_does_not_cut_the_quiet_short() -> None:
     core = lead(make(1), "a", "b")
     fight(core, 30, "x")
-    assert len(core.handle(HostWent("a", 32))) == 1
+    assert len(core.handle(HostLeft("a", 32))) == 1
     assert core.handle(WriteDone(33)) == []  # the timer of quiet still runs
     assert core.handle(foreign("x", revision=34)) == [StartTimer(0.2)]
 
@@ -220,7 +224,7 @@ def test_f33_a_normal_write_does_not_cut_the_quiet_short() -> None:
 def test_f33_quiet_may_end_during_a_write() -> None:
     core = lead(make(1), "a", "b")
     fight(core, 30, "x")
-    core.handle(HostWent("a", 32))
+    core.handle(HostLeft("a", 32))
     assert core.handle(TimerFired()) == []
     core.handle(WriteDone(33))
     assert timer_in(core.handle(foreign("x", revision=34))) == pytest.approx(0.1)
@@ -254,7 +258,7 @@ def test_f33_a_timer_that_fires_in_the_batch_that_starts_the_fight_is_an_old_one
 def test_f33_pool_events_wait_while_we_yield() -> None:
     core = lead(make(1), "a", "b")
     core.handle(foreign("x", revision=30))
-    assert core.handle(HostWent("a", 31)) == []
+    assert core.handle(HostLeft("a", 31)) == []
     assert chosen(core.handle(TimerFired())) == ["b"]
 
 
@@ -278,21 +282,21 @@ def test_f33_deletion_by_an_operator_is_a_foreign_write() -> None:
 def test_f33_a_record_is_ours_by_name_and_fence(leader: str, fence: int) -> None:
     core = lead(make(2), "a", "b")
     theirs = record("a", "b", leader=leader, fence=fence)
-    intents = core.handle(StoredChanged(Stored(("a", "b"), 30, 30, record=theirs)))
+    intents = core.handle(DecisionChanged(StoredDecision(("a", "b"), 30, 30, record=theirs)))
     (warning,) = warnings_in(intents, "foreign-write")
     assert (warning.extra["leader"], warning.extra["fence"]) == (leader, fence)
 
 
 def test_f33_our_record_taken_away_from_a_scheduled_that_stays_is_foreign_too() -> None:
     core = lead(make(2), "a", "b")
-    intents = core.handle(StoredChanged(Stored(("a", "b"), 20, 30)))
+    intents = core.handle(DecisionChanged(StoredDecision(("a", "b"), 20, 30)))
     assert timer_in(intents) == pytest.approx(0.1)
     assert write_in(core.handle(TimerFired())).expected_revision == 20
 
 
 def test_f33_a_refused_write_starts_the_fight() -> None:
     core = core_in(State.WRITING)
-    there = Stored(("x",), 15, 15)
+    there = StoredDecision(("x",), 15, 15)
     intents = core.handle(WriteRefused(fenced=False, stored=there))
     assert len(warnings_in(intents, "foreign-write")) == 1
     assert timer_in(intents) == pytest.approx(0.1)
@@ -307,7 +311,7 @@ def test_f33_a_write_that_is_refused_for_no_visible_reason_is_not_repeated_at_on
         assert timer_in(intents) == pytest.approx(delay)
         write_in(core.handle(TimerFired()))
     core = lead(make(), "a", "b")  # and the same if what is there is our own
-    core.handle(HostWent("a", 21))
+    core.handle(HostLeft("a", 21))
     assert timer_in(core.handle(WriteRefused(fenced=False, stored=stored_at(core, 22)))) > 0
 
 
@@ -321,8 +325,8 @@ def test_f33_a_foreign_write_on_top_of_ours_seen_before_the_answer() -> None:
 
 def test_f33_a_foreign_write_under_ours_seen_before_the_answer_is_history() -> None:
     core = lead(make(1), "a", "b")
-    core.handle(HostWent("a", 21))
-    core.handle(StoredChanged(Stored(("b",), 20, 22)))  # `decision` gone for a moment
+    core.handle(HostLeft("a", 21))
+    core.handle(DecisionChanged(StoredDecision(("b",), 20, 22)))  # `decision` gone for a moment
     assert core.handle(WriteDone(23)) == []
     assert core.state is State.LEADING
 
@@ -354,7 +358,7 @@ def test_f33_the_fight_ends_quietly_if_the_key_is_ours_again() -> None:
     core = lead(make(1), "a", "b")
     mine = stored_at(core, 31)
     core.handle(foreign("x", revision=30))
-    back = Stored(mine.hosts, 31, 31, record=mine.record)  # a lost write of ours, say
-    assert core.handle(StoredChanged(back)) == []
+    back = StoredDecision(mine.hosts, 31, 31, record=mine.record)  # a lost write of ours, say
+    assert core.handle(DecisionChanged(back)) == []
     assert core.handle(TimerFired()) == [StartTimer(10.0)]
     assert core.state is State.LEADING

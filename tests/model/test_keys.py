@@ -6,33 +6,36 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_sched.model.keys import PathKeys, check_hostname, check_path, prefix_end
+from trio_sched.model.keys import KeyRange, PathKeys, check_hostname, check_path
 
 KEYS = PathKeys("/jobs/backup")
 
 
 def within(key: bytes, prefix: bytes) -> bool:
-    """Whether etcd's range of this prefix holds the key."""
-    end = prefix_end(prefix)
-    return key >= prefix and (end == b"\0" or key < end)
+    """Whether the range below this prefix holds the key."""
+    return key in KeyRange.below(prefix)
 
 
-@pytest.mark.parametrize(
-    ("prefix", "end"),
-    [
-        (b"/a/", b"/a0"),
-        (b"a", b"b"),
-        (b"a\xff", b"b"),
-        (b"a\xfe", b"a\xff"),
-        (b"a\xfe\xff\xff", b"a\xff"),
-        (b"\xff", b"\0"),
-        (b"\xff\xff", b"\0"),
-        (b"", b"\0"),
-        (b"\0", b"\1"),
-    ],
-)
-def test_prefix_end(prefix: bytes, end: bytes) -> None:
-    assert prefix_end(prefix) == end
+def test_the_range_of_one_key_holds_that_key_alone() -> None:
+    one = KeyRange.of(b"/a/scheduled")
+    assert b"/a/scheduled" in one
+    assert b"/a/scheduled.record" not in one
+    assert b"/a/schedule" not in one
+
+
+def test_both_halves_of_a_decision_lie_in_one_range() -> None:
+    assert KEYS.scheduled in KEYS.decision
+    assert KEYS.record in KEYS.decision
+    assert KEYS.exchange + b"z" not in KEYS.decision
+    assert KEYS.slot(0) not in KEYS.decision
+
+
+def test_a_leader_covers_all_but_the_slots() -> None:
+    for key in (KEYS.control, KEYS.candidate(5), KEYS.host("a"), KEYS.scheduled, KEYS.record):
+        assert key in KEYS.leading
+        assert key in KEYS.everything
+    assert KEYS.slot(10**9) not in KEYS.leading
+    assert KEYS.slot(10**9) in KEYS.everything
 
 
 # Few distinct bytes, so that keys meet the prefix, and 0xff often.
@@ -41,6 +44,7 @@ some_bytes = st.lists(st.sampled_from([0, 1, 0x61, 0xFE, 0xFF]), max_size=5).map
 
 @given(some_bytes, some_bytes)
 def test_the_range_holds_exactly_the_keys_with_the_prefix(prefix: bytes, other: bytes) -> None:
+    prefix += b"/"  # as all of ours end
     assert within(prefix + other, prefix)
     assert within(other, prefix) == other.startswith(prefix)
 
@@ -49,7 +53,7 @@ def test_the_layout() -> None:
     assert KEYS.exchange == b"/jobs/backup/exchange/"
     assert KEYS.election == b"/jobs/backup/election/"
     assert KEYS.scheduled == b"/jobs/backup/scheduled"
-    assert KEYS.decision == b"/jobs/backup/decision"
+    assert KEYS.record == b"/jobs/backup/scheduled.record"
     assert KEYS.control == b"/jobs/backup/control"
     assert KEYS.slots == b"/jobs/backup/slots/"
     assert KEYS.host("a") == b"/jobs/backup/exchange/a"
@@ -93,7 +97,7 @@ def test_f29_neighbours_never_see_each_other(neighbour: str) -> None:
 
 
 def test_our_own_keys_are_no_hosts_and_no_candidates() -> None:
-    for key in (KEYS.scheduled, KEYS.decision, KEYS.control, KEYS.slots + b"0"):
+    for key in (KEYS.scheduled, KEYS.record, KEYS.control, KEYS.slots + b"0"):
         assert not within(key, KEYS.exchange)
         assert not within(key, KEYS.election)
 

@@ -287,10 +287,10 @@ STORY = trace(
 def test_a_chart_as_text() -> None:
     lines = text_chart(simulate("rr", STORY), width=63).splitlines()
     assert lines[0] == "rr, max_count 1, 2 hosts, 60 s: 3 decisions"
-    assert lines[1] == "3 places given, 0 taken from hosts that could stay, balance 0.95"
+    assert lines[1] == "3 places given, 0 taken from hosts that could stay, balance 0.94"
     assert lines[3:] == [
-        "a  ████████████████████XXXXXXX             ──────────██████████",
-        "bb ───────────────────────────███████████████████████░░░░░░░░░░",
+        "a  ████████████████████XXXXXXXX            ──────────██████████",
+        "bb ────────────────────────────██████████████████████░░░░░░░░░░",
         "   ┬───────────────────┬───────────────────┬──────────────────┬",
         "   0                   20                  40                60 s",
         "█ scheduled  ─ waiting  ░ unavailable  X dead and scheduled",

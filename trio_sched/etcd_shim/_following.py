@@ -2,14 +2,18 @@
 
 A watch cannot always go on where it stopped: the history may be compacted while
 we are away, or its reader be so slow that its buffer overflows. Then the state
-is read again and compared with what was told before, and the difference is told
-as events, deletions too. So whoever applies all events to the first state has
-the state, always.
+is read again and compared with what was delivered before, and the difference is
+delivered as events, deletions too. So applying all events to the first state
+gives the state, always.
 
 A watch can also fall silent, or lose an event, by a fault of the server; it has
-happened. Nothing in the watch itself tells. With `reconcile`, the state is read
-anew whenever nothing has been heard for so long, linearizably, so it is the
-newest; that proves that nothing was missed, or heals it.
+happened (etcd issues 15402, 18089). Nothing in the watch itself shows it. With
+`reconcile`, the state is read anew every so many seconds, linearizably, so it is
+the newest; that proves that nothing was missed, or heals it.
+
+A watch that is created behind the store's revision gets its first events by a slow
+path, up to 0.1 s late. The state is then read at once, and what the watch brings of
+that time is dropped.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ from trio_sched.etcd_shim.errors import Compacted, WatchOverflow
 from trio_sched.etcd_shim.kv import GetResult, KeyValue
 from trio_sched.etcd_shim.watch import Event, EventType, WatchBatch, Watcher
 
-__all__ = ["Follower", "open_follower"]
+__all__ = ["Follower", "Read", "Watch", "open_follower"]
 
 Read = Callable[[], Awaitable[GetResult]]
 Watch = Callable[[int], AbstractAsyncContextManager[Watcher]]
@@ -38,7 +42,7 @@ class Follower:
 
     Attributes:
         first: the state at the beginning.
-        healed: how often the state had to be read again, and was not as told.
+        healed: how often the state had to be read again, and was not as delivered.
         fresh_at: by trio's clock, when `state` was known to be the newest last.
     """
 
@@ -51,9 +55,11 @@ class Follower:
         self._reconcile = inf if reconcile is None else reconcile
         self._state = {kv.key: kv for kv in first}
         self._revision = first.revision
+        self._read_at = first.revision  # events up to this revision are known already
         self._unread: deque[Event] = deque()
         self._watching = AsyncExitStack()
         self._watcher: Watcher | None = None
+        self._late = False  # whether the watch began behind the store
 
     @property
     def state(self) -> Mapping[bytes, KeyValue]:
@@ -76,28 +82,46 @@ class Follower:
         """
         while True:
             try:
-                batch = await self._next_batch()
+                events, revision = await self._next()
             except (Compacted, WatchOverflow):
-                batch = await self._heal()
-            self._revision = max(self._revision, batch.revision)
-            if batch.events:
-                self._apply(batch.events)
-                return batch
+                events, revision = await self._read_again(restart=True)
+                self.healed += 1
+            self._revision = revision
+            if events:
+                self._apply(events)
+                return WatchBatch(events, revision)
 
-    async def _next_batch(self) -> WatchBatch:
-        """Wait for what the watch says; read anew if it says nothing for too long."""
+    async def _next(self) -> tuple[tuple[Event, ...], int]:
+        """Wait for what the watch brings; read anew if it is time to, or at once if it is late."""
         assert self._watcher is not None
-        with trio.move_on_after(self._reconcile):
-            return await self._watcher.receive()
+        if self._late:
+            found = await self._read_again(restart=False)
+            self._late = False
+            return found
+        with trio.move_on_at(self.fresh_at + self._reconcile):
+            batch = await self._watcher.receive()
+            fresh = tuple(event for event in batch.events if event.kv.mod_revision > self._read_at)
+            return fresh, max(self._revision, batch.revision)
+        return await self._read_again(restart=None)
+
+    async def _read_again(self, *, restart: bool | None) -> tuple[tuple[Event, ...], int]:
+        """Read the state; return how it differs, and its revision.
+
+        Args:
+            restart: whether a new watch begins behind it; None for if it differs: what
+                the watch did not bring it may never bring.
+        """
         asked_at = trio.current_time()
         now = await self._read()
-        batch = WatchBatch(tuple(self._differences(now)), now.revision)
-        if batch.events:
-            # The watch may still tell of these; a new one begins behind them.
+        went_back = now.revision < self._revision
+        events = tuple(self._differences(now, anew=went_back))
+        if restart is None:
+            restart = bool(events)
+            self.healed += restart
+        if restart or went_back:
             await self._start(now.revision)
-            self.healed += 1
-        self.fresh_at = asked_at
-        return batch
+        self._read_at, self.fresh_at = now.revision, asked_at
+        return events, now.revision
 
     def __aiter__(self) -> Self:
         return self
@@ -114,18 +138,18 @@ class Follower:
         """Watch from after `revision`, in place of what was watched before."""
         fresh = AsyncExitStack()
         self._watcher = await fresh.enter_async_context(self._watch(revision + 1))
+        # One that wraps a watcher need not say how late it is; then only its events count.
+        self._late = getattr(self._watcher, "created_revision", 0) > revision
         stale, self._watching = self._watching, fresh
         await stale.aclose()
 
-    async def _heal(self) -> WatchBatch:
-        asked_at = trio.current_time()
-        now = await self._read()
-        await self._start(now.revision)
-        self.healed += 1
-        self.fresh_at = asked_at
-        return WatchBatch(tuple(self._differences(now)), now.revision)
+    def _differences(self, now: GetResult, *, anew: bool) -> Iterator[Event]:
+        """Yield what leads from the state to what was read.
 
-    def _differences(self, now: GetResult) -> Iterator[Event]:
+        Args:
+            now: what was read. Nothing is received meanwhile, so it is not older.
+            anew: True if the store's revision went back: the same may mean another thing.
+        """
         here = {kv.key: kv for kv in now}
         for key, kv in self._state.items():
             if key not in here:
@@ -133,7 +157,7 @@ class Follower:
                 yield Event(EventType.DELETE, gone, kv)
         for kv in sorted(now, key=lambda kv: kv.mod_revision):
             before = self._state.get(kv.key)
-            if before is None or before.mod_revision != kv.mod_revision:
+            if before is None or before.mod_revision != kv.mod_revision or (anew and before != kv):
                 yield Event(EventType.PUT, kv, before)
 
     def _apply(self, events: tuple[Event, ...]) -> None:
@@ -146,10 +170,18 @@ class Follower:
 
 @asynccontextmanager
 async def open_follower(
-    read: Read, watch: Watch, reconcile: float | None
+    read: Read, watch: Watch, reconcile: float | None, first: GetResult | None = None
 ) -> AsyncIterator[Follower]:
-    """Follow what `read` reads by what `watch` watches from a revision on."""
-    first = await read()
+    """Follow what `read` reads by what `watch` watches from a revision on.
+
+    Args:
+        read: reads the state, linearizably.
+        watch: opens a watch from a revision on.
+        reconcile: seconds from one read of the state to the next; None for never.
+        first: the state, if it was read already.
+    """
+    if first is None:
+        first = await read()
     follower = Follower(first, read, watch, reconcile)
     try:
         await follower._start(first.revision)  # noqa: SLF001 # made here

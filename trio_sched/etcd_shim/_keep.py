@@ -1,4 +1,4 @@
-"""Keeping a lease alive, and knowing when not to believe in it any more.
+"""Keeping a lease alive, and knowing until when it is certain to live.
 
 Theory of operation
 -------------------
@@ -35,12 +35,12 @@ def margin_of(ttl: float) -> float:
 
 
 class KeptLease:
-    """A lease of ours that `keep` renews.
+    """A lease of ours that `keep_alive` renews.
 
     Attributes:
         id: the lease's.
         ttl: the TTL that the server gave it, in seconds.
-        deadline: by trio's clock, when to stop believing in it.
+        deadline: by trio's clock, until when it is certain to live.
     """
 
     def __init__(
@@ -57,15 +57,15 @@ class KeptLease:
 
     @property
     def alive(self) -> bool:
-        """True as long as the lease may be believed in. Asks the clock each time."""
+        """True as long as the lease is certain to live. Asks the clock each time."""
         return self._lost is None and trio.current_time() < self.deadline
 
     @property
-    def why_lost(self) -> str | None:
+    def lost_reason(self) -> str | None:
         """Why it is over, in plain words; None while it is not."""
         return self._lost
 
-    def lose(self, reason: str) -> Exception:
+    def mark_lost(self, reason: str) -> Exception:
         """Note that the lease is over; return the error that says so."""
         if self._lost is None:
             self._lost = reason
@@ -74,7 +74,7 @@ class KeptLease:
     def _error(self, reason: str) -> Exception:
         return LeaseLost(self.id, reason)
 
-    async def keep(self) -> None:
+    async def keep_alive(self) -> None:
         """Renew the lease until it is lost, and raise why.
 
         Raises:
@@ -89,7 +89,7 @@ class KeptLease:
                     backoff.reset()
                 else:
                     await trio.sleep(backoff.next())
-        raise self.lose("no renewal was acknowledged in time")
+        raise self.mark_lost("no renewal was acknowledged in time")
 
     async def _try_to_renew(self) -> bool:
         sent = trio.current_time()
@@ -97,9 +97,9 @@ class KeptLease:
             try:
                 self._acknowledge(sent, await self._renew(self.id))
             except LeaseNotFound as exc:
-                raise self.lose("the lease was revoked or has lapsed") from exc
+                raise self.mark_lost("the lease was revoked or has lapsed") from exc
             except PermissionDenied as exc:
-                raise self.lose("etcd does not let us renew it") from exc
+                raise self.mark_lost("etcd does not let us renew it") from exc
             except EtcdError:
                 return False  # the deadline decides how long this may go on
             return True

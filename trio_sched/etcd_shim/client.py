@@ -263,11 +263,11 @@ class Client:
             granted = (await finish(ttl, self.lease_grant, ttl, lease)).ttl
             kept = KeptLease(self.lease_renew, lease, granted, sent)
             async with open_service_nursery() as services:
-                services.start_soon(kept.keep)
+                services.start_soon(kept.keep_alive)
                 try:
                     yield kept
                 finally:
-                    kept.lose("its block was left")
+                    kept.mark_lost("its block was left")
         finally:
             with trio.move_on_after(granted, shield=True), suppress(EtcdError):
                 await self.lease_revoke(lease)

@@ -10,6 +10,7 @@
         ├── RemoteProtocolError         the peer does not speak gRPC over HTTP/2
         ├── LeaseLost                   a lease that was kept alive is gone
         ├── MessageTooLarge             an answer is larger than we accept
+        ├── RevisionWentBack            the store is another one: restored, or wiped
         ├── WatchCanceled               etcd ended a watch
         │   └── Compacted               … as its history is gone
         ├── WatchOverflow               a watcher did not read what it asked for
@@ -74,6 +75,7 @@ __all__ = [
     "RequestTooLarge",
     "ResourceExhausted",
     "RevisionCompacted",
+    "RevisionWentBack",
     "RpcError",
     "TooManyRequests",
     "Unauthenticated",
@@ -174,6 +176,22 @@ class Compacted(WatchCanceled):
     def __init__(self, reason: str, revision: int) -> None:
         super().__init__(reason or f"history before revision {revision} is compacted")
         self.revision = revision
+
+
+class RevisionWentBack(EtcdError):
+    """A linearizable answer is older than one before it: the store was restored, or wiped.
+
+    Attributes:
+        known: the highest revision that was known of.
+        found: the revision of the answer.
+    """
+
+    def __init__(self, known: int, found: int) -> None:
+        super().__init__(
+            f"the store's revision went back from {known} to {found}: it was restored or wiped"
+        )
+        self.known = known
+        self.found = found
 
 
 class WatchOverflow(EtcdError):

@@ -118,6 +118,8 @@ class Watcher:
 
     Attributes:
         next_revision: the first revision that has not been delivered by etcd.
+        created_revision: the store's revision when the watch was created first; events
+            up to it come by etcd's slow path, which takes up to 0.1 s.
     """
 
     def __init__(self, watch_id: int, request: pb.WatchCreateRequest, buffer_size: int) -> None:
@@ -125,6 +127,7 @@ class Watcher:
         self._request = request
         self._buffer_size = buffer_size
         self.next_revision = request.start_revision
+        self.created_revision = 0
         self._created = trio.Event()  # or refused
         self._was_created = False
         self._arrived: list[Event] = []
@@ -198,6 +201,8 @@ class Watcher:
     def _note_created(self, revision: int) -> None:
         if not self.next_revision:
             self.next_revision = revision + 1
+        if not self._was_created:
+            self.created_revision = revision
         self._was_created = True
         self._created.set()
 

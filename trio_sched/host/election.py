@@ -1,26 +1,22 @@
 """Election, by etcd's own recipe: the oldest candidate leads.
 
 Candidates are the keys below ``PATH/election/``. The one with the lowest
-create_revision is the leader; that revision is its fence. Each candidate watches
-only the one directly before it, so a departure wakes one host and not all.
+create_revision is the leader; that revision is its fence. Each candidate follows
+only the one directly before it, so a departure wakes one host and not all. That key
+is proven like all that is followed: a lost event of its deletion leaves no path
+without a leader (etcd issue 18089).
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable
-
-import trio
-
 from trio_sched.etcd_shim import Client, Get, GetResult, KeyValue
 from trio_sched.etcd_shim._backoff import persist
-from trio_sched.etcd_shim.errors import Compacted
 from trio_sched.etcd_shim.kv import prefix_range
-from trio_sched.host.snapshot import PathSnapshot
-from trio_sched.host.waiting import wait_deleted
+from trio_sched.host.following import PathFollower
 from trio_sched.model.keys import PathKeys
+from trio_sched.model.path_view import PathView
 
-__all__ = ["predecessor_before", "read_snapshot", "wait_elected"]
+__all__ = ["predecessor_before", "wait_elected"]
 
 
 def predecessor_before(keys: PathKeys, fence: int) -> Get:
@@ -37,41 +33,45 @@ def predecessor_before(keys: PathKeys, fence: int) -> Get:
 
 
 async def wait_elected(
-    client: Client,
-    keys: PathKeys,
-    fence: int,
-    predecessor: KeyValue | None,
-    revision: int,
-    leads: Callable[[KeyValue], bool],
-) -> PathSnapshot | None:
+    client: Client, follower: PathFollower, fence: int, predecessor: KeyValue | None, revision: int
+) -> GetResult:
     """Campaign: wait until no candidate is left before ours.
 
     Args:
-        client: the client to ask and to watch with.
-        keys: of the path.
+        client: the client to ask with.
+        follower: of the path.
         fence: create_revision of our candidate key.
         predecessor: the candidate before ours, if there was one at `revision`.
         revision: the store's revision at which that was read.
-        leads: tells whether a candidate is known to lead. If so the look after
-            it has gone takes in all that we need when we lead.
 
     Returns:
-        What that look told, if it was made.
+        All that a leader has to know, read when there was no candidate before ours.
+
+    Raises:
+        RevisionWentBack: the store is another one.
+        EtcdError: etcd refused.
     """
-    snapshot = None
+    keys = follower.view.keys
     while predecessor is not None:
-        with contextlib.suppress(Compacted):  # the look below tells whether it is still there
-            await wait_deleted(client, predecessor.key, revision)
-        if leads(predecessor):
-            snapshot = await persist(read_snapshot, client, keys)
-            predecessor, revision = snapshot.predecessor_of(fence), snapshot.revision
-        else:
-            found: GetResult = await persist(client.read, predecessor_before(keys, fence))
-            predecessor, revision, snapshot = found.kv, found.revision, None
-    return snapshot
+        await follower.wait_changed_key(predecessor, revision)
+        if _led(follower.view, predecessor):
+            break  # we lead now, most likely
+        found = await persist(client.read, predecessor_before(keys, fence))
+        predecessor, revision = found.kv, found.revision
+    while True:
+        everything = await follower.read(keys.leading)
+        before = [
+            kv
+            for kv in everything
+            if kv.key.startswith(keys.election) and kv.create_revision < fence
+        ]
+        if not before:
+            return everything
+        predecessor = max(before, key=lambda kv: kv.create_revision)
+        await follower.wait_changed_key(predecessor, everything.revision)
 
 
-async def read_snapshot(client: Client, keys: PathKeys) -> PathSnapshot:
-    """Read all that a leader needs, once."""
-    asked_at = trio.current_time()
-    return PathSnapshot.decode(keys, await client.read(PathSnapshot.request(keys)), asked_at)
+def _led(view: PathView, candidate: KeyValue) -> bool:
+    """Tell whether a candidate is known to have led."""
+    record = view.decision.record
+    return record is not None and record.fence == candidate.create_revision

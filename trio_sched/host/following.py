@@ -1,159 +1,290 @@
-"""Following the stored decision: by watches, and by reads that prove them fresh.
+"""Keeping a `PathView` up to date: by watches, and by proofs that nothing was missed.
 
-Two watches tell of the two keys; `DecisionView` puts them together. A watch can
-fall silent without an end, or lose an event, by a fault of etcd; nothing in the
-watch itself tells. So now and then both keys are read, linearizably. What the
-read shows was the newest when it was *sent*: if it is what the watches told,
-they are fresh as of then; if not, it heals them.
+Theory of operation
+-------------------
+`follow` keeps one range: it reads it, watches on from there, and reads it again when the
+history is gone; all of that is `etcd_shim`'s `Follower`. What it learns goes into the view,
+and `changed` wakes the tasks that read from there.
+
+A watch can fall silent without an end, or lose an event (etcd issues 15402, 18089). So now and
+then one transaction asks whether the keys that matter still have the mod_revisions that the
+view has; only if not does it read them. It is linearizable, so the view was the newest when
+the transaction was *sent*: that moment is `fresh_at`. What it found to differ is loaded, and
+the range is watched anew from there.
+
+No linearizable answer has a lower revision than one before it, unless the store is another
+one, restored or wiped: that is `RevisionWentBack`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
-from typing import Final
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 
 import trio
 
-from trio_sched._support.tasks import Doorbell, open_plain_nursery
-from trio_sched.etcd_shim import Client, Event, EventType
+from trio_sched._support.tasks import open_plain_nursery
+from trio_sched.etcd_shim import Client, Compare, Get, GetResult, KeyValue
 from trio_sched.etcd_shim._backoff import persist
-from trio_sched.etcd_shim.errors import Compacted, RevisionCompacted, WatchOverflow
-from trio_sched.host.joining import version_of
-from trio_sched.model.decision_view import DecisionView, Version
-from trio_sched.model.keys import PathKeys
+from trio_sched.etcd_shim._following import open_follower
+from trio_sched.etcd_shim.errors import RevisionWentBack
+from trio_sched.etcd_shim.watch import EventType, WatchBatch, Watcher
+from trio_sched.model.keys import KeyRange, PathKeys
+from trio_sched.model.path_view import PathView
+from trio_sched.model.stored_decision import StoredKey
 
-__all__ = ["DecisionFollower"]
+__all__ = ["PathFollower", "found_keys"]
 
-# Seconds after which the other half of a decision is read, no longer awaited.
-_HALF_DECISION_PATIENCE: Final = 0.25
+_BUFFER_SIZE = 100_000  # events that may wait to be read
 
 
-class DecisionFollower:
-    """Keeps a `DecisionView` up to date.
+def found_keys(revision: int, *kvs: KeyValue | None) -> GetResult:
+    """Return what a read of these keys would have given at `revision`."""
+    there = tuple(kv for kv in kvs if kv is not None)
+    return GetResult(there, revision, len(there), more=False)
+
+
+class PathFollower:
+    """Keeps a view of a path up to date.
 
     Args:
         client: the client to read and to watch with.
         keys: of the path.
-        settled: called without waiting after each change of the view that is not
-            only one half of a decision.
-        reconcile: seconds between two reads of what is watched.
+        interval: seconds from one proof to the next.
+        own: keys of ours that have to be proven, too, where they are covered.
 
     Attributes:
         view: what is known.
-        revision: the store's revision at which it was read last.
-        fresh_at: by trio's clock, when `view` was the newest for certain.
-        healed: how often a read showed what no watch had told.
+        changed: where to wait for the next change of it.
+        fresh_at: by trio's clock, when the view was the newest for certain.
+        healed: how often a proof showed what no watch had brought.
     """
 
     def __init__(
-        self, client: Client, keys: PathKeys, settled: Callable[[], None], reconcile: float
+        self, client: Client, keys: PathKeys, interval: float, own: tuple[bytes, ...] = ()
     ) -> None:
         self._client = client
-        self._keys = keys
-        self._settled = settled
-        self._reconcile = reconcile
-        self._half_known = Doorbell()
-        self.view = DecisionView()
-        self.revision = 0
+        self._interval = interval
+        self._proven = (keys.scheduled, keys.record, *own)
+        self._watching: dict[KeyRange, trio.CancelScope] = {}
+        self._corrections: dict[KeyRange, GetResult] = {}
+        self.view = PathView(keys)
+        self.changed = trio.lowlevel.ParkingLot()
         self.fresh_at = trio.current_time()
         self.healed = 0
 
-    def learn(self, scheduled: Version, decision: Version, revision: int, asked_at: float) -> None:
-        """Take in what a read told that was sent at `asked_at`."""
-        self.view.load(scheduled, decision, revision)
-        self.revision = revision
-        self.fresh_at = asked_at
-        self._settle()
+    # ---- what is covered ---------------------------------------------------------------
 
-    async def read(self) -> None:
-        """Read both keys, as often as it takes until etcd answers."""
-        while True:
-            with suppress(RevisionCompacted):
-                return await persist(self.begin)
+    def cover(self, covered: KeyRange, found: GetResult, asked_at: float | None = None) -> None:
+        """Load what a read of a range gave, sent at `asked_at`; `follow` goes on from there."""
+        self.view.load(covered, found, found.revision)
+        if asked_at is not None:
+            self.fresh_at = max(self.fresh_at, asked_at)
+        self.changed.unpark_all()
 
-    async def begin(self) -> None:
-        """Read both keys once, at one revision.
+    def replace(self, covered: KeyRange, found: GetResult) -> None:
+        """Cover `covered` in place of all that was covered, without a gap."""
+        former = [each for each in self.view.covered if each != covered]
+        self.view.load(covered, found, found.revision)
+        for each in former:
+            self._uncover(each)
+        self.changed.unpark_all()
 
-        Raises:
-            RevisionCompacted: compacted between the two reads.
-            EtcdError: etcd did not answer, or refused.
-        """
-        keys = self._keys
-        asked_at = trio.current_time()
-        scheduled = await self._client.get(keys.scheduled)
-        decision = await self._client.get(keys.decision, revision=scheduled.revision)
-        self.learn(version_of(scheduled), version_of(decision), scheduled.revision, asked_at)
+    def _uncover(self, covered: KeyRange) -> None:
+        self.view.uncover(covered)
+        if covered in self._watching:
+            self._watching[covered].cancel()
 
-    def take(self, event: Event) -> None:
-        """Take in an event of one of the two keys that somebody else watches, too."""
-        if event.kv.key == self._keys.scheduled:
-            self.view.take_scheduled(_version(event))
-        elif event.kv.key == self._keys.decision:
-            self.view.take_decision(_version(event))
+    async def follow(
+        self, covered: KeyRange, first: GetResult | None = None, reconcile: float | None = None
+    ) -> None:
+        """Keep a range up to date until cancelled, or until it is not covered any more.
 
-    def complete(self, revision: int) -> None:
-        """Note that all events of both keys up to `revision` were taken in."""
-        self.view.complete(revision)
-        self._settle()
-
-    async def follow(self) -> None:
-        """Follow the decision from what was read last on, until cancelled.
+        Args:
+            covered: the range.
+            first: what a read of it gave; None to read it now.
+            reconcile: seconds from one read of all of it to the next; None for never.
 
         Raises:
-            EtcdError: the watches cannot go on.
+            RevisionWentBack: the store is another one.
+            EtcdError: the watch cannot go on.
         """
-        async with open_plain_nursery() as nursery:
-            nursery.start_soon(self.keep_fresh)
-            while True:
-                with suppress(Compacted, WatchOverflow):  # what was missed is in the read below
-                    await self._watch_both(self.revision)
-                await self.read()
+        if first is None:
+            first = await self.read(covered)
+        self.cover(covered, first)
+        try:
+            while covered in self.view.covered:
+                with trio.CancelScope() as self._watching[covered]:
+                    await self._watch(covered, first, reconcile)
+                first = self._corrections.pop(covered, first)
+        finally:
+            del self._watching[covered]
+            self.view.uncover(covered)
 
-    async def _watch_both(self, revision: int) -> None:
-        async with open_plain_nursery() as nursery:
-            nursery.start_soon(
-                self._watch, self._keys.scheduled, self.view.take_scheduled, revision
+    async def _watch(self, covered: KeyRange, first: GetResult, reconcile: float | None) -> None:
+        def watch(revision: int) -> AbstractAsyncContextManager[Watcher]:
+            return self._client.watch(
+                covered.first,
+                range_end=covered.end,
+                start_revision=revision,
+                buffer_size=_BUFFER_SIZE,
             )
-            nursery.start_soon(self._watch, self._keys.decision, self.view.take_decision, revision)
-            nursery.start_soon(self._complete_halves)
 
-    async def _watch(self, key: bytes, take: Callable[[Version], None], revision: int) -> None:
-        async with self._client.watch(key, start_revision=revision + 1) as watcher:
-            while True:
-                for event in (await watcher.receive()).events:
-                    take(_version(event))
-                self._settle()
+        async def read() -> GetResult:
+            asked_at = trio.current_time()
+            found = await self.read(covered)
+            if covered in self.view.covered:
+                self.cover(covered, found, asked_at)
+            return found
 
-    def _settle(self) -> None:
-        """Pass the decision on, unless only one half of it is known."""
-        if self.view.settled:
-            self._settled()
-        else:
-            self._half_known.ring()
+        async with open_follower(read, watch, reconcile, first) as follower:
+            while covered in self.view.covered:
+                batch = await follower.receive()
+                self._take(covered, batch)
+                self.healed += follower.healed
+                follower.healed = 0
 
-    async def _complete_halves(self) -> None:
-        """Read a decision of which only one half has come for some time."""
-        while True:
-            if self.view.settled:
-                await self._half_known.wait()
-            await trio.sleep(_HALF_DECISION_PATIENCE)
-            if not self.view.settled:
-                await self.read()
+    def _take(self, covered: KeyRange, batch: WatchBatch) -> None:
+        """Take in what a watch brought, unless the range was given up meanwhile."""
+        view = self.view
+        if covered not in view.covered:
+            return
+        for event in batch.events:
+            if event.type is EventType.PUT:
+                view.put(event.kv, batch.revision)
+            else:
+                view.delete(event.kv.key, batch.revision)
+        view.advance(covered, batch.revision)
+        self.changed.unpark_all()
+
+    async def read(self, covered: KeyRange) -> GetResult:
+        """Read a range, as often as it takes until etcd answers; it is not loaded.
+
+        Raises:
+            RevisionWentBack: the store is another one.
+            EtcdError: etcd refused.
+        """
+        found = await persist(self._client.read, Get(covered.first, covered.end))
+        self._check_revision(found.revision)
+        return found
+
+    async def reload(self, covered: KeyRange) -> None:
+        """Read a range anew, and load it. Raises as `read` does."""
+        asked_at = trio.current_time()
+        found = await self.read(covered)
+        self._correct(covered, found)
+        self.fresh_at = max(self.fresh_at, asked_at)
+
+    def _correct(self, covered: KeyRange, found: GetResult) -> None:
+        """Load a read of a range, and watch it anew from there."""
+        if covered in self.view.covered and found.revision > self.view.covered[covered]:
+            self.cover(covered, found)
+            if covered in self._watching:
+                self._corrections[covered] = found
+                self._watching[covered].cancel()
+
+    async def wait(self, condition: Callable[[PathView], bool]) -> None:
+        """Wait until something holds for the view. A checkpoint."""
+        await trio.lowlevel.checkpoint()
+        while not condition(self.view):
+            await self.changed.park()
+
+    async def wait_changed_key(self, kv: KeyValue, revision: int) -> None:
+        """Wait until a key that was so at `revision` is deleted, or created anew."""
+        found = found_keys(revision, kv)
+
+        def is_another(view: PathView) -> bool:
+            now = view.get(kv.key)
+            return now is None or now.create_revision != kv.create_revision
+
+        await self.wait_for(KeyRange.of(kv.key), found, is_another)
+
+    async def wait_for(
+        self, covered: KeyRange, found: GetResult, condition: Callable[[PathView], bool]
+    ) -> None:
+        """Follow a range, from what a read of it gave, until something holds.
+
+        Raises:
+            RevisionWentBack: the store is another one.
+            EtcdError: the watch cannot go on.
+        """
+        async with open_plain_nursery() as nursery:
+            self.cover(covered, found)
+            nursery.start_soon(self.follow, covered, found)
+            await self.wait(condition)
+            nursery.cancel_scope.cancel()
+
+    # ---- proofs ------------------------------------------------------------------------
 
     async def keep_fresh(self) -> None:
-        """Read both keys now and then, until cancelled."""
+        """Prove now and then that the view is the newest, until cancelled.
+
+        Raises:
+            RevisionWentBack: the store is another one.
+            EtcdError: etcd refused.
+        """
+        asked_at = self.fresh_at
         while True:
-            await trio.sleep_until(self.fresh_at + self._reconcile)
-            before = self.view.stored
-            await self.read()
-            now = self.view.stored
-            if (now.mod_revision, now.record) != (before.mod_revision, before.record):
-                self.healed += 1
+            await trio.sleep_until(max(self.fresh_at, asked_at) + self._interval)
+            asked_at = trio.current_time()
+            await self.prove()
+
+    async def prove(self) -> None:
+        """Prove that the view is the newest, or load what differs. Raises as `keep_fresh` does.
+
+        Flat, and with plain reads in its else: so it stays out of raft, and is
+        linearizable though it reads nothing when all is as it was.
+        """
+        expected = self._expected()
+        asked_at = trio.current_time()
+        answer = await persist(
+            self._client.txn,
+            [Compare.mod_revision(key, "==", revision) for key, revision in expected.items()],
+            [],
+            [Get(key) for key in expected],
+        )
+        self._check_revision(answer.revision)
+        if not answer.succeeded:
+            found = {key: answer.get(index).kv for index, key in enumerate(expected)}
+            if not await self._load_differences(found, answer.revision):
+                return
+        self.fresh_at = max(self.fresh_at, asked_at)
+
+    def _expected(self) -> dict[bytes, int]:
+        """Return the keys to be proven, each with the mod_revision that the view has."""
+        view = self.view
+        single = [each.first for each in view.covered if each == KeyRange.of(each.first)]
+        keys = dict.fromkeys((*self._proven, *single))
+        return {key: _mod_revision(view.get(key)) for key in keys if view.covers(key)}
+
+    async def _load_differences(
+        self, found: Mapping[bytes, KeyValue | None], revision: int
+    ) -> bool:
+        """Load what differs from the view; tell whether it is the newest now."""
+        complete = True
+        for covered, known in list(self.view.covered.items()):
+            keys = [key for key in found if key in covered]
+            if not any(self._differs(key, found[key]) for key in keys) or known >= revision:
+                continue  # the watch has brought it meanwhile
+            self.healed += 1
+            if self._is_whole(covered):
+                self._correct(covered, found_keys(revision, *(found[key] for key in keys)))
+            else:  # these are only some of its keys
+                complete = False
+                await self.reload(covered)
+        return complete
+
+    def _differs(self, key: bytes, kv: KeyValue | None) -> bool:
+        return _mod_revision(kv) != _mod_revision(self.view.get(key))
+
+    def _is_whole(self, covered: KeyRange) -> bool:
+        """Tell whether a proof is about all keys of a range."""
+        return covered in {self.view.keys.decision, KeyRange.of(covered.first)}
+
+    def _check_revision(self, revision: int) -> None:
+        if revision < self.view.revision:
+            raise RevisionWentBack(self.view.revision, revision)
 
 
-def _version(event: Event) -> Version:
-    kv = event.kv
-    if event.type is EventType.DELETE:
-        return Version(None, kv.mod_revision)
-    return Version(kv.value, kv.mod_revision, kv.lease)
+def _mod_revision(kv: StoredKey | None) -> int:
+    return 0 if kv is None else kv.mod_revision

@@ -30,13 +30,11 @@ from trio_sched.etcd_shim.errors import LeaseNotFound
 from trio_sched.etcd_shim.kv import prefix_range
 from trio_sched.exceptions import HostnameInUse
 from trio_sched.host.election import predecessor_before
+from trio_sched.host.following import PathFollower
 from trio_sched.host.session import Session, revoke_quietly
-from trio_sched.host.snapshot import PathSnapshot
-from trio_sched.host.waiting import wait_deleted
-from trio_sched.model.decision_view import Version
 from trio_sched.model.keys import PathKeys
 
-__all__ = ["Joined", "clear_if_last", "join", "version_of"]
+__all__ = ["Joined", "clear_if_last", "join", "resume"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,40 +43,35 @@ class Joined:
 
     Attributes:
         fence: create_revision of its candidate key.
+        own: its two keys: the host's and the candidate's.
         predecessor: the candidate before it; None if it leads.
-        scheduled: the key of that name.
-        decision: the key of that name.
+        decision: the two keys of the decision.
         revision: the store's revision at which all of this was read.
         asked_at: by trio's clock, when that read was sent.
-        snapshot: all that a leader has to know, if it leads from the first.
+        everything: all that a leader has to know, if it leads from the first.
     """
 
     fence: int
+    own: tuple[KeyValue, KeyValue]
     predecessor: KeyValue | None
-    scheduled: Version
-    decision: Version
+    decision: GetResult
     revision: int
     asked_at: float
-    snapshot: PathSnapshot | None = None
-
-
-def version_of(found: GetResult) -> Version:
-    """Return the state of the one key that a read was about."""
-    kv = found.kv
-    return Version() if kv is None else Version(kv.value, kv.mod_revision, kv.lease)
+    everything: GetResult | None = None
 
 
 async def join(
-    client: Client, keys: PathKeys, hostname: str, value: bytes, session: Session
+    client: Client, follower: PathFollower, hostname: str, value: bytes, session: Session
 ) -> Joined:
     """Register a host and its candidacy under its session.
 
     A key of the same name from a life before is waited for, one TTL at most.
 
     Raises:
-        HostnameInUse: its lease is being renewed by somebody.
-        SessionLost: our own lease went meanwhile.
+        HostnameInUse: its lease is being renewed by another process.
+        SessionLost: our own lease was lost meanwhile.
     """
+    keys = follower.view.keys
     key, candidate = keys.host(hostname), keys.candidate(session.lease)
     while True:
         asked_at = trio.current_time()
@@ -93,18 +86,23 @@ async def join(
                 [Get(key)],
             )
         except LeaseNotFound as exc:
-            raise session.lose("the lease was revoked or has lapsed") from exc
+            raise session.mark_lost("the lease was revoked or has lapsed") from exc
         if answer.succeeded:
-            return _joined(keys, answer, asked_at)
+            revision = answer.revision  # both keys were created by this transaction
+            own = (
+                KeyValue(key, value, revision, revision, 1, session.lease),
+                KeyValue(candidate, hostname.encode(), revision, revision, 1, session.lease),
+            )
+            return _joined(answer, own, asked_at)
         kv = answer.get(0).kv
         if kv is not None and kv.lease == session.lease:
             return await resume(client, keys, hostname, value, session)
         if kv is not None:
-            await _wait_for_name(client, keys.path, hostname, kv, answer.revision)
+            await _wait_for_name(client, follower, hostname, kv, answer.revision)
 
 
 def _look_around(keys: PathKeys) -> Txn:
-    """Return the reads of who joins: for the leader if there is no candidate yet.
+    """Return the reads of a host that joins: a leader's if there is no candidate yet.
 
     Conditions are looked at before anything of the transaction is carried out, so
     our own candidate key is not among them; reads are carried out in turn, so it
@@ -113,33 +111,22 @@ def _look_around(keys: PathKeys) -> Txn:
     first, end = prefix_range(keys.election)
     return Txn(
         [Compare.create_revision(keys.election, "==", 0).over_prefix()],
-        [PathSnapshot.request(keys)],
+        [Get(keys.leading.first, keys.leading.end)],
         [
             Get(first, end, limit=2, sort_order="descending", sort_target="create_revision"),
-            Get(keys.scheduled),
-            Get(keys.decision),
+            Get(keys.decision.first, keys.decision.end),
         ],
     )
 
 
-def _joined(keys: PathKeys, answer: TxnResult, asked_at: float) -> Joined:
+def _joined(answer: TxnResult, own: tuple[KeyValue, KeyValue], asked_at: float) -> Joined:
     around = answer.responses[2]
     assert isinstance(around, TxnResult)
-    fence = answer.revision  # both keys were created by this transaction
+    fence, found = answer.revision, around.get(0)
     if around.succeeded:
-        all_ = PathSnapshot.decode(keys, around.get(0), asked_at)
-        return Joined(
-            fence, None, all_.scheduled, all_.decision, all_.revision, asked_at, snapshot=all_
-        )
-    before = [kv for kv in around.get(0).kvs if kv.create_revision < fence]
-    return Joined(
-        fence,
-        before[0] if before else None,
-        version_of(around.get(1)),
-        version_of(around.get(2)),
-        answer.revision,
-        asked_at,
-    )
+        return Joined(fence, own, None, found, answer.revision, asked_at, everything=found)
+    before = next((kv for kv in found.kvs if kv.create_revision < fence), None)
+    return Joined(fence, own, before, around.get(1), answer.revision, asked_at)
 
 
 async def resume(
@@ -156,35 +143,29 @@ async def resume(
         [Compare.lease(key, "==", session.lease), Compare.lease(candidate, "==", session.lease)],
         [
             Put(key, value, session.lease),
+            Get(key),
             Get(candidate),
-            Get(keys.scheduled),
-            Get(keys.decision),
+            Get(keys.decision.first, keys.decision.end),
         ],
     )
     if not answer.succeeded:
-        raise session.lose("its keys are gone")
-    own = answer.get(1).kvs[0]
-    before = await client.read(predecessor_before(keys, own.create_revision))
-    return Joined(
-        own.create_revision,
-        before.kv,
-        version_of(answer.get(2)),
-        version_of(answer.get(3)),
-        answer.revision,
-        asked_at,
-    )
+        raise session.mark_lost("its keys are gone")
+    own = (answer.get(1).kvs[0], answer.get(2).kvs[0])
+    fence = own[1].create_revision
+    before = await client.read(predecessor_before(keys, fence))
+    return Joined(fence, own, before.kv, answer.get(3), answer.revision, asked_at)
 
 
 async def _wait_for_name(
-    client: Client, path: str, hostname: str, kv: KeyValue, revision: int
+    client: Client, follower: PathFollower, hostname: str, kv: KeyValue, revision: int
 ) -> None:
-    """Wait until a key of our name has lapsed, unless somebody keeps it alive."""
-    in_use = HostnameInUse(path, hostname, kv.lease)
+    """Wait until a key of our name has lapsed, unless another process keeps it alive."""
+    in_use = HostnameInUse(follower.view.keys.path, hostname, kv.lease)
     if not kv.lease:
         raise in_use
     async with open_plain_nursery() as nursery:
         nursery.start_soon(_raise_if_renewed, client, kv.lease, in_use)
-        await wait_deleted(client, kv.key, revision)
+        await follower.wait_changed_key(kv, revision)
         nursery.cancel_scope.cancel()
 
 
@@ -218,11 +199,15 @@ async def clear_if_last(client: Client, keys: PathKeys, decision_leases: set[int
     """
     answer = await client.txn(
         [Compare.create_revision(keys.exchange, "==", 0).over_prefix()],
-        [Get(keys.scheduled), Get(keys.decision), Delete(keys.scheduled), Delete(keys.decision)],
-        [Get(keys.decision, keys_only=True)],
+        [
+            Get(keys.decision.first, keys.decision.end),
+            Delete(keys.scheduled),
+            Delete(keys.record),
+        ],
+        [Get(keys.record, keys_only=True)],
     )
     if answer.succeeded:
-        found = {kv.lease for index in (0, 1) for kv in answer.get(index)}
+        found = {kv.lease for kv in answer.get(0) if kv.key in {keys.scheduled, keys.record}}
         useless = (decision_leases | found) - {0}
     else:
         # Others stay. The decision lapses unless the next leader takes it over; a

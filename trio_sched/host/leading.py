@@ -1,54 +1,40 @@
-"""What a host does while it leads: it drives a `LeaderCore`.
+"""What a host does while it leads: it drives a `LeaderMachine`.
 
-The core decides, this carries out. One task reads all of the path at one revision
-and then follows it by one watch; one keeps the decision lease; and one hands what
-has happened to the core, in batches, and carries out what the core wants. A burst
-of events that comes while a write is under way is one batch.
-
-The one watch tells the leader everything in the order of revisions: hosts, the
-decision, and that its own keys are still there. So a host that leads from the
-first needs no other.
+The machine decides, this carries out. One range of the path's view covers all that a leader
+has to know: hosts, the decision, what operators want, and that its own keys are still there.
+What changes in the view is posted to the machine, in batches, and what the machine wants is
+carried out. A burst of events that comes while a write is under way is one batch, and of each
+host only the newest state. Another task keeps the decision lease.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 
 import trio
 
-from trio_sched import etcd_shim
-from trio_sched._support.tasks import Doorbell, finish, open_plain_nursery
+from trio_sched._support.tasks import finish, open_plain_nursery
 from trio_sched._support.wall_time import wall_time
-from trio_sched.etcd_shim import (
-    Client,
-    Compare,
-    Delete,
-    EventType,
-    Get,
-    Put,
-    TxnResult,
-)
+from trio_sched.etcd_shim import Client, Compare, Delete, Get, GetResult, Put, TxnResult
 from trio_sched.etcd_shim._backoff import TRANSIENT, persist
-from trio_sched.etcd_shim.errors import Compacted, LeaseExists, LeaseNotFound, WatchOverflow
+from trio_sched.etcd_shim.errors import LeaseExists, LeaseNotFound
 from trio_sched.etcd_shim.lease import new_lease_id
-from trio_sched.host.election import read_snapshot
-from trio_sched.host.following import DecisionFollower
-from trio_sched.host.joining import version_of
+from trio_sched.host.following import PathFollower
 from trio_sched.host.session import Session, revoke_quietly
-from trio_sched.host.snapshot import PathSnapshot, whole_range
 from trio_sched.leader.machine import (
     ControlChanged,
+    DecisionChanged,
     Elected,
     Event,
     Fail,
-    HostCame,
-    HostWent,
+    HostJoined,
+    HostLeft,
     Intent,
-    LeaderCore,
+    LeaderMachine,
     LoadSnapshot,
     Snapshot,
     StartTimer,
@@ -59,26 +45,23 @@ from trio_sched.leader.machine import (
     WriteLost,
     WriteRefused,
 )
-from trio_sched.model.decision_view import DecisionView
-from trio_sched.model.keys import PathKeys
-from trio_sched.model.path_state import control_of, host_of
+from trio_sched.model.keys import KeyRange
+from trio_sched.model.path_state import host_of
 from trio_sched.model.records import encode_scheduled
+from trio_sched.model.stored_decision import StoredDecision
 
-__all__ = ["DECISION_TTLS", "Leading"]
+__all__ = ["DECISION_TTLS", "LeaderContext", "Leading"]
 
 DECISION_TTLS = 3
 """How many session TTLs a decision outlives the hosts who could renew it."""
 
-_PATH_BUFFER = 100_000  # events that may wait to be read
-
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a host leads, and as whom."""
+class LeaderContext:
+    """Where a host leads, and as which."""
 
     client: Client
-    keys: PathKeys
-    hostname: str
+    follower: PathFollower
     session: Session
     logger: logging.Logger
 
@@ -87,23 +70,19 @@ class Leading:
     """One term of leadership. `run` leads until it is cancelled or fails."""
 
     def __init__(
-        self, place: Place, follower: DecisionFollower, core: LeaderCore, fence: int, grace: float
+        self, context: LeaderContext, machine: LeaderMachine, fence: int, grace: float
     ) -> None:
-        self._place = place
-        self._follower = follower
-        self._client = place.client
-        self._keys = place.keys
-        self._core = core
+        self._context = context
+        self._follower = context.follower
+        self._view = context.follower.view
+        self._client = context.client
+        self._keys = context.follower.view.keys
+        self._machine = machine
         self._fence = fence
         self._grace = grace
-        self._own_keys = (
-            place.keys.host(place.hostname),
-            place.keys.candidate(place.session.lease),
-        )
-        self._events: deque[Event] = deque()
-        self._bell = Doorbell()
-        self._timer: float | None = None
-        self._path_scope = trio.CancelScope()
+        self._candidate = self._keys.candidate(context.session.lease)
+        self._events: list[Event] = []
+        self._timer = inf
         self._inherited = 0  # the decision lease of the leader before us
         self._decision_lease = 0
 
@@ -112,122 +91,94 @@ class Leading:
         """The leases that must be seen to when we leave."""
         return {self._decision_lease, self._inherited} - {0}
 
-    def tell(self, event: Event) -> None:
-        """Let the core know what has happened. Never waits."""
-        self._events.append(event)
-        self._bell.ring()
-
-    async def run(self, snapshot: PathSnapshot | None) -> None:
-        """Lead until cancelled.
+    def take_over(self, everything: GetResult) -> None:
+        """Let the view cover all that a leader has to know, in place of what it covers.
 
         Args:
-            snapshot: of when we were elected, or later; None to read one.
+            everything: a read of it, when we were elected or later.
+        """
+        self._view.track()
+        self._follower.replace(self._keys.leading, everything)
+        self._machine.handle(Elected(self._fence))  # it wants a snapshot, which comes first
+        self._post_snapshot()
+
+    async def run(self, everything: GetResult) -> None:
+        """Go on from what `take_over` loaded, and lead until cancelled.
 
         Raises:
             SessionLost: one of our keys is gone.
             StrategyError: the strategy raised, or broke its rules.
         """
-        self._core.handle(Elected(self._fence))  # it wants a snapshot, which comes anyway
         async with open_plain_nursery() as nursery:
+            ttl = self._context.session.ttl
+            nursery.start_soon(self._follower.follow, self._keys.leading, everything, ttl)
             nursery.start_soon(self._keep_decision_lease)
-            nursery.start_soon(self._follow_path, snapshot)
-            nursery.start_soon(self._reconcile)
             nursery.start_soon(self._evaluate)
 
     # ---- evaluation ------------------------------------------------------------
 
     async def _evaluate(self) -> None:
         while True:
-            batch = await self._next_batch()
-            for intent in self._core.handle(*batch):
+            for intent in self._machine.handle(*await self._next_batch()):
                 await self._carry_out(intent)
 
     async def _next_batch(self) -> Sequence[Event]:
         """Wait until something has happened, and return all that has."""
         await trio.lowlevel.checkpoint()
-        while not self._events and not self._timer_is_due():
-            with trio.CancelScope() as scope:
-                if self._timer is not None:
-                    scope.deadline = self._timer
-                await self._bell.wait()
-        if self._timer_is_due():  # however many events there are, so that none can starve it
-            self._timer = None
-            self._events.append(TimerFired())
-        batch, self._events = self._events, deque()
+        while not self._collect():
+            with trio.move_on_at(self._timer):
+                await self._follower.changed.park()
+        batch, self._events = self._events, []
         return batch
 
-    def _timer_is_due(self) -> bool:
-        return self._timer is not None and trio.current_time() >= self._timer
+    def _collect(self) -> bool:
+        """Post what has changed in the view, and the timer if it is due."""
+        self._events += self._changes()
+        if trio.current_time() >= self._timer:  # however many events there are
+            self._timer = inf
+            self._events.append(TimerFired())
+        return bool(self._events)
+
+    def _changes(self) -> Iterator[Event]:
+        """Yield what has changed in the view since it was asked last, each once."""
+        keys, view, changes = self._keys, self._view, self._view.take_changes()
+        for key, revision in changes.items():
+            if key.startswith(keys.exchange):
+                kv = view.get(key)
+                if kv is None:
+                    yield HostLeft(keys.hostname(key), revision)
+                else:
+                    yield HostJoined(host_of(keys, kv), revision)
+        if keys.control in changes:
+            yield ControlChanged(view.control, changes[keys.control])
+        if changes.keys() & {keys.scheduled, keys.record}:
+            yield DecisionChanged(view.decision)
+
+    def _post_snapshot(self) -> None:
+        """Post all that the view shows, in place of what has changed in it."""
+        view = self._view
+        view.take_changes()
+        if view.decision_lease != self._decision_lease:
+            self._inherited = view.decision_lease
+        hosts = tuple(
+            host_of(self._keys, kv) for kv in view.within(KeyRange.below(self._keys.exchange))
+        )
+        revision = view.covered[self._keys.leading]
+        self._events.append(Snapshot(revision, hosts, view.decision, view.control))
 
     async def _carry_out(self, intent: Intent) -> None:
         match intent:
             case LoadSnapshot():
-                self._path_scope.cancel()
+                await self._follower.reload(self._keys.leading)
+                self._post_snapshot()
             case WriteDecision():
-                self.tell(await self._write(intent))
+                self._events.append(await self._write(intent))
             case StartTimer(delay):
                 self._timer = trio.current_time() + delay
             case Warn(kind, message, extra):
-                self._place.logger.warning(message, extra={"kind": kind, **extra})
+                self._context.logger.warning(message, extra={"kind": kind, **extra})
             case Fail(error):
                 raise error
-
-    # ---- the path -----------------------------------------------------------------
-
-    async def _follow_path(self, snapshot: PathSnapshot | None) -> None:
-        """Tell who is there and what is decided, and each change; start over if need be."""
-        while True:
-            with trio.CancelScope() as self._path_scope:
-                if snapshot is None:
-                    snapshot = await persist(read_snapshot, self._client, self._keys)
-                self._take_snapshot(snapshot)
-                revision, snapshot = snapshot.revision, None
-                with contextlib.suppress(Compacted, WatchOverflow):  # the next one heals it
-                    await self._watch_path(revision)
-
-    async def _reconcile(self) -> None:
-        """Read it all anew once in a session TTL, should etcd have lost an event."""
-        while True:
-            await trio.sleep(self._place.session.ttl)
-            self._take_snapshot(await persist(read_snapshot, self._client, self._keys))
-
-    def _take_snapshot(self, snapshot: PathSnapshot) -> None:
-        own = snapshot.candidates.get(self._own_keys[1])
-        if own is None or own.create_revision != self._fence:
-            raise self._place.session.lose("its candidate key is gone")
-        view = DecisionView()
-        view.load(snapshot.scheduled, snapshot.decision, snapshot.revision)
-        if view.decision_lease != self._decision_lease:
-            self._inherited = view.decision_lease
-        self.tell(Snapshot(snapshot.revision, snapshot.hosts, view.stored, snapshot.control))
-        self._follower.learn(
-            snapshot.scheduled, snapshot.decision, snapshot.revision, snapshot.asked_at
-        )
-
-    async def _watch_path(self, revision: int) -> None:
-        first, end = whole_range(self._keys)
-        async with self._client.watch(
-            first, range_end=end, start_revision=revision + 1, buffer_size=_PATH_BUFFER
-        ) as watcher:
-            while True:
-                batch = await watcher.receive()
-                for event in batch.events:
-                    self._take(event)
-                self._follower.complete(batch.revision)
-
-    def _take(self, event: etcd_shim.Event) -> None:
-        kv = event.kv
-        gone = event.type is EventType.DELETE
-        if kv.key in self._own_keys and (gone or kv.lease != self._place.session.lease):
-            raise self._place.session.lose(f"somebody touched its key {kv.key.decode()}")
-        if kv.key == self._keys.control:
-            self.tell(ControlChanged(control_of(None if gone else kv), kv.mod_revision))
-        elif not kv.key.startswith(self._keys.exchange):
-            self._follower.take(event)
-        elif gone:
-            self.tell(HostWent(self._keys.hostname(kv.key), kv.mod_revision))
-        else:
-            self.tell(HostCame(host_of(self._keys, kv), kv.mod_revision))
 
     # ---- writing --------------------------------------------------------------------
 
@@ -239,16 +190,16 @@ class Leading:
         try:
             answer = await self._client.txn(
                 [
-                    Compare.create_revision(self._own_keys[1], "==", intent.fence),
+                    Compare.create_revision(self._candidate, "==", intent.fence),
                     Compare.mod_revision(keys.scheduled, "==", intent.expected_revision),
                 ],
                 [
                     Put(keys.scheduled, encode_scheduled(names), lease)
                     if names
                     else Delete(keys.scheduled),
-                    Put(keys.decision, record.encode(), lease),
+                    Put(keys.record, record.encode(), lease),
                 ],
-                [Get(self._own_keys[1]), Get(keys.scheduled), Get(keys.decision)],
+                [Get(self._candidate), Get(keys.scheduled), Get(keys.record)],
             )
         except LeaseNotFound:
             self._decision_lease = 0  # somebody revoked it; the core will ask again
@@ -263,16 +214,15 @@ class Leading:
     def _refused(self, answer: TxnResult, fence: int) -> WriteRefused:
         candidate = answer.get(0).kv
         if candidate is None or candidate.create_revision != fence:
-            raise self._place.session.lose("its candidate key is gone")
-        view = DecisionView()
-        view.load(version_of(answer.get(1)), version_of(answer.get(2)), answer.revision)
-        return WriteRefused(fenced=False, stored=view.stored, fence=fence)
+            raise self._context.session.mark_lost("its candidate key is gone")
+        stored = StoredDecision.pair(answer.get(1).kv, answer.get(2).kv, answer.revision)
+        return WriteRefused(fenced=False, stored=stored, fence=fence)
 
     # ---- the decision lease -----------------------------------------------------------
 
     async def _ensure_decision_lease(self) -> int:
         if not self._decision_lease:
-            ttl = self._place.session.ttl * DECISION_TTLS
+            ttl = self._context.session.ttl * DECISION_TTLS
             if self._inherited and await persist(self._renew_inherited) == ttl:
                 self._decision_lease, self._inherited = self._inherited, 0
                 return self._decision_lease
@@ -295,7 +245,7 @@ class Leading:
     async def _keep_decision_lease(self) -> None:
         """Renew it at a third of its TTL, that is, once in a session TTL."""
         while True:
-            await trio.sleep(self._place.session.ttl)
+            await trio.sleep(self._context.session.ttl)
             lease = self._decision_lease
             if lease:
                 try:
@@ -303,7 +253,9 @@ class Leading:
                 except LeaseNotFound:
                     if self._decision_lease == lease:
                         self._decision_lease = 0
-                    self._path_scope.cancel()  # look at what is there, and write it anew
+                    await self._follower.reload(self._keys.leading)
+                    self._post_snapshot()  # the machine looks at what is there, and writes anew
+                    self._follower.changed.unpark_all()
 
     async def _revoke_inherited(self) -> None:
         """Revoke the lease of the leader before us, now that nothing hangs on it."""

@@ -8,58 +8,55 @@ and the block waits until it has revoked its keys, or until the time for that is
 up. Nothing else ever touches the host's keys.
 
 A life is a series of *sessions*. Each has a lease, joins under it, and runs
-sibling tasks in one nursery: renewals, the watch on our own key, the watches on
-the decision, and campaign, leadership and strategy evaluation. Losing the
+sibling tasks in one nursery: renewals, the follower of the path and its proofs, the
+guard of our own keys, and campaign, leadership and strategy evaluation. Losing the
 session means that one of them raised: the nursery cancels the others, readers
-are told at once that nothing is decided for this host, and the next session
+learn at once that nothing is decided for this host, and the next session
 begins after a backoff. What cannot heal ends the life, and leaves the block.
+
+Data goes one way: events change the view, the leader's machine reads from the view, its
+guarded write comes back as an event, and what the view then shows is published.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
-from math import inf
-from typing import Final, TypeVar
+from typing import Final
 
 import trio
 
 from trio_sched._support.tasks import open_plain_nursery
-from trio_sched.etcd_shim import Client, EtcdError, EventType, Get, KeyValue
+from trio_sched.etcd_shim import Client, EtcdError
 from trio_sched.etcd_shim._backoff import TRANSIENT, Backoff, persist
-from trio_sched.etcd_shim._keep import margin_of
 from trio_sched.etcd_shim.errors import (
-    Compacted,
     LeaseNotFound,
+    RevisionWentBack,
     WatchCanceled,
     WatchOverflow,
 )
 from trio_sched.exceptions import SessionLost
 from trio_sched.host.election import wait_elected
-from trio_sched.host.following import DecisionFollower
+from trio_sched.host.following import PathFollower, found_keys
 from trio_sched.host.joining import Joined, clear_if_last, join, resume
-from trio_sched.host.leading import DECISION_TTLS, Leading, Place
-from trio_sched.host.publishing import HealthCheck, Offering
+from trio_sched.host.leading import DECISION_TTLS, LeaderContext, Leading
+from trio_sched.host.publishing import HealthCheck, HostPublisher
 from trio_sched.host.result import Result
 from trio_sched.host.session import Session, grant_session, revoke_quietly, revoke_surely
-from trio_sched.host.slots import Slot, SlotKeys
-from trio_sched.host.work import Worker, check_grace
-from trio_sched.leader.machine import LeaderCore, StoredChanged
-from trio_sched.model.decision_view import DecisionView
-from trio_sched.model.keys import PathKeys
-from trio_sched.model.records import HostData, Hosts, Options
+from trio_sched.host.slots import SlotKeys
+from trio_sched.host.state import HostState
+from trio_sched.host.work import Worker
+from trio_sched.leader.machine import LeaderMachine
+from trio_sched.model.keys import KeyRange, PathKeys
+from trio_sched.model.records import HostData, Options
 from trio_sched.reaper.owner import Reaper
 from trio_sched.strategies import Strategy
 
 __all__ = ["Membership", "Settings"]
 
-T = TypeVar("T")
+_HEALABLE: Final = (*TRANSIENT, RevisionWentBack, SessionLost, WatchCanceled, WatchOverflow)
 
-_HEALABLE: Final = (*TRANSIENT, SessionLost, WatchCanceled, WatchOverflow)
-
-_RECONCILES_PER_TTL: Final = 3  # reads that prove the decision to be the newest
+_PROOFS_PER_TTL: Final = 3  # that the view of the path is the newest
 
 # Leases that were left to lapse, for the next life of the same host in this process.
 _kept_leases: dict[tuple[str, str], int] = {}
@@ -74,8 +71,8 @@ class Settings:
     options: Options
     data: HostData
     strategy: Strategy
-    healthy: HealthCheck | None
-    every: float
+    health_check: HealthCheck | None
+    health_interval: float
     session_ttl: int
     reuse_lease: bool
     shutdown_timeout: float
@@ -96,85 +93,18 @@ class Membership:
         self._client = client
         self._settings = settings
         self._keys = PathKeys(settings.path)
-        self._session: Session | None = None
         self._leading: Leading | None = None
-        self._follower: DecisionFollower | None = None
         self._backoff = Backoff(first=0.1, cap=10.0)
         self._unrevoked: set[int] = set()
         self.joined = trio.Event()
-        self._sessions = 0
-        self._healed = 0
-        self.result = Result(settings.path, settings.hostname, self)
-        self.offering = Offering(settings.options, settings.data, settings.healthy, settings.every)
-        slots = SlotKeys(client, self._keys, settings.hostname)
-        self._worker = Worker(self, slots, settings.shutdown_timeout)
-
-    # ---- what the result asks for ------------------------------------------------
-
-    def statistics(self) -> tuple[int, bool, int]:
-        """Return the numbers of sessions, whether we lead, and what was healed."""
-        healed = self._follower.healed if self._follower is not None else 0
-        return self._sessions, self._leading is not None, self._healed + healed
-
-    def believe(self) -> float:
-        """Return until when, by trio's clock, a decision for our name may be acted on.
-
-        That is, one for our present session, of which we know that it is the newest.
-        """
-        session, follower = self._session, self._follower
-        if session is None or follower is None or session.why_lost is not None:
-            return -inf
-        if not self._is_ours(session, follower.view):
-            return -inf
-        return min(session.deadline, _believable_until(session, follower))
-
-    async def run_work(
-        self, work: Callable[[Slot], Awaitable[T]], grace: float | None, *, restart: bool
-    ) -> T:
-        """Run work while this host is scheduled. See `Result.run_while_scheduled`."""
-        grace = check_grace(grace, self._settings.session_ttl)
-        return await self._worker.run(work, grace, restart=restart)
-
-    # ---- what the worker asks for ------------------------------------------------
-
-    @property
-    def session(self) -> Session | None:
-        """The present session."""
-        return self._session
-
-    @property
-    def newest(self) -> Hosts | None:
-        """The newest decision."""
-        return self.result.newest
-
-    @property
-    def deadline(self) -> float:
-        """Until when this host is scheduled."""
-        return self.result.deadline
-
-    @property
-    def max_count(self) -> int:
-        """How many hosts the newest decision may name; our own word if it does not say."""
-        record = self._follower.view.stored.record if self._follower is not None else None
-        said = record.options.get("max_count") if record is not None else None
-        return said if type(said) is int and said > 0 else self._settings.options.max_count
-
-    async def wait_changed(self) -> None:
-        """Wait until the decision or what we may believe of it has changed."""
-        await self.result._changed.park()  # noqa: SLF001
-
-    async def wait_scheduled(self) -> Hosts:
-        """Wait until this host is scheduled."""
-        return await self.result.wait_scheduled()
-
-    # ---- words -------------------------------------------------------------------
-
-    def _is_ours(self, session: Session, view: DecisionView) -> bool:
-        """Tell whether the decision, if it names us, means this session."""
-        record = view.stored.record
-        if record is None:
-            return True  # a Go leader's, bound to names only
-        return record.hosts.get(self._settings.hostname) == session.lease
+        state = HostState(settings.path, settings.hostname, settings.options.max_count)
+        self._state = state
+        self._publisher = HostPublisher(
+            settings.options, settings.data, settings.health_check, settings.health_interval
+        )
+        slots = SlotKeys(client, self._keys, settings.hostname, state)
+        self._worker = Worker(state, slots, settings.session_ttl, settings.shutdown_timeout)
+        self.result = Result(state, self._publisher, self._worker)
 
     def _log(self, level: int, message: str, **extra: object) -> None:
         settings = self._settings
@@ -200,14 +130,14 @@ class Membership:
         """Live until told to stop, or until something cannot heal."""
         try:
             async with open_plain_nursery() as nursery:
-                with self.result._life:  # noqa: SLF001 # made for this; see result.py
-                    if self._settings.healthy is not None:
-                        nursery.start_soon(self.offering.check_health)
+                with self._state.life:
+                    if self._settings.health_check is not None:
+                        nursery.start_soon(self._publisher.watch_health)
                     await self._live()
                 nursery.cancel_scope.cancel()
         finally:
-            self.offering.end()
-            self.result._end()  # noqa: SLF001
+            self._publisher.end()
+            self._state.end()
 
     async def _live(self) -> None:
         while True:
@@ -222,49 +152,43 @@ class Membership:
     async def _live_a_session(self) -> None:
         """Live until the session is lost, and raise why."""
         session, already = await self._open_session()
-        self._session = session
-        self._sessions += 1
-        if self._follower is not None:
-            self._healed += self._follower.healed
-        follower = DecisionFollower(
-            self._client, self._keys, self._pass_on, session.ttl / _RECONCILES_PER_TTL
-        )
-        self._follower = follower
+        own = (self._keys.host(self._settings.hostname), self._keys.candidate(session.lease))
+        follower = PathFollower(self._client, self._keys, session.ttl / _PROOFS_PER_TTL, own)
+        self._state.begin_session(session, follower)
         lost = False
         try:
             async with open_plain_nursery() as nursery:
-                nursery.start_soon(session.keep)
-                joined = await persist(self._join, session) if already is None else already
-                follower.learn(joined.scheduled, joined.decision, joined.revision, joined.asked_at)
-                self._note_joined(session)
-                nursery.start_soon(self._demand_proof, session, follower)
-                host_key = self._keys.host(self._settings.hostname)
-                nursery.start_soon(self.offering.publish, self._client, host_key, session)
-                if joined.snapshot is None:
-                    nursery.start_soon(self._guard_host_key, session, joined.revision)
-                    nursery.start_soon(self._check_candidate, session, joined.fence)
-                    nursery.start_soon(follower.follow)
-                else:  # the leader's watch covers all of that
-                    nursery.start_soon(follower.keep_fresh)
-                nursery.start_soon(self._campaign, session, follower, joined)
+                nursery.start_soon(session.keep_alive)
+                joined = (
+                    await persist(self._join, session, follower) if already is None else already
+                )
+                self._note_joined(session, joined)
+                self._cover(follower, joined)
+                nursery.start_soon(self._publish_decisions, follower)
+                nursery.start_soon(self._guard_keys, session, follower, joined.fence)
+                nursery.start_soon(self._demand_proof, session)
+                nursery.start_soon(follower.keep_fresh)
+                nursery.start_soon(self._publisher.publish, self._client, own[0], session)
+                nursery.start_soon(self._take_part, session, follower, joined)
         except _HEALABLE as exc:
             lost = True
             self._note_loss(session, exc)
             raise
         finally:
-            session.lose("the block was left")
-            self.result._changed.unpark_all()  # noqa: SLF001 # work that goes on has to end
+            session.mark_lost("the block was left")
+            self._state.decisions.changed.unpark_all()  # work that goes on has to end
             keep = self._settings.reuse_lease and not lost
             await self._leave(session, keep=keep)  # noqa: ASYNC102 # shields and bounds itself
 
-    def _note_joined(self, session: Session) -> None:
+    def _note_joined(self, session: Session, joined: Joined) -> None:
         self._backoff.reset()
+        self._state.note_joined(joined.revision)
         self.joined.set()
         self._log(logging.INFO, "joined", lease=f"{session.lease:x}", ttl=session.ttl)
 
     def _note_loss(self, session: Session, exc: BaseException) -> None:
-        session.lose(str(exc))
-        self.result._lose()  # noqa: SLF001
+        session.mark_lost(str(exc))
+        self._state.decisions.lose()
         self._log(logging.WARNING, "session lost, will join again", reason=str(exc))
 
     # ---- joining -------------------------------------------------------------------
@@ -294,7 +218,7 @@ class Membership:
     async def _take_over(self, lease: int) -> tuple[Session, Joined] | None:
         """Go on with a lease from a life before, if it and its keys still live."""
         settings = self._settings
-        value, version = self.offering.value()
+        value, version = self._publisher.value()
         sent = trio.current_time()
         try:
             ttl = await self._client.lease_renew(lease)
@@ -305,105 +229,105 @@ class Membership:
         except SessionLost:
             await revoke_quietly(self._client, lease)
             return None
-        self.offering.note_told(version)
+        self._publisher.note_published(version)
         if settings.reaper is not None:
             settings.reaper.hold(lease, ttl)
         return session, joined
 
-    async def _join(self, session: Session) -> Joined:
+    async def _join(self, session: Session, follower: PathFollower) -> Joined:
         settings = self._settings
-        self.offering.begin()
-        value, version = self.offering.value()
-        joined = await join(self._client, self._keys, settings.hostname, value, session)
-        self.offering.note_told(version)
+        self._publisher.begin()
+        value, version = self._publisher.value()
+        joined = await join(self._client, follower, settings.hostname, value, session)
+        self._publisher.note_published(version)
         return joined
 
-    async def _guard_host_key(self, session: Session, revision: int) -> None:
-        """Watch the key that makes us known; its loss is the session's.
+    # ---- following the path ----------------------------------------------------------
 
-        Raises:
-            SessionLost: it was deleted, or put by somebody else.
-        """
-        key = self._keys.host(self._settings.hostname)
-        while True:
-            with suppress(Compacted, WatchOverflow):  # what was missed is in the read below
-                await self._watch_for_loss(key, session, revision)
-            found = await persist(self._client.read, Get(key))
-            if found.kv is None or found.kv.lease != session.lease:
-                raise session.lose(f"its key {key.decode()} is gone")
-            revision = found.revision
-
-    async def _watch_for_loss(self, key: bytes, session: Session, revision: int) -> None:
-        async with self._client.watch(key, start_revision=revision + 1) as events:
-            async for event in events:
-                if event.type is EventType.DELETE or event.kv.lease != session.lease:
-                    raise session.lose(f"somebody touched its key {key.decode()}")
-
-    async def _check_candidate(self, session: Session, fence: int) -> None:
-        """Look once in a TTL whether our candidate key is there: nobody needs it sooner.
-
-        Raises:
-            SessionLost: it is gone.
-        """
-        key = self._keys.candidate(session.lease)
-        while True:
-            await trio.sleep(session.ttl)
-            kv = (await persist(self._client.read, Get(key))).kv
-            if kv is None or kv.create_revision != fence:
-                raise session.lose(f"its key {key.decode()} is gone")
-
-    # ---- the decision ----------------------------------------------------------------
-
-    async def _demand_proof(self, session: Session, follower: DecisionFollower) -> None:
-        """Lose the session when for a TTL nothing proved the decision to be the newest."""
-        until = _believable_until(session, follower)
-        while until > trio.current_time():
-            await trio.sleep_until(until)
-            until = _believable_until(session, follower)
-        raise session.lose("for a TTL there was no proof that the decision is the newest")
-
-    def _pass_on(self) -> None:
-        """Tell readers, and the core if we lead, what the decision is now."""
-        session, follower = self._session, self._follower
-        if session is None or follower is None:
+    def _cover(self, follower: PathFollower, joined: Joined) -> None:
+        """Load what the joining transaction read: a leader's range, or a follower's three."""
+        if joined.everything is not None:
+            follower.cover(self._keys.leading, joined.everything, joined.asked_at)
             return
-        view = follower.view
-        self._debug("decision", revision=view.hosts.revision, hosts=",".join(view.hosts))
-        if view.known:
-            self.result._publish(view.hosts, ours=self._is_ours(session, view))  # noqa: SLF001
-        if self._leading is not None:
-            self._leading.tell(StoredChanged(view.stored))
+        follower.cover(self._keys.decision, joined.decision, joined.asked_at)
+        for kv in joined.own:
+            follower.cover(KeyRange.of(kv.key), found_keys(joined.revision, kv))
 
-    # ---- leading ------------------------------------------------------------------------
+    async def _take_part(self, session: Session, follower: PathFollower, joined: Joined) -> None:
+        """Follow the path until we are elected, and lead."""
+        everything = joined.everything
+        if everything is None:
+            async with open_plain_nursery() as nursery:
+                # Our candidate key needs no watch: nobody acts on it, and the proofs cover it.
+                host = joined.own[0]
+                nursery.start_soon(follower.follow, self._keys.decision, joined.decision)
+                nursery.start_soon(
+                    follower.follow, KeyRange.of(host.key), found_keys(joined.revision, host)
+                )
+                everything = await wait_elected(
+                    self._client, follower, joined.fence, joined.predecessor, joined.revision
+                )
+                leading = self._begin_to_lead(session, follower, joined.fence)
+                leading.take_over(everything)
+                nursery.cancel_scope.cancel()
+        else:
+            leading = self._begin_to_lead(session, follower, joined.fence)
+            leading.take_over(everything)
+        await leading.run(everything)
 
-    async def _campaign(self, session: Session, follower: DecisionFollower, joined: Joined) -> None:
-        """Wait until we are elected, and lead."""
-        settings, fence = self._settings, joined.fence
-
-        def leads(candidate: KeyValue) -> bool:
-            record = follower.view.stored.record
-            return record is not None and record.fence == candidate.create_revision
-
-        snapshot = await wait_elected(
-            self._client, self._keys, fence, joined.predecessor, joined.revision, leads
-        )
+    def _begin_to_lead(self, session: Session, follower: PathFollower, fence: int) -> Leading:
+        settings = self._settings
         self._log(logging.INFO, "elected", fence=fence)
-        core = LeaderCore(
+        machine = LeaderMachine(
             hostname=settings.hostname,
             path=settings.path,
             options=settings.options,
             strategy=settings.strategy,
         )
-        place = Place(self._client, self._keys, settings.hostname, session, settings.logger)
-        leading = Leading(place, follower, core, fence, settings.shutdown_timeout)
-        self._leading = leading
-        await leading.run(snapshot or joined.snapshot)
+        context = LeaderContext(self._client, follower, session, settings.logger)
+        self._leading = Leading(context, machine, fence, settings.shutdown_timeout)
+        self._state.leads = True
+        return self._leading
+
+    async def _publish_decisions(self, follower: PathFollower) -> None:
+        """Give readers each decision that the view shows."""
+        while True:
+            view = follower.view
+            self._debug("view", revision=view.revision, hosts=",".join(view.hosts))
+            self._state.publish()
+            await follower.changed.park()
+
+    async def _guard_keys(self, session: Session, follower: PathFollower, fence: int) -> None:
+        """Raise once one of our keys is not as we put it.
+
+        Raises:
+            SessionLost: it was deleted, or put by another client.
+        """
+        host = self._keys.host(self._settings.hostname)
+        candidate, view = self._keys.candidate(session.lease), follower.view
+        while True:
+            ours = view.get(host)
+            if view.covers(host) and (ours is None or ours.lease != session.lease):
+                raise session.mark_lost(f"its key {host.decode()} was deleted, or put by another")
+            ours = view.get(candidate)
+            if view.covers(candidate) and (ours is None or ours.create_revision != fence):
+                raise session.mark_lost(f"its key {candidate.decode()} was deleted")
+            await follower.changed.park()
+
+    async def _demand_proof(self, session: Session) -> None:
+        """Lose the session when for a TTL nothing proved the decision to be the newest."""
+        until = self._state.provable_until
+        while until > trio.current_time():
+            await trio.sleep_until(until)
+            until = self._state.provable_until
+        raise session.mark_lost("for a TTL there was no proof that the decision is the newest")
 
     # ---- leaving -------------------------------------------------------------------------
 
     async def _leave(self, session: Session, *, keep: bool) -> None:
         """Give everything back, shielded and bounded."""
         leading, self._leading = self._leading, None
+        self._state.leads = False
         settings = self._settings
         if not await self._worker.wait_ended(session):
             self._log(logging.ERROR, "work goes on beyond its deadline; the lease lapses by itself")
@@ -430,8 +354,3 @@ class Membership:
             self._log(logging.WARNING, "etcd did not confirm all; it lapses", what=unfinished)
         else:
             self._log(logging.INFO, "left")
-
-
-def _believable_until(session: Session, follower: DecisionFollower) -> float:
-    """Return when what is known of the decision becomes too old to be acted on."""
-    return follower.fresh_at + session.ttl - margin_of(session.ttl)

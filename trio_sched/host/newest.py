@@ -1,26 +1,152 @@
-"""A stream of which only the newest item counts.
+"""A feed of which only the newest item counts: one writer, one reader, no queue.
 
-Whoever has news puts it there and goes on; whoever reads gets it when it asks. So a
-reader that sleeps holds nobody up, and when it wakes up it gets what counts now.
+The writer puts an item and goes on; the reader gets the newest when it asks. So a reader
+that sleeps holds nothing up, and when it wakes up it gets what counts now.
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import Generic, Self, TypeVar
 
 import trio
 
 from trio_sched._support.tasks import Doorbell
 from trio_sched.exceptions import EndOfResults
+from trio_sched.model.path_view import PathView
+from trio_sched.model.records import Hosts
 
-__all__ = ["NewestOnly"]
+__all__ = ["DecisionFeed", "Feed", "NewestOnly"]
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 
-class NewestOnly(Generic[T]):
-    """Iterate it, or call `next`.
+class Feed(ABC, Generic[T]):
+    """The writer's half, and what is between the two.
+
+    Attributes:
+        path: the path that it is about.
+        changed: where to wait for the next item, or the end; for any number of tasks.
+        ended: True once nothing more comes.
+        returned: how many items were read.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.changed = trio.lowlevel.ParkingLot()
+        self.ended = False
+        self.returned = 0
+        self._unread = False
+        self._wakeup = Doorbell()
+
+    @property
+    @abstractmethod
+    def newest(self) -> T | None:
+        """The newest item, read or not; None before the first."""
+
+    @abstractmethod
+    def take(self, view: PathView) -> None:
+        """Take in what a view shows now."""
+
+    def begin_anew(self) -> None:
+        """Admit any revision: the store is another one, and counts from elsewhere."""
+
+    def _notify(self) -> None:
+        """There is a new item."""
+        self._unread = True
+        self._wakeup.ring()
+        self.changed.unpark_all()
+
+    def end(self) -> None:
+        """Let nothing more come."""
+        self.ended = True
+        self._unread = False
+        self._wakeup.ring()
+        self.changed.unpark_all()
+
+    async def next(self) -> T:
+        """Wait for an item that was not read yet, and return the newest. See `NewestOnly.next`."""
+        if self._unread or self.ended:
+            await trio.lowlevel.checkpoint()
+        while not self._unread:
+            if self.ended:
+                raise EndOfResults(f"nothing more comes of {self.path!r}: the block was left")
+            await self._wakeup.wait()
+        newest = self.newest
+        assert newest is not None
+        self._note_read()
+        return newest
+
+    def _note_read(self) -> None:
+        self._unread = False
+        self.returned += 1
+
+
+class DecisionFeed(Feed[Hosts]):
+    """Decisions, of which only those are to be read that say something new.
+
+    Attributes:
+        count: how many were learned.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.count = 0
+        self._newest: Hosts | None = None
+        self._newest_says: tuple[tuple[str, ...], bool] | None = None
+        self._read_said: tuple[tuple[str, ...], bool] | None = None  # the one that was read last
+
+    @property
+    def newest(self) -> Hosts | None:
+        """The newest decision, read or not; None before the first."""
+        return self._newest
+
+    def take(self, view: PathView) -> None:
+        """Take in the decision of a view, if anything was decided."""
+        if view.known:
+            self.publish(view.hosts)
+
+    def publish(self, hosts: Hosts, *, ours: bool = False) -> None:
+        """Take a decision in, unless it is older than the newest.
+
+        It is to be read if it differs from the one that was read last: in whom it
+        names, or in whether our name there means us (`ours`), and not a life of
+        this host that has ended.
+        """
+        newest, says = self._newest, (tuple(hosts), ours)
+        if newest is not None and hosts.revision < newest.revision:
+            return
+        if newest is not None and hosts.revision == newest.revision and says == self._newest_says:
+            return  # nothing has changed
+        self.count += newest is None or hosts.revision > newest.revision
+        self._newest_says = says
+        self._newest = hosts
+        if self._read_said != says:
+            self._notify()
+        else:
+            self._unread = False
+            self.changed.unpark_all()
+
+    def lose(self) -> None:
+        """Say that nothing is decided for this host."""
+        if self._newest is not None:
+            self.publish(Hosts(revision=self._newest.revision))
+        self.changed.unpark_all()
+
+    def begin_anew(self) -> None:
+        """Admit any revision: the store is another one, and counts from elsewhere."""
+        if self._newest is not None:
+            self.lose()
+            self._newest = Hosts(revision=0)
+
+    def _note_read(self) -> None:
+        super()._note_read()
+        self._read_said = self._newest_says
+
+
+class NewestOnly(Generic[Item]):
+    """The reader's half: iterate it, or call `next`.
 
     Every method that waits is a checkpoint, and a cancelled one loses nothing.
 
@@ -28,47 +154,25 @@ class NewestOnly(Generic[T]):
         path: the path that it is about.
     """
 
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self._unread = False
-        self._ended = False
-        self._bell = Doorbell()
+    def __init__(self, feed: Feed[Item]) -> None:
+        self.path = feed.path
+        self._feed = feed
 
-    async def next(self) -> T:
+    async def next(self) -> Item:
         """Wait for what was not returned yet, and return the newest.
 
         Raises:
             EndOfResults: the block was left, or `Result.shutdown` called.
             trio.BusyResourceError: another task is waiting already.
         """
-        if self._unread or self._ended:
-            await trio.lowlevel.checkpoint()
-        while not self._unread:
-            if self._ended:
-                raise EndOfResults(f"nothing more comes of {self.path!r}: the block was left")
-            await self._bell.wait()
-        self._unread = False
-        return self._read()
+        return await self._feed.next()
 
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> T:
+    async def __anext__(self) -> Item:
         """Wait for the next one; the end of the block ends the loop."""
         try:
             return await self.next()
         except EndOfResults:
             raise StopAsyncIteration from None
-
-    @abstractmethod
-    def _read(self) -> T:
-        """Return the newest, as it is being read."""
-
-    def _note_news(self) -> None:
-        self._unread = True
-        self._bell.ring()
-
-    def _end(self) -> None:
-        self._ended = True
-        self._unread = False
-        self._bell.ring()

@@ -1,15 +1,62 @@
-"""`PathObservation`: what ``observe(..., pool=True)`` gives."""
+"""`Observation` and `PathObservation`: what ``observe()`` gives, and what keeps them going."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import trio
 
-from trio_sched.etcd_shim._following import Follower
-from trio_sched.host.newest import NewestOnly
-from trio_sched.model.keys import PathKeys
+from trio_sched._support.tasks import open_plain_nursery, open_service_nursery
+from trio_sched.etcd_shim import Client, Get, GetResult
+from trio_sched.etcd_shim.errors import RevisionWentBack
+from trio_sched.host.following import PathFollower
+from trio_sched.host.newest import DecisionFeed, Feed, NewestOnly
+from trio_sched.model.keys import KeyRange, PathKeys
 from trio_sched.model.path_state import PathState
+from trio_sched.model.path_view import PathView
+from trio_sched.model.records import Hosts
 
-__all__ = ["PathObservation"]
+__all__ = ["Observation", "PathObservation", "observe_decisions", "observe_everything"]
+
+
+class Observation(NewestOnly[Hosts]):
+    """The stream of decisions of a path.
+
+    Iterate it, or call `next`. Every method that waits is a checkpoint, and a
+    cancelled one loses no decision. Within one life of the store revisions never go
+    down, and the same decision is not returned twice in a row.
+
+    Attributes:
+        path: the path.
+    """
+
+    def __repr__(self) -> str:
+        """Show the path and the newest decision."""
+        return f"<{type(self).__name__} of {self.path!r}: {self.newest!r}>"
+
+    @property
+    def newest(self) -> Hosts | None:
+        """The newest decision, read or not; None before the first."""
+        return self._feed.newest
+
+
+class _PathFeed(Feed[PathState]):
+    """States of a path, decoded when they are asked for."""
+
+    def __init__(self, keys: PathKeys) -> None:
+        super().__init__(keys.path)
+        self.changed_at = trio.current_time()
+        self.view = PathView(keys)
+
+    @property
+    def newest(self) -> PathState:
+        return self.view.state()
+
+    def take(self, view: PathView) -> None:
+        self.view = view
+        self.changed_at = trio.current_time()
+        self._notify()
 
 
 class PathObservation(NewestOnly[PathState]):
@@ -23,33 +70,110 @@ class PathObservation(NewestOnly[PathState]):
         path: the path.
     """
 
-    def __init__(self, path: str, follower: Follower) -> None:
-        super().__init__(path)
-        self._keys = PathKeys(path)
-        self._follower = follower
-        self._told_at = follower.fresh_at
-        self._note_news()
+    def __init__(self, feed: _PathFeed, observer: _Observer) -> None:
+        super().__init__(feed)
+        self._states = feed
+        self._observer = observer
 
     def __repr__(self) -> str:
         """Show the path, and the revision of what is known."""
-        return f"<PathObservation of {self.path!r} at revision {self._follower.revision}>"
+        return f"<PathObservation of {self.path!r} at revision {self._states.view.revision}>"
 
     @property
     def newest(self) -> PathState:
         """The newest state, read or not."""
-        follower = self._follower
-        return PathState.decode(self._keys, follower.state.values(), follower.revision)
+        return self._states.newest
 
     @property
     def heard_at(self) -> float:
         """By trio's clock, when etcd was heard of last: by a change, or an answer to a read."""
-        return max(self._told_at, self._follower.fresh_at)
+        return max(self._states.changed_at, self._observer.follower.fresh_at)
 
-    def _read(self) -> PathState:
-        return self.newest
 
-    async def _follow(self) -> None:
+class _Observer:
+    """Follows one range of a path for a feed."""
+
+    def __init__(self, client: Client, keys: PathKeys, covered: KeyRange, reconcile: float) -> None:
+        self._client = client
+        self._keys = keys
+        self._covered = covered
+        self._reconcile = reconcile
+        self.follower = self._new_follower()
+
+    def _new_follower(self) -> PathFollower:
+        return PathFollower(self._client, self._keys, self._reconcile)
+
+    async def begin(self) -> GetResult:
+        """Read the range once, and load it.
+
+        Raises:
+            EtcdError: etcd cannot be reached, or refuses.
+        """
+        asked_at = trio.current_time()
+        found = await self._client.read(Get(self._covered.first, self._covered.end))
+        self.follower.cover(self._covered, found, asked_at)
+        return found
+
+    async def run(self, feed: Feed[Hosts] | Feed[PathState], first: GetResult | None) -> None:
+        """Go on from what `begin` read, until cancelled."""
         while True:
-            await self._follower.receive()
-            self._told_at = trio.current_time()
-            self._note_news()
+            try:
+                async with open_plain_nursery() as nursery:
+                    nursery.start_soon(self._follow, first)
+                    await self._pass_on(feed)
+            except RevisionWentBack:
+                feed.begin_anew()
+                self.follower, first = self._new_follower(), None
+
+    async def _follow(self, first: GetResult | None) -> None:
+        if self._covered == self._keys.decision:
+            async with open_plain_nursery() as nursery:
+                nursery.start_soon(self.follower.follow, self._covered, first)
+                nursery.start_soon(self.follower.keep_fresh)
+        else:  # more than a proof can be about: it is all read anew
+            await self.follower.follow(self._covered, first, self._reconcile)
+
+    async def _pass_on(self, feed: Feed[Hosts] | Feed[PathState]) -> None:
+        follower = self.follower
+        await follower.wait(lambda view: bool(view.covered))
+        while True:
+            feed.take(follower.view)
+            await follower.changed.park()
+
+
+@asynccontextmanager
+async def observe_decisions(
+    client: Client, path: str, reconcile: float
+) -> AsyncIterator[Observation]:
+    """Learn the decisions of a path. See `observe`."""
+    keys = PathKeys(path)
+    feed = DecisionFeed(path)
+    observer = _Observer(client, keys, keys.decision, reconcile)
+    async with _observing(observer, feed):
+        yield Observation(feed)
+
+
+@asynccontextmanager
+async def observe_everything(
+    client: Client, path: str, reconcile: float
+) -> AsyncIterator[PathObservation]:
+    """Learn all that is below a path. See `observe`."""
+    keys = PathKeys(path)
+    feed = _PathFeed(keys)
+    observer = _Observer(client, keys, keys.everything, reconcile)
+    async with _observing(observer, feed):
+        yield PathObservation(feed, observer)
+
+
+@asynccontextmanager
+async def _observing(
+    observer: _Observer, feed: Feed[Hosts] | Feed[PathState]
+) -> AsyncIterator[None]:
+    first = await observer.begin()
+    feed.take(observer.follower.view)
+    async with open_service_nursery() as services:
+        services.start_soon(observer.run, feed, first, name=f"observe {feed.path}")
+        try:
+            yield
+        finally:
+            feed.end()

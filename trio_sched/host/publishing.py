@@ -1,4 +1,4 @@
-"""What a host tells the others about itself, and how a change of it gets there.
+"""What a host publishes about itself, and how a change of it gets there.
 
 It is published with the registration, so each session begins with what is true then;
 a change in between is put into the same key, on the same lease.
@@ -21,64 +21,68 @@ from trio_sched.exceptions import EndOfResults
 from trio_sched.host.session import Session
 from trio_sched.model.records import HostData, Options, encode_host
 
-__all__ = ["HealthCheck", "Offering"]
+__all__ = ["HealthCheck", "HostPublisher"]
 
 HealthCheck = Callable[[], Awaitable[bool]]
 
 _NOT_YET: Final = "its health was not checked yet"
 
 
-class Offering:
-    """What this host tells about itself.
+class HostPublisher:
+    """Publishes what is known of this host.
 
     Args:
         options: that it was started with.
-        data: what it tells at first.
-        healthy: None, or a check; until it has passed the host is not available.
-        every: seconds from the beginning of one check to that of the next, and the
+        data: what is published at first.
+        health_check: None, or a check; until it has passed the host is not available.
+        health_interval: seconds from the beginning of one check to that of the next, and the
             longest that a check may take.
     """
 
     def __init__(
-        self, options: Options, data: HostData, healthy: HealthCheck | None, every: float
+        self,
+        options: Options,
+        data: HostData,
+        health_check: HealthCheck | None,
+        health_interval: float,
     ) -> None:
         self._options = options
         self._data = data
-        self._healthy = healthy
-        self._every = every
-        self._ill = None if healthy is None else _NOT_YET
+        self._health_check = health_check
+        self._health_interval = health_interval
+        self._unhealthy = None if health_check is None else _NOT_YET
         self._drained: str | None = None
         self._since = wall_time()
-        self._version = 1  # of what is to be told
-        self._told = 0  # version that is published
+        self._version = 1  # of what is to be published
+        self._published_version = 0  # version that is published
         self._ended = False
         self._changed = Doorbell()
         self._published = trio.lowlevel.ParkingLot()
 
     def value(self) -> tuple[bytes, int]:
         """Return the value of the host's key, and the version that it stands for."""
-        why = self._drained if self._drained is not None else self._ill
+        why = self._drained if self._drained is not None else self._unhealthy
         data = self._data if why is None else replace(self._data, available=False, reason=why)
         return encode_host(self._options, data, self._since), self._version
 
     def begin(self) -> None:
-        """Note that the host joins now, be it for the first time or again."""
+        """Note that the host joins now, for the first time or again."""
         self._since = wall_time()
 
-    def note_told(self, version: int) -> None:
+    def note_published(self, version: int) -> None:
         """Note that a version has been published."""
-        self._told = max(self._told, version)
+        self._published_version = max(self._published_version, version)
         self._published.unpark_all()
 
     def end(self) -> None:
-        """Let nobody wait any more."""
+        """End all waiting: this host has left."""
         self._ended = True
         self._published.unpark_all()
 
     # ---- changes ---------------------------------------------------------------------
 
     async def update(self, changes: Mapping[str, object]) -> None:
-        """Change what is told, and wait until it is published.
+        """Change what is published, and wait until it is published.
 
         Raises:
             TypeError: see `HostData`.
@@ -86,20 +90,20 @@ class Offering:
             EndOfResults: the block was left before.
         """
         self._data = replace(self._data, **changes)  # type: ignore[arg-type] # it checks them
-        await self._tell()
+        await self._publish_change()
 
     async def drain(self, reason: str | None) -> None:
-        """Tell that this host is not to be chosen; None ends that."""
+        """Publish that this host is not to be chosen; None ends that."""
         if reason is not None:
             HostData(reason=reason)  # checks it
         self._drained = reason
-        await self._tell()
+        await self._publish_change()
 
-    async def _tell(self) -> None:
+    async def _publish_change(self) -> None:
         self._note_change()
         version = self._version
         await trio.lowlevel.checkpoint()
-        while self._told < version:
+        while self._published_version < version:
             if self._ended:
                 raise EndOfResults("the block was left before the change was published")
             await self._published.park()
@@ -117,7 +121,7 @@ class Offering:
             SessionLost: the key, or its lease, is gone.
         """
         while True:
-            while self._told == self._version:
+            while self._published_version == self._version:
                 await self._changed.wait()
             value, version = self.value()
             try:
@@ -127,26 +131,26 @@ class Offering:
                     [Put(key, value, session.lease)],
                 )
             except LeaseNotFound as exc:
-                raise session.lose("the lease was revoked or has lapsed") from exc
+                raise session.mark_lost("the lease was revoked or has lapsed") from exc
             if not answer.succeeded:
-                raise session.lose(f"its key {key.decode()} is gone")
-            self.note_told(version)
+                raise session.mark_lost(f"its key {key.decode()} is gone")
+            self.note_published(version)
 
-    async def check_health(self) -> None:
-        """Check now and then whether this host is well, until cancelled."""
-        while self._healthy is not None:
+    async def watch_health(self) -> None:
+        """Check now and then whether this host is healthy, until cancelled."""
+        while self._health_check is not None:
             began = trio.current_time()
-            ill = await self._look(self._healthy)
-            if ill != self._ill:
-                self._ill = ill
+            unhealthy = await self._check(self._health_check)
+            if unhealthy != self._unhealthy:
+                self._unhealthy = unhealthy
                 self._note_change()
-            await trio.sleep_until(began + self._every)
+            await trio.sleep_until(began + self._health_interval)
 
-    async def _look(self, healthy: HealthCheck) -> str | None:
-        """Return why this host is not well; None if it is."""
-        with trio.move_on_after(self._every):
+    async def _check(self, health_check: HealthCheck) -> str | None:
+        """Return why this host is not healthy; None if it is."""
+        with trio.move_on_after(self._health_interval):
             try:
-                return None if await healthy() else "its health check says no"
+                return None if await health_check() else "its health check says no"
             except Exception as exc:  # noqa: BLE001 # whatever it is, it is the reason
                 return f"its health check raised {type(exc).__name__}: {exc}"
-        return f"its health check took longer than {self._every:g} s"
+        return f"its health check took longer than {self._health_interval:g} s"

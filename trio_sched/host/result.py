@@ -1,21 +1,21 @@
-"""`Result` and `Observation`: what ``schedule()`` and ``observe()`` give."""
+"""`Result`: what ``schedule()`` gives."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from math import inf
-from typing import Protocol, TypedDict, TypeVar, TypeVarTuple, Unpack
+from typing import TypedDict, TypeVar, TypeVarTuple, Unpack
 
 import trio
 
-from trio_sched.exceptions import EndOfResults
-from trio_sched.host.newest import NewestOnly
-from trio_sched.host.publishing import Offering
+from trio_sched.host.observation import Observation
+from trio_sched.host.publishing import HostPublisher
 from trio_sched.host.slots import Slot
+from trio_sched.host.state import HostState
+from trio_sched.host.work import Worker
 from trio_sched.model.records import Hosts
 
-__all__ = ["Observation", "Result", "ResultStatistics"]
+__all__ = ["Result", "ResultStatistics"]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -30,7 +30,7 @@ class ResultStatistics:
         returned: how many of them were returned to the reader.
         sessions: how many sessions were begun; more than one after losses.
         leading: whether this host leads.
-        healed: how often a read showed what no watch had told.
+        healed: how often a read showed what no watch had brought.
         deadline: by trio's clock, until when the newest decision may be acted on,
             unless it is renewed; minus infinity if it may not.
     """
@@ -43,65 +43,6 @@ class ResultStatistics:
     deadline: float
 
 
-class Observation(NewestOnly[Hosts]):
-    """The stream of decisions of a path.
-
-    Iterate it, or call `next`. Every method that waits is a checkpoint, and a
-    cancelled one loses no decision. Revisions never go down, and the same
-    decision is not returned twice in a row.
-
-    Attributes:
-        path: the path.
-    """
-
-    def __init__(self, path: str) -> None:
-        super().__init__(path)
-        self._newest: Hosts | None = None
-        self._says: tuple[tuple[str, ...], bool] | None = None  # the newest decision
-        self._said: tuple[tuple[str, ...], bool] | None = None  # the one that was read last
-        self._changed = trio.lowlevel.ParkingLot()
-        self._decisions = 0
-        self._returned = 0
-
-    def __repr__(self) -> str:
-        """Show the path and the newest decision."""
-        return f"<{type(self).__name__} of {self.path!r}: {self._newest!r}>"
-
-    @property
-    def newest(self) -> Hosts | None:
-        """The newest decision, read or not; None before the first."""
-        return self._newest
-
-    def _read(self) -> Hosts:
-        assert self._newest is not None
-        self._said = self._says
-        self._returned += 1
-        return self._newest
-
-    # ---- what the scheduler says ------------------------------------------------
-
-    def _publish(self, hosts: Hosts, *, ours: bool = False) -> None:
-        """Take a decision in, unless it is older than the newest.
-
-        It is to be read if it differs from the one that was read last: in whom it
-        names, or in whether our name there means us (`ours`), and not a life of
-        this host that has ended.
-        """
-        if self._newest is not None and hosts.revision < self._newest.revision:
-            return
-        self._decisions += self._newest is None or hosts.revision > self._newest.revision
-        self._newest = hosts
-        self._says = (tuple(hosts), ours)
-        self._unread = False  # until we know that it says something else than what was read
-        if self._said != self._says:
-            self._note_news()
-        self._changed.unpark_all()
-
-    def _end(self) -> None:
-        super()._end()
-        self._changed.unpark_all()
-
-
 class HostChanges(TypedDict, total=False):
     """What `Result.update` takes."""
 
@@ -109,25 +50,6 @@ class HostChanges(TypedDict, total=False):
     zone: str | None
     priority: int
     data: Mapping[str, object]
-
-
-class Backstage(Protocol):
-    """What a `Result` needs of the membership behind it."""
-
-    def believe(self) -> float:
-        """Return until when a decision for our name may be acted on."""
-
-    def statistics(self) -> tuple[int, bool, int]:
-        """Return the numbers of sessions, whether we lead, and what was healed."""
-
-    @property
-    def offering(self) -> Offering:
-        """Return what this host tells about itself."""
-
-    async def run_work(
-        self, work: Callable[[Slot], Awaitable[T]], grace: float | None, *, restart: bool
-    ) -> T:
-        """Run work while this host is scheduled."""
 
 
 class Result(Observation):
@@ -138,17 +60,12 @@ class Result(Observation):
         hostname: the name of this host.
     """
 
-    def __init__(
-        self,
-        path: str,
-        hostname: str,
-        membership: Backstage,
-    ) -> None:
-        super().__init__(path)
-        self.hostname = hostname
-        self._membership = membership
-        self._life = trio.CancelScope()  # of all that the scheduler does for this host
-        self._stopped = trio.Event()
+    def __init__(self, state: HostState, publisher: HostPublisher, worker: Worker) -> None:
+        super().__init__(state.decisions)
+        self.hostname = state.hostname
+        self._state = state
+        self._publisher = publisher
+        self._worker = worker
 
     @property
     def deadline(self) -> float:
@@ -157,19 +74,16 @@ class Result(Observation):
         Minus infinity if it is not chosen. Whoever acts on being scheduled has to
         have stopped by then.
         """
-        newest = self._newest
-        if self._ended or newest is None or self.hostname not in newest:
-            return -inf
-        return self._membership.believe()
+        return self._state.deadline
 
     @property
     def scheduled(self) -> bool:
-        """True while this host is chosen and its session may be believed in.
+        """True while this host is chosen and its session is certain to live.
 
         False after the block was left. It asks the clock each time, so it is
         right even if this process was stopped in between.
         """
-        return trio.current_time() < self.deadline
+        return self._state.scheduled
 
     async def wait_scheduled(self) -> Hosts:
         """Wait until this host is scheduled; return the decision that says so.
@@ -177,20 +91,14 @@ class Result(Observation):
         Raises:
             EndOfResults: the block was left, or `shutdown` called.
         """
-        await trio.lowlevel.checkpoint()
-        while not self.scheduled:
-            if self._ended:
-                raise EndOfResults(f"{self.hostname!r} has left {self.path!r}")
-            await self._changed.park()
-        assert self._newest is not None
-        return self._newest
+        return await self._state.wait_scheduled()
 
     async def wait_unscheduled(self) -> None:
         """Wait until this host is not scheduled, by a decision, a loss, or the clock."""
         await trio.lowlevel.checkpoint()
         while self.scheduled:
             with trio.move_on_at(self.deadline):
-                await self._changed.park()
+                await self._state.wait_changed()
 
     async def run_while_scheduled(
         self,
@@ -233,7 +141,7 @@ class Result(Observation):
 
         if not callable(fn):
             raise TypeError(f"run_while_scheduled needs an async function, not {fn!r}")
-        return await self._membership.run_work(work, grace, restart=restart)
+        return await self._worker.run(work, grace, restart=restart)
 
     async def update(self, **changes: Unpack[HostChanges]) -> None:
         """Change what this host tells about itself, without leaving the pool.
@@ -251,8 +159,8 @@ class Result(Observation):
         """
         unknown = changes.keys() - HostChanges.__annotations__.keys()
         if unknown:
-            raise TypeError(f"a host does not tell {', '.join(sorted(unknown))}")
-        await self._membership.offering.update(changes)
+            raise TypeError(f"a host has no {', '.join(sorted(unknown))}")
+        await self._publisher.update(changes)
 
     async def drain(self, reason: str = "drained by itself") -> None:
         """Let this host not be chosen any more; it stays in the pool.
@@ -265,7 +173,7 @@ class Result(Observation):
         Raises:
             EndOfResults: the block was left, or `shutdown` called.
         """
-        await self._membership.offering.drain(reason)
+        await self._publisher.drain(reason)
 
     async def undrain(self) -> None:
         """End what `drain` began. What an operator drained stays so.
@@ -273,7 +181,7 @@ class Result(Observation):
         Raises:
             EndOfResults: the block was left, or `shutdown` called.
         """
-        await self._membership.offering.drain(None)
+        await self._publisher.drain(None)
 
     async def shutdown(self) -> None:
         """Leave the pool now; return when this host's keys are revoked.
@@ -282,32 +190,17 @@ class Result(Observation):
         block does the same by itself. Cancelled, the departure goes on, and leaving
         the block waits for it.
         """
-        self._life.cancel()
-        await self._stopped.wait()
+        self._state.life.cancel()
+        await self._state.left.wait()
 
     def statistics(self) -> ResultStatistics:
         """Return how this host's life on the path goes."""
-        sessions, leading, healed = self._membership.statistics()
+        state = self._state
         return ResultStatistics(
-            decisions=self._decisions,
-            returned=self._returned,
-            sessions=sessions,
-            leading=leading,
-            healed=healed,
+            decisions=state.decisions.count,
+            returned=state.decisions.returned,
+            sessions=state.sessions,
+            leading=state.leads,
+            healed=state.healed,
             deadline=self.deadline,
         )
-
-    # ---- what the scheduler says ------------------------------------------------
-
-    def _publish(self, hosts: Hosts, *, ours: bool = False) -> None:
-        super()._publish(hosts, ours=ours and self.hostname in hosts)
-
-    def _lose(self) -> None:
-        """The session is lost: nothing is decided for this host."""
-        if self._newest is not None:
-            self._publish(Hosts(revision=self._newest.revision))
-        self._changed.unpark_all()
-
-    def _end(self) -> None:
-        super()._end()
-        self._stopped.set()

@@ -1,6 +1,6 @@
 """A session: a lease of this host that is renewed as long as it is on a path.
 
-What makes it safe to believe in is in ``etcd_shim/_keep.py``. Here is what the
+Why its deadline can be relied on is in ``etcd_shim/_keep.py``. Here is what the
 scheduler adds: its own error, and a grant that leaves nothing behind.
 """
 
@@ -23,7 +23,7 @@ __all__ = ["Session", "grant_session", "revoke_quietly", "revoke_surely"]
 
 
 class Session(KeptLease):
-    """A lease of ours. Made by `grant_session`; `keep` renews it."""
+    """A lease of ours. Made by `grant_session`; `keep_alive` renews it."""
 
     def __init__(self, client: Client, lease: int, ttl: int, sent: float) -> None:
         super().__init__(client.lease_renew, lease, ttl, sent)
@@ -33,10 +33,10 @@ class Session(KeptLease):
         """Id of its lease."""
         return self.id
 
-    def lose(self, reason: str) -> SessionLost:
-        """Note that the session is over; return the error that says so."""
-        super().lose(reason)
-        return self._error(self.why_lost or reason)
+    def mark_lost(self, reason: str) -> SessionLost:
+        """Note that the session is over; return the error for it."""
+        super().mark_lost(reason)
+        return self._error(self.lost_reason or reason)
 
     def _error(self, reason: str) -> SessionLost:
         return SessionLost(self.id, reason)

@@ -25,12 +25,14 @@ import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from trio_sched.etcd_shim import Client, Compare, Delete, Get, GetResult, Put
+from trio_sched.etcd_shim import Client, Compare, Delete, Get, GetResult, KeyValue, Put
 from trio_sched.etcd_shim._backoff import persist
-from trio_sched.etcd_shim.errors import Compacted, EtcdError, LeaseNotFound, WatchOverflow
+from trio_sched.etcd_shim.errors import EtcdError, LeaseNotFound
+from trio_sched.host.following import PathFollower
 from trio_sched.host.session import Session
-from trio_sched.host.waiting import wait_deleted
-from trio_sched.model.keys import PathKeys
+from trio_sched.host.state import HostState
+from trio_sched.model.keys import KeyRange, PathKeys
+from trio_sched.model.path_view import PathView
 
 __all__ = ["Slot", "SlotKeys", "Taken", "usable"]
 
@@ -62,9 +64,9 @@ class Slot:
         return self._session.deadline
 
     @property
-    def believed_in(self) -> bool:
-        """True as long as the session that it hangs on is not known to be over."""
-        return self._session.why_lost is None
+    def session_alive(self) -> bool:
+        """True as long as the session that it hangs on is not known to be lost."""
+        return self._session.lost_reason is None
 
     @property
     def lease(self) -> int:
@@ -98,14 +100,14 @@ class Taken:
     """What an attempt to take a slot gave.
 
     Attributes:
-        slot: the slot; None if there is none to be had now.
+        slot: the slot; None if none is free now.
         stands: whether the decision still stood.
-        revision: the store's revision at which the slots were read.
+        found: the slots, as they were read before.
     """
 
     slot: Slot | None
     stands: bool
-    revision: int
+    found: GetResult
 
 
 class SlotKeys:
@@ -115,11 +117,13 @@ class SlotKeys:
         client: the client to ask with.
         keys: of the path.
         hostname: what goes into a slot's key.
+        state: of this host, whose follower watches the slots.
     """
 
-    def __init__(self, client: Client, keys: PathKeys, hostname: str) -> None:
+    def __init__(self, client: Client, keys: PathKeys, hostname: str, state: HostState) -> None:
         self._client = client
         self._keys = keys
+        self._state = state
         self._hostname = hostname
 
     async def take(self, session: Session, decision: int, max_count: int) -> Taken:
@@ -134,13 +138,13 @@ class SlotKeys:
             await self._forget_leftovers(found, session)
             free = [n for n in range(usable(held, max_count)) if n not in held]
             if not free:
-                return Taken(None, stands=True, revision=found.revision)
+                return Taken(None, stands=True, found=found)
             try:
                 slot, stands = await persist(self._create, session, free[0], decision)
             except LeaseNotFound as exc:
-                raise session.lose("the lease was revoked or has lapsed") from exc
+                raise session.mark_lost("the lease was revoked or has lapsed") from exc
             if slot is not None or not stands:
-                return Taken(slot, stands, found.revision)
+                return Taken(slot, stands, found)
 
     async def _create(
         self, session: Session, number: int, decision: int
@@ -181,19 +185,21 @@ class SlotKeys:
 
     async def wait_lost(self, slot: Slot) -> None:
         """Wait until a slot's key is gone."""
-        revision = slot.token
-        while True:
-            with contextlib.suppress(Compacted, WatchOverflow):  # the read below tells
-                await wait_deleted(self._client, slot.key, revision)
-            found = await persist(self._client.read, Get(slot.key))
-            if found.kv is None or found.kv.create_revision != slot.token:
-                return
-            revision = found.revision
+        kv = KeyValue(slot.key, self._hostname.encode(), slot.token, slot.token, 1, slot.lease)
+        await self._follower.wait_changed_key(kv, slot.token)
 
-    async def wait_freed(self, revision: int) -> None:
-        """Wait until some slot has been freed since the slots were read at `revision`."""
-        with contextlib.suppress(Compacted, WatchOverflow):  # they are read again anyway
-            async with self._client.watch(
-                self._keys.slots, prefix=True, start_revision=revision + 1, puts=False
-            ) as events:
-                await anext(events)
+    async def wait_freed(self, taken: Taken) -> None:
+        """Wait until some slot has been freed since the slots were read."""
+        tokens = {kv.key: kv.create_revision for kv in taken.found}
+        slots = KeyRange.below(self._keys.slots)
+
+        def is_freed(view: PathView) -> bool:
+            held = {kv.key: kv.create_revision for kv in view.within(slots)}
+            return any(held.get(key) != token for key, token in tokens.items())
+
+        await self._follower.wait_for(slots, taken.found, is_freed)
+
+    @property
+    def _follower(self) -> PathFollower:
+        assert self._state.follower is not None  # a slot is taken under a session
+        return self._state.follower

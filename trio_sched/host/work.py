@@ -4,13 +4,13 @@ The work runs in the caller's own task, so that its exceptions are the caller's.
 Beside it two service tasks look after the slot's key and after the clock. What must
 hold: the work is cancelled before the local deadline, the slot is freed only after
 the work has ended, and whoever revokes the session waits for that end, as long as
-the session may be believed in.
+the session is certain to live.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TypeVar
 
 import trio
 
@@ -18,55 +18,30 @@ from trio_sched._support.tasks import finish, open_plain_nursery, open_service_n
 from trio_sched.etcd_shim._keep import margin_of
 from trio_sched.host.session import Session
 from trio_sched.host.slots import Slot, SlotKeys, Taken
+from trio_sched.host.state import HostState
+from trio_sched.model.records import Hosts
 
-if TYPE_CHECKING:
-    from trio_sched.model.records import Hosts
-
-__all__ = ["Standing", "Worker", "check_grace"]
+__all__ = ["Worker", "check_grace"]
 
 T = TypeVar("T")
 
-_LAST_WORDS = 1.0  # seconds; leaving the block revokes what could not be freed by then
-
-
-class Standing(Protocol):
-    """What a worker has to know of its host."""
-
-    @property
-    def session(self) -> Session | None:
-        """The present session."""
-
-    @property
-    def newest(self) -> Hosts | None:
-        """The newest decision."""
-
-    @property
-    def max_count(self) -> int:
-        """How many hosts the newest decision may name."""
-
-    @property
-    def deadline(self) -> float:
-        """Until when this host is scheduled; minus infinity if it is not."""
-
-    async def wait_changed(self) -> None:
-        """Wait until some of that may have changed, other than by a renewal."""
-
-    async def wait_scheduled(self) -> Hosts:
-        """Wait until this host is scheduled."""
+_CLEANUP_TIMEOUT = 1.0  # seconds; leaving the block revokes what could not be freed by then
 
 
 class Worker:
     """Runs one piece of work at a time for a host.
 
     Args:
-        standing: what is known of the host.
+        state: what is known of the host.
         slots: the keys of slots.
+        ttl: of a session, as asked for, in seconds.
         patience: seconds for what must be answered by etcd though we are cancelled.
     """
 
-    def __init__(self, standing: Standing, slots: SlotKeys, patience: float) -> None:
-        self._standing = standing
+    def __init__(self, state: HostState, slots: SlotKeys, ttl: int, patience: float) -> None:
+        self._state = state
         self._slots = slots
+        self._ttl = ttl
         self._patience = patience
         self._busy = False
         self._slot: Slot | None = None
@@ -80,8 +55,11 @@ class Worker:
                 await self._ended.park()
         return self._working is not session
 
-    async def run(self, fn: Callable[[Slot], Awaitable[T]], grace: float, *, restart: bool) -> T:
+    async def run(
+        self, fn: Callable[[Slot], Awaitable[T]], grace: float | None, *, restart: bool
+    ) -> T:
         """Run `fn` whenever this host is scheduled. See `Result.run_while_scheduled`."""
+        grace = check_grace(grace, self._ttl)
         if self._busy:
             raise trio.BusyResourceError("this host runs something already")
         self._busy = True
@@ -95,11 +73,11 @@ class Worker:
             self._busy = False
 
     async def _wait_for_turn(self, grace: float) -> None:
-        await self._standing.wait_scheduled()
+        await self._state.wait_scheduled()
         while not self._may_run(grace):
-            with trio.move_on_at(self._standing.deadline):  # by then it was renewed, or is over
-                await self._standing.wait_changed()
-            await self._standing.wait_scheduled()
+            with trio.move_on_at(self._state.deadline):  # by then it was renewed, or is over
+                await self._state.wait_changed()
+            await self._state.wait_scheduled()
 
     async def _run_once(self, fn: Callable[[Slot], Awaitable[T]], grace: float) -> list[T]:
         """Take a slot and run `fn`; return what it returned, if it did by itself."""
@@ -111,21 +89,21 @@ class Worker:
         finally:
             slot, self._slot, self._working = self._slot, None, None
             self._ended.unpark_all()
-            if slot is not None and slot.believed_in:  # else the session's end frees it
+            if slot is not None and slot.session_alive:  # else the session's end frees it
                 with trio.move_on_after(self._patience_left(), shield=True):
                     await self._slots.free(slot)
 
     def _patience_left(self) -> float:
         """Return how long freeing a slot may take: not for long if we are to leave."""
         cancelled = trio.current_effective_deadline() <= trio.current_time()
-        return min(self._patience, _LAST_WORDS) if cancelled else self._patience
+        return min(self._patience, _CLEANUP_TIMEOUT) if cancelled else self._patience
 
     # ---- taking a slot ---------------------------------------------------------------
 
     async def _take(self, grace: float) -> None:
         """Take a slot as soon as there is one, unless this host is dropped before."""
         while self._may_run(grace):
-            session, decision = self._standing.session, self._standing.newest
+            session, decision = self._state.session, self._state.newest
             assert session is not None
             assert decision is not None
             # Answered even if we are cancelled meanwhile, so that no slot is left behind.
@@ -135,7 +113,7 @@ class Worker:
             await self._wait_for_a_chance(taken, decision)
 
     async def _try_to_take(self, session: Session, decision: int) -> Taken:
-        taken = await self._slots.take(session, decision, self._standing.max_count)
+        taken = await self._slots.take(session, decision, self._state.max_count)
         if taken.slot is not None:
             self._slot, self._working = taken.slot, session
         return taken
@@ -145,18 +123,18 @@ class Worker:
         async with open_plain_nursery() as nursery:
 
             async def wait_freed() -> None:
-                await self._slots.wait_freed(taken.revision)
+                await self._slots.wait_freed(taken)
                 nursery.cancel_scope.cancel()
 
             if taken.stands:
                 nursery.start_soon(wait_freed)
-            while self._standing.newest is decision and self._may_run(0):
-                with trio.move_on_at(self._standing.deadline):
-                    await self._standing.wait_changed()
+            while self._state.newest is decision and self._may_run(0):
+                with trio.move_on_at(self._state.deadline):
+                    await self._state.wait_changed()
             nursery.cancel_scope.cancel()
 
     def _may_run(self, grace: float) -> bool:
-        return trio.current_time() < self._standing.deadline - grace
+        return trio.current_time() < self._state.deadline - grace
 
     # ---- working -----------------------------------------------------------------------
 
@@ -175,9 +153,9 @@ class Worker:
         work.cancel()
 
     async def _watch_clock(self, grace: float, work: trio.CancelScope) -> None:
-        while self._may_run(grace) and self._standing.session is self._working:
-            with trio.move_on_at(self._standing.deadline - grace):
-                await self._standing.wait_changed()
+        while self._may_run(grace) and self._state.session is self._working:
+            with trio.move_on_at(self._state.deadline - grace):
+                await self._state.wait_changed()
         work.cancel()
 
 

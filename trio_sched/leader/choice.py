@@ -18,18 +18,18 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
+from trio_sched.model.stored_decision import StoredDecision
 from trio_sched.strategies import Strategy, StrategyOptions, choose
 
 if TYPE_CHECKING:
-    from trio_sched.leader.events import Stored
     from trio_sched.model.control_state import ControlState
     from trio_sched.model.records import DecisionRecord, Host, Options
 
-__all__ = ["Choice", "Standing", "barred", "decide", "order_of"]
+__all__ = ["Choice", "CurrentDecision", "barred", "decide", "order_of"]
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class CurrentDecision:
     """The decision that stands, from which the next one starts.
 
     Attributes:
@@ -44,12 +44,17 @@ class Standing:
     evicted: int
 
     @classmethod
+    def of(cls, own: DecisionRecord | None, stored: StoredDecision) -> Self:
+        """Return a decision of our own if there is one, else what is stored."""
+        return cls.of_stored(stored) if own is None else cls.of_record(own)
+
+    @classmethod
     def of_record(cls, record: DecisionRecord) -> Self:
         """Return the decision that a record tells of."""
         return cls(record.hosts, record.options, _evicted(record))
 
     @classmethod
-    def of_stored(cls, stored: Stored) -> Self:
+    def of_stored(cls, stored: StoredDecision) -> Self:
         """Return the decision that is stored, whoever made it."""
         record = stored.record
         if record is None:  # of somebody who does not know operators' wishes
@@ -60,9 +65,9 @@ class Standing:
         return cls(hosts, record.options, _evicted(record))
 
 
-def order_of(stored: Stored) -> tuple[str, ...]:
+def order_of(stored: StoredDecision) -> tuple[str, ...]:
     """Return the stored hosts, in the strategy's order if that is known."""
-    return tuple(Standing.of_stored(stored).hosts)
+    return tuple(CurrentDecision.of_stored(stored).hosts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +93,7 @@ def decide(
     told: Options,
     path: str,
     control: ControlState,
-    standing: Standing,
+    standing: CurrentDecision,
 ) -> Choice:
     """Return what is wanted now.
 
@@ -125,7 +130,7 @@ def decide(
 
 
 def _frozen(
-    pool: Mapping[str, Host], told: Options, control: ControlState, standing: Standing
+    pool: Mapping[str, Host], told: Options, control: ControlState, standing: CurrentDecision
 ) -> Choice:
     hosts = {
         name: pool[name].lease
@@ -158,7 +163,7 @@ def barred(host: Host, told: Options, control: ControlState) -> str | None:
 
 
 def _evict(
-    hosts: Mapping[str, Host], held: int, control: ControlState, standing: Standing
+    hosts: Mapping[str, Host], held: int, control: ControlState, standing: CurrentDecision
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return who is to lose a place now, and who should but cannot."""
     due = [

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from trio_sched.leader.choice import Standing
+from trio_sched.leader.choice import CurrentDecision
 from trio_sched.leader.reasons import options_difference
 from trio_sched.model.path_state import PathState
 from trio_sched.model.records import Host
@@ -77,7 +77,7 @@ def is_pending(state: PathState, name: str) -> bool:
     host = state.pool.get(name)
     if host is None or (eviction.lease and eviction.lease != host.lease):
         return False
-    seen = Standing.of_record(state.record).evicted if state.record else state.hosts.revision
+    seen = CurrentDecision.of_record(state.record).evicted if state.record else state.hosts.revision
     return eviction.revision > seen
 
 

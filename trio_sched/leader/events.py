@@ -15,21 +15,21 @@ if TYPE_CHECKING:
     from trio_sched.exceptions import StrategyError
     from trio_sched.model.control_state import ControlState
     from trio_sched.model.records import DecisionRecord, Host
+    from trio_sched.model.stored_decision import StoredDecision
 
 __all__ = [
     "ControlChanged",
+    "DecisionChanged",
     "Deposed",
     "Elected",
     "Event",
     "Fail",
-    "HostCame",
-    "HostWent",
+    "HostJoined",
+    "HostLeft",
     "Intent",
     "LoadSnapshot",
     "Snapshot",
     "StartTimer",
-    "Stored",
-    "StoredChanged",
     "TimerFired",
     "Warn",
     "WriteDecision",
@@ -37,26 +37,6 @@ __all__ = [
     "WriteLost",
     "WriteRefused",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """The stored decision, as it was at one revision of etcd's store.
-
-    Attributes:
-        hosts: names in `scheduled`; empty if the key is absent.
-        mod_revision: mod_revision of `scheduled`; 0 if the key is absent.
-        revision: the store's revision at which this was so.
-        lease: id of the lease that `scheduled` hangs on; 0 if none, or unknown.
-        record: the record beside it; None if there is none or it does not belong
-            to this `scheduled`, that is, was not put by the same transaction.
-    """
-
-    hosts: tuple[str, ...]
-    mod_revision: int
-    revision: int
-    lease: int = 0
-    record: DecisionRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +65,12 @@ class Snapshot:
 
     revision: int
     hosts: tuple[Host, ...]
-    stored: Stored
+    stored: StoredDecision
     control: ControlState | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class HostCame:
+class HostJoined:
     """A host's key was put at `revision`: a new host, or new data of a known one."""
 
     host: Host
@@ -98,7 +78,7 @@ class HostCame:
 
 
 @dataclass(frozen=True, slots=True)
-class HostWent:
+class HostLeft:
     """The key of host `name` was deleted at `revision`, by whatever means."""
 
     name: str
@@ -106,10 +86,10 @@ class HostWent:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredChanged:
-    """The watch saw `scheduled` or `decision` change; `stored` is both of them now."""
+class DecisionChanged:
+    """The stored decision changed; `stored` is what it is now."""
 
-    stored: Stored
+    stored: StoredDecision
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +125,7 @@ class WriteRefused:
     """
 
     fenced: bool
-    stored: Stored
+    stored: StoredDecision
     fence: int | None = None
 
 
@@ -169,9 +149,9 @@ Event: TypeAlias = (
     Elected
     | Deposed
     | Snapshot
-    | HostCame
-    | HostWent
-    | StoredChanged
+    | HostJoined
+    | HostLeft
+    | DecisionChanged
     | ControlChanged
     | WriteDone
     | WriteRefused

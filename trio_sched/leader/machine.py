@@ -1,6 +1,6 @@
 """The leader, as a pure state machine: events in, intents out.
 
-No trio, no clock, no I/O: whoever drives a `LeaderCore` tells it what has
+No trio, no clock, no I/O: whoever drives a `LeaderMachine` tells it what has
 happened, and carries out what it returns. What is promised, and what the driver
 has to promise in turn, is in the theory of operation at the head of the source.
 """
@@ -75,21 +75,20 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from trio_sched.exceptions import StrategyError
-from trio_sched.leader.choice import Choice, Standing, decide, order_of
+from trio_sched.leader.choice import Choice, CurrentDecision, decide, order_of
 from trio_sched.leader.events import (
     ControlChanged,
+    DecisionChanged,
     Deposed,
     Elected,
     Event,
     Fail,
-    HostCame,
-    HostWent,
+    HostJoined,
+    HostLeft,
     Intent,
     LoadSnapshot,
     Snapshot,
     StartTimer,
-    Stored,
-    StoredChanged,
     TimerFired,
     Warn,
     WriteDecision,
@@ -105,6 +104,7 @@ from trio_sched.leader.reasons import (
 )
 from trio_sched.model.control_state import ControlState
 from trio_sched.model.records import DecisionRecord, Hosts
+from trio_sched.model.stored_decision import StoredDecision
 from trio_sched.strategies import Strategy
 
 if TYPE_CHECKING:
@@ -114,20 +114,19 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ControlChanged",
+    "DecisionChanged",
     "Deposed",
     "Elected",
     "Event",
     "Fail",
-    "HostCame",
-    "HostWent",
+    "HostJoined",
+    "HostLeft",
     "Intent",
-    "LeaderCore",
+    "LeaderMachine",
     "LoadSnapshot",
     "Snapshot",
     "StartTimer",
     "State",
-    "Stored",
-    "StoredChanged",
     "TimerFired",
     "Warn",
     "WriteDecision",
@@ -155,7 +154,7 @@ class State(Enum):
     FAILED = "failed"
 
 
-class LeaderCore:
+class LeaderMachine:
     """Decides what the leader of a path does.
 
     Args:
@@ -179,8 +178,10 @@ class LeaderCore:
         self._pool: dict[str, Host] = {}
         self._floor = 0  # revision of the newest snapshot
         self._revisions: dict[str, int] = {}  # of each host's newest event above the floor
-        self._stored: Stored | None = None
-        self._held: Stored | None = None  # newest that the watch said while we could not use it
+        self._stored: StoredDecision | None = None
+        self._held: StoredDecision | None = (
+            None  # newest that the watch said while we could not use it
+        )
         self._control = ControlState()
         self._control_at = 0  # revision of the newest word of operators
         self._record: DecisionRecord | None = None  # being written, or written last
@@ -210,7 +211,7 @@ class LeaderCore:
         return MappingProxyType(self._pool)
 
     @property
-    def stored(self) -> Stored | None:
+    def stored(self) -> StoredDecision | None:
         """The newest stored decision that is known; None until it was loaded."""
         return self._stored
 
@@ -225,7 +226,7 @@ class LeaderCore:
         """
         for event in events:
             if type(event) not in _EVENTS:
-                raise TypeError(f"not an event of LeaderCore: {event!r}")
+                raise TypeError(f"not an event of LeaderMachine: {event!r}")
         for event in events:
             self._state = self._TABLE[self._state][type(event)](self, event)
         if self._state is State.LEADING and self._dirty:
@@ -308,14 +309,14 @@ class LeaderCore:
             self._dirty |= (control, control.revision) != (self._control, self._control.revision)
             self._control = control
 
-    def _came(self, event: HostCame) -> State:
+    def _came(self, event: HostJoined) -> State:
         if self._is_news(event.host.name, event.revision):
             self._pool[event.host.name] = event.host
             self._dirty = True
             self._compare_options(event.host)
         return self._state
 
-    def _went(self, event: HostWent) -> State:
+    def _went(self, event: HostLeft) -> State:
         if self._is_news(event.name, event.revision) and event.name in self._pool:
             del self._pool[event.name]
             self._dirty = True
@@ -337,14 +338,14 @@ class LeaderCore:
 
     # The stored decision
 
-    def _hold(self, event: StoredChanged) -> State:
+    def _hold(self, event: DecisionChanged) -> State:
         self._held = _newer(event.stored, self._held)
         return self._state
 
-    def _changed(self, event: StoredChanged) -> State:
+    def _changed(self, event: DecisionChanged) -> State:
         return self._learn(event.stored, self._state)
 
-    def _learn(self, new: Stored, state: State) -> State:
+    def _learn(self, new: StoredDecision, state: State) -> State:
         """Take in what is stored; return `state`, or YIELDING if a foreigner wrote it."""
         known = self._known
         if new.revision <= known.revision or 0 < new.mod_revision < self._newest_write:
@@ -359,7 +360,7 @@ class LeaderCore:
         return self._yield(new)
 
     @property
-    def _known(self) -> Stored:
+    def _known(self) -> StoredDecision:
         assert self._stored is not None  # in every state whose handlers ask for it
         return self._stored
 
@@ -367,11 +368,11 @@ class LeaderCore:
     def _newest_write(self) -> int:
         return max(self._known.mod_revision, self._written)
 
-    def _is_ours(self, stored: Stored) -> bool:
+    def _is_ours(self, stored: StoredDecision) -> bool:
         record = stored.record
         return record is not None and (record.leader, record.fence) == (self._hostname, self._fence)
 
-    def _yield(self, foreign: Stored) -> State:
+    def _yield(self, foreign: StoredDecision) -> State:
         if self._due or self._state is State.YIELDING:
             # More writes neither hasten the timer nor put off what it was waiting for.
             return State.LEADING if self._due else State.YIELDING
@@ -399,7 +400,7 @@ class LeaderCore:
         assert self._record is not None
         hosts = tuple(Hosts(self._record.hosts))
         self._written, self._own = event.revision, self._record
-        self._stored = Stored(
+        self._stored = StoredDecision(
             hosts, event.revision if hosts else 0, event.revision, record=self._record
         )
         return self._learn_held(State.LEADING)
@@ -434,10 +435,10 @@ class LeaderCore:
     # Evaluation
 
     def _evaluate(self) -> State:
-        standing = Standing.of_record(self._own) if self._own else Standing.of_stored(self._known)
+        current = CurrentDecision.of(self._own, self._known)
         try:
             choice = decide(
-                self._strategy, self._pool, self._options, self._path, self._control, standing
+                self._strategy, self._pool, self._options, self._path, self._control, current
             )
         except StrategyError as error:
             self._intents.append(Fail(error))
@@ -475,7 +476,7 @@ class LeaderCore:
     # next state. The columns are those of _EVENTS.
     # fmt: off
     _ROWS: ClassVar[Mapping[State, tuple[Callable[[Any, Any], State], ...]]] = {
-        # Elected Deposed Snapshot   HostCame HostWent Changed Control  Done Refused  Lost   Timer
+        # Elected Deposed Snapshot   HostJoined HostLeft Changed Control  Done Refused  Lost   Timer
         State.FOLLOWING: (
           _start, _late, _late,      _late, _late, _late,    _late,    _late, _late, _late, _late),
         State.LOADING: (
@@ -495,5 +496,5 @@ class LeaderCore:
     }
 
 
-def _newer(one: Stored, other: Stored | None) -> Stored:
+def _newer(one: StoredDecision, other: StoredDecision | None) -> StoredDecision:
     return one if other is None or one.revision >= other.revision else other

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from trio_sched.leader.choice import Choice, Standing, decide
+from trio_sched.leader.choice import Choice, CurrentDecision, decide
 from trio_sched.leader.diagnosis import leader_ignores_control
-from trio_sched.leader.events import Stored
 from trio_sched.leader.reasons import why_asserted, why_written
 from trio_sched.model.path_state import PathState
 from trio_sched.model.records import Host, Options
+from trio_sched.model.stored_decision import StoredDecision
 from trio_sched.strategies import get_strategy
 
 __all__ = ["Verdict", "Would", "would"]
@@ -76,8 +76,8 @@ def would(state: PathState, strategy: str | None, max_count: int | None) -> Woul
     if strategy is not None:
         told = replace(told, strategy=strategy)
     mod_revision = state.hosts.revision if state.hosts else 0
-    stored = Stored(tuple(state.hosts), mod_revision, state.revision, record=state.record)
-    standing = Standing.of_stored(stored)
+    stored = StoredDecision(tuple(state.hosts), mod_revision, state.revision, record=state.record)
+    standing = CurrentDecision.of_stored(stored)
     choice = decide(get_strategy(told.strategy), state.pool, told, state.path, control, standing)
     chosen = tuple(choice.hosts)
     count: Any = choice.options["max_count"]

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
-from trio_sched.leader.events import Stored, Warn
+from trio_sched.leader.events import Warn
+from trio_sched.model.stored_decision import StoredDecision
 
 if TYPE_CHECKING:
     from trio_sched.leader.choice import Choice
@@ -103,7 +104,7 @@ def _names(wishes: Mapping[str, object]) -> frozenset[str]:
     return frozenset(name for name in names if isinstance(name, str))
 
 
-def foreign_write(path: str, foreign: Stored) -> Warn:
+def foreign_write(path: str, foreign: StoredDecision) -> Warn:
     """Return the warning that somebody else has changed the stored decision."""
     did = f"wrote {_listed(foreign.hosts) or 'no host'} to" if foreign.mod_revision else "deleted"
     record = foreign.record

@@ -7,8 +7,9 @@ see ``docs/`` for what each key holds. Pure: no I/O.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
-__all__ = ["PathKeys", "check_hostname", "check_path", "prefix_end"]
+__all__ = ["KeyRange", "PathKeys", "check_hostname", "check_path"]
 
 
 def check_path(path: str) -> str:
@@ -55,16 +56,30 @@ def _check_encodable(what: str, text: str) -> None:
         raise ValueError(f"{what} cannot be encoded as UTF-8: {text!r}") from exc
 
 
-def prefix_end(prefix: bytes) -> bytes:
-    r"""Return the end of the range of all keys that start with `prefix`.
+@dataclass(frozen=True, slots=True)
+class KeyRange:
+    """The keys from `first` up to, but not including, `end`.
 
-    That is the prefix with its last byte that is not 0xff made one greater. A
-    prefix of nothing else ends at ``\0``, which to etcd means "all that follow".
+    Attributes:
+        first: the first key.
+        end: the first key behind the range.
     """
-    stem = prefix.rstrip(b"\xff")
-    if not stem:
-        return b"\0"
-    return stem[:-1] + bytes([stem[-1] + 1])
+
+    first: bytes
+    end: bytes
+
+    @classmethod
+    def of(cls, key: bytes) -> Self:
+        """Return the range that holds one key."""
+        return cls(key, key + b"\0")
+
+    @classmethod
+    def below(cls, prefix: bytes) -> Self:
+        """Return the range of all keys that start with `prefix`, which ends with ``/``."""
+        return cls(prefix, prefix[:-1] + bytes([prefix[-1] + 1]))
+
+    def __contains__(self, key: bytes) -> bool:
+        return self.first <= key < self.end
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +108,28 @@ class PathKeys:
         return f"{self.path}/scheduled".encode()
 
     @property
-    def decision(self) -> bytes:
-        """The key that holds who chose them, and why."""
-        return f"{self.path}/decision".encode()
+    def record(self) -> bytes:
+        """The key that holds who chose them, and why; in etcd's order right behind `scheduled`."""
+        return f"{self.path}/scheduled.record".encode()
+
+    @property
+    def decision(self) -> KeyRange:
+        """The range of `scheduled` and `record`, which are written together."""
+        return KeyRange(self.scheduled, self.record + b"\0")
+
+    @property
+    def leading(self) -> KeyRange:
+        """The range of all that a leader has to know.
+
+        In etcd's order: ``control``, ``election/``, ``exchange/``, ``scheduled``,
+        ``scheduled.record``.
+        """
+        return KeyRange(self.control, self.record + b"\0")
+
+    @property
+    def everything(self) -> KeyRange:
+        """The range of all that hosts, leaders and operators put below the path."""
+        return KeyRange(self.control, KeyRange.below(self.slots).end)
 
     @property
     def control(self) -> bytes:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 from trio_sched.model.control_state import ControlState
-from trio_sched.model.records import DecisionRecord, Host, Hosts, decode_scheduled
+from trio_sched.model.records import DecisionRecord, Host, Hosts
+from trio_sched.model.stored_decision import StoredDecision, StoredKey
 
 if TYPE_CHECKING:
     from trio_sched.model.keys import PathKeys
@@ -16,38 +17,14 @@ if TYPE_CHECKING:
 __all__ = ["Candidate", "HeldSlot", "PathState", "control_of", "host_of"]
 
 
-class Stored(Protocol):
-    """A key with its value, as etcd tells it."""
-
-    @property
-    def key(self) -> bytes:
-        """Its name."""
-
-    @property
-    def value(self) -> bytes:
-        """Its value."""
-
-    @property
-    def create_revision(self) -> int:
-        """The revision at which it was created."""
-
-    @property
-    def mod_revision(self) -> int:
-        """The revision at which it was put last."""
-
-    @property
-    def lease(self) -> int:
-        """Id of the lease that it hangs on; 0 if on none."""
-
-
-def host_of(keys: PathKeys, kv: Stored) -> Host:
+def host_of(keys: PathKeys, kv: StoredKey) -> Host:
     """Return the host that a key below ``exchange/`` stands for."""
     return Host.decode(
         keys.hostname(kv.key), kv.value, lease=kv.lease, joined_revision=kv.create_revision
     )
 
 
-def control_of(kv: Stored | None) -> ControlState:
+def control_of(kv: StoredKey | None) -> ControlState:
     """Return what operators want, by the ``control`` key; None if it is not there."""
     return ControlState() if kv is None else ControlState.decode(kv.value, kv.mod_revision)
 
@@ -114,15 +91,17 @@ class PathState:
         return self.candidates[0] if self.candidates else None
 
     @classmethod
-    def decode(cls, keys: PathKeys, stored: Iterable[Stored], revision: int) -> Self:
+    def decode(cls, keys: PathKeys, stored: Iterable[StoredKey], revision: int) -> Self:
         """Return the state that these keys make. What is not understood is left out."""
         found = {kv.key: kv for kv in stored}
-        record = _record(found, keys)
+        scheduled, record = found.get(keys.scheduled), found.get(keys.record)
+        decision = StoredDecision.pair(scheduled, record, revision)
+        newest = scheduled or record
         return cls(
             keys.path,
             revision,
-            _hosts(found, keys, record),
-            record,
+            decision.for_readers(0 if newest is None else newest.mod_revision),
+            decision.record,
             MappingProxyType({host.name: host for host in _pool(found, keys)}),
             tuple(_candidates(found, keys)),
             MappingProxyType({slot.index: slot for slot in _slots(found, keys)}),
@@ -130,40 +109,19 @@ class PathState:
         )
 
 
-def _record(found: Mapping[bytes, Stored], keys: PathKeys) -> DecisionRecord | None:
-    """Return the record, if it belongs to what is scheduled: both come in one transaction."""
-    decision, scheduled = found.get(keys.decision), found.get(keys.scheduled)
-    record = None if decision is None else DecisionRecord.decode(decision.value)
-    if record is None or decision is None:
-        return None
-    if scheduled is None:
-        return None if record.hosts else record
-    return record if decision.mod_revision == scheduled.mod_revision else None
-
-
-def _hosts(found: Mapping[bytes, Stored], keys: PathKeys, record: DecisionRecord | None) -> Hosts:
-    scheduled = found.get(keys.scheduled) or found.get(keys.decision)
-    revision = 0 if scheduled is None else scheduled.mod_revision
-    kv = found.get(keys.scheduled)
-    names = () if kv is None else decode_scheduled(kv.value)
-    if record is None:
-        return Hosts(names, revision=revision)
-    return Hosts(names, revision=revision, leader=record.leader, fence=record.fence)
-
-
-def _pool(found: Mapping[bytes, Stored], keys: PathKeys) -> Iterable[Host]:
+def _pool(found: Mapping[bytes, StoredKey], keys: PathKeys) -> Iterable[Host]:
     for key in sorted(found):
         if key.startswith(keys.exchange):
             yield host_of(keys, found[key])
 
 
-def _candidates(found: Mapping[bytes, Stored], keys: PathKeys) -> Iterable[Candidate]:
+def _candidates(found: Mapping[bytes, StoredKey], keys: PathKeys) -> Iterable[Candidate]:
     ours = (kv for key, kv in found.items() if key.startswith(keys.election))
     for kv in sorted(ours, key=lambda kv: kv.create_revision):
         yield Candidate(_text(kv.value), kv.lease, kv.create_revision)
 
 
-def _slots(found: Mapping[bytes, Stored], keys: PathKeys) -> Iterable[HeldSlot]:
+def _slots(found: Mapping[bytes, StoredKey], keys: PathKeys) -> Iterable[HeldSlot]:
     held = []
     for key, kv in found.items():
         number = keys.slot_number(key)

@@ -1,4 +1,4 @@
-"""Thousands of hosts on a tiny model of etcd, driven by a seed through real `LeaderCore`s.
+"""Thousands of hosts on a tiny model of etcd, driven by a seed through real `LeaderMachine`s.
 
 Theory of operation
 -------------------

@@ -9,23 +9,22 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from trio_sched.leader.machine import (
     ControlChanged,
     Event,
-    HostCame,
-    HostWent,
+    HostJoined,
+    HostLeft,
     Snapshot,
-    Stored,
     WriteDecision,
     WriteDone,
     WriteLost,
     WriteRefused,
 )
 from trio_sched.model.control_state import ControlState
-from trio_sched.model.decision_view import DecisionView, Version
 from trio_sched.model.records import Host, decode_scheduled, encode_scheduled
+from trio_sched.model.stored_decision import StoredDecision
 
 __all__ = ["Candidate", "Commit", "Score", "SimulatedEtcd", "Timeline"]
 
@@ -79,13 +78,23 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class Version:
+    """One half of a decision, as it is stored."""
+
+    key: bytes
+    value: bytes
+    create_revision: int
+    mod_revision: int
+    lease: int
+
+
+@dataclass(frozen=True, slots=True)
 class Commit:
-    """What one revision changed, as watches tell it."""
+    """What one revision changed, as watches bring it."""
 
     revision: int
-    pool: list[HostCame | HostWent] = field(default_factory=list)
-    scheduled: Version | None = None
-    decision: Version | None = None
+    pool: list[HostJoined | HostLeft] = field(default_factory=list)
+    stored: StoredDecision | None = None
     control: ControlChanged | None = None
 
 
@@ -107,8 +116,8 @@ class SimulatedEtcd:
         self.leases: dict[int, str] = {}  # who was granted it
         self.hosts: dict[str, Host] = {}
         self.candidates: dict[int, Candidate] = {}  # by lease, the oldest first
-        self.scheduled = Version()
-        self.decision = Version()
+        self.scheduled: Version | None = None
+        self.record: Version | None = None
         self.control = ControlState()
 
     @property
@@ -117,17 +126,14 @@ class SimulatedEtcd:
         return next(iter(self.candidates.values()), None)
 
     @property
-    def stored(self) -> Stored:
+    def stored(self) -> StoredDecision:
         """The stored decision, as read now."""
-        view = DecisionView()
-        view.load(self.scheduled, self.decision, self.revision)
-        return view.stored
+        return StoredDecision.pair(self.scheduled, self.record, self.revision)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names in ``scheduled``."""
-        value = self.scheduled.value
-        return () if value is None else decode_scheduled(value)
+        return () if self.scheduled is None else decode_scheduled(self.scheduled.value)
 
     def snapshot(self) -> Snapshot:
         """Read all that a leader has to know, at one revision."""
@@ -152,7 +158,8 @@ class SimulatedEtcd:
         host = Host.decode(name, value, lease=lease, joined_revision=revision)
         self.hosts[name] = host
         self.candidates[lease] = Candidate(name, lease, revision)
-        self._commit(Commit(revision, [HostCame(host, revision)]))
+        commit = Commit(revision, [HostJoined(host, revision)])
+        self._commit(commit, self.scheduled, self.record)
         return lease
 
     def update(self, name: str, value: bytes) -> None:
@@ -160,77 +167,70 @@ class SimulatedEtcd:
         old, revision = self.hosts[name], self.revision + 1
         host = Host.decode(name, value, lease=old.lease, joined_revision=old.joined_revision)
         self.hosts[name] = host
-        self._commit(Commit(revision, [HostCame(host, revision)]))
+        commit = Commit(revision, [HostJoined(host, revision)])
+        self._commit(commit, self.scheduled, self.record)
 
     def put_control(self, control: ControlState) -> None:
         """Write what operators want."""
         revision = self.revision + 1
         self.control = ControlState.decode(control.encode(), revision)
-        self._commit(Commit(revision, control=ControlChanged(self.control, revision)))
+        commit = Commit(revision, control=ControlChanged(self.control, revision))
+        self._commit(commit, self.scheduled, self.record)
 
     def revoke(self, lease: int) -> bool:
         """Take a lease away, and in one revision all that hangs on it; False if it is gone."""
         name = self.leases.pop(lease, None)
         if name is None:
             return False
-        commit = Commit(
-            self.revision + 1,
-            scheduled=self._without(self.scheduled, lease),
-            decision=self._without(self.decision, lease),
-        )
+        commit = Commit(self.revision + 1)
         if self.candidates.pop(lease, None) is not None:
             del self.hosts[name]
-            commit.pool.append(HostWent(name, commit.revision))
-        self._commit(commit)
+            commit.pool.append(HostLeft(name, commit.revision))
+        scheduled, record = (
+            None if half is not None and half.lease == lease else half
+            for half in (self.scheduled, self.record)
+        )
+        self._commit(commit, scheduled, record)
         return True
-
-    def _without(self, version: Version, lease: int) -> Version | None:
-        if version.value is None or version.lease != lease:
-            return None
-        return Version(None, self.revision + 1)
 
     def write(self, write: WriteDecision, session: int, lease: int) -> Event:
         """Write a decision as a leader does, if its guards hold, and return what is answered."""
         if self._compares_fence and not self.leads(session, write.fence):
             return WriteRefused(fenced=True, stored=self.stored, fence=write.fence)
-        present = self.scheduled.value is not None
-        if (self.scheduled.revision if present else 0) != write.expected_revision:
+        present = 0 if self.scheduled is None else self.scheduled.mod_revision
+        if present != write.expected_revision:
             return WriteRefused(fenced=False, stored=self.stored, fence=write.fence)
         if lease not in self.leases:
             return WriteLost(write.fence)
-        revision, scheduled = self.revision + 1, None
-        if write.record.hosts:
-            scheduled = Version(encode_scheduled(write.record.hosts), revision, lease)
-        elif present:
-            scheduled = Version(None, revision)
-        decision = Version(write.record.encode(), revision, lease)
-        self._commit(Commit(revision, scheduled=scheduled, decision=decision))
-        return WriteDone(revision, write.fence)
+        commit, hosts = Commit(self.revision + 1), write.record.hosts
+        scheduled = self._put(b"scheduled", encode_scheduled(hosts), lease) if hosts else None
+        self._commit(commit, scheduled, self._put(b"record", write.record.encode(), lease))
+        return WriteDone(commit.revision, write.fence)
+
+    def _put(self, key: bytes, value: bytes, lease: int) -> Version:
+        return Version(key, value, self.revision + 1, self.revision + 1, lease)
 
     def put_foreign(self, names: tuple[str, ...]) -> None:
-        """Write ``scheduled`` as somebody who knows no guard, no record and no lease."""
-        revision = self.revision + 1
-        if names:
-            self._commit(Commit(revision, scheduled=Version(encode_scheduled(names), revision)))
-        elif self.scheduled.value is not None:
-            self._commit(Commit(revision, scheduled=Version(None, revision)))
+        """Write ``scheduled`` as a client does that knows no guard, no record and no lease."""
+        scheduled = self._put(b"scheduled", encode_scheduled(names), 0) if names else None
+        if scheduled is not None or self.scheduled is not None:
+            self._commit(Commit(self.revision + 1), scheduled, self.record)
 
     def clear_if_last(self) -> bool:
         """Take the decision away if no host is there; True if so."""
         if self.hosts:
             return False
-        gone = Version(None, self.revision + 1)
-        scheduled = None if self.scheduled.value is None else gone
-        decision = None if self.decision.value is None else gone
-        self._commit(Commit(gone.revision, scheduled=scheduled, decision=decision))
+        self._commit(Commit(self.revision + 1), None, None)
         return True
 
-    def _commit(self, commit: Commit) -> None:
-        if not (commit.pool or commit.scheduled or commit.decision or commit.control):
+    def _commit(self, commit: Commit, scheduled: Version | None, record: Version | None) -> None:
+        decides = (scheduled, record) != (self.scheduled, self.record)
+        if not (commit.pool or decides or commit.control):
             return
         self.revision = commit.revision
-        self.scheduled = commit.scheduled or self.scheduled
-        self.decision = commit.decision or self.decision
+        self.scheduled, self.record = scheduled, record
+        if decides:
+            commit = replace(commit, stored=self.stored)
         self._listener(commit)
 
 

@@ -4,8 +4,8 @@ Theory of operation
 -------------------
 A follower is no more than its keys; whoever is elected gets a `Leader`, which does
 what `trio_sched.host.leading` does: one batch of events at a time, nothing else while a
-write is under way, the pool from a snapshot and a watch, the decision from two
-watches that come at different times.
+write is under way, the pool from a snapshot and a watch, the decision from a watch
+that comes at its own time.
 
 A lease is renewed by itself as long as its host runs, and costs no action. Only when
 the host crashes or pauses is its end put into the timeline; a pause that ends before
@@ -22,22 +22,21 @@ from functools import partial
 from random import Random
 
 from trio_sched.leader.machine import (
+    DecisionChanged,
     Deposed,
     Elected,
     Event,
     Fail,
     Intent,
-    LeaderCore,
+    LeaderMachine,
     LoadSnapshot,
     StartTimer,
-    StoredChanged,
     TimerFired,
     WriteDecision,
     WriteDone,
     WriteLost,
     WriteRefused,
 )
-from trio_sched.model.decision_view import DecisionView, Version
 from trio_sched.model.records import Options, encode_host
 from trio_sched.simulation.simulated_etcd import Candidate, Commit, Score, SimulatedEtcd, Timeline
 from trio_sched.strategies import Strategy
@@ -47,7 +46,6 @@ __all__ = ["PATH", "TTL", "Leader", "Process", "World"]
 PATH = "/simulated"
 TTL = 10.0  # seconds that a session's lease lives without being renewed
 _DECISION_TTLS = 3  # how much longer a leader's decision lease does
-_PATIENCE = 0.25  # seconds for which the other half of a decision is awaited
 
 
 @dataclass(slots=True)
@@ -72,7 +70,7 @@ class Process:
 
 
 class Leader:
-    """Drives one `LeaderCore` as long as its host believes to lead."""
+    """Drives one `LeaderMachine` as long as its host believes to lead."""
 
     def __init__(self, world: World, process: Process, candidate: Candidate) -> None:
         self._world = world
@@ -81,7 +79,6 @@ class Leader:
         self._process = process
         self._candidate = candidate
         self.core = world.core(process.name)
-        self._view = DecisionView()
         self._inbox: list[Event] = []
         self._stopped = False
         self._awake = False  # whether it will look into its inbox soon
@@ -91,7 +88,7 @@ class Leader:
         self._due = False
         self._watch = 0  # the number of the watch on the pool
         self._watching = False
-        self._heard = dict.fromkeys(("pool", "scheduled", "decision", "control"), 0.0)  # up to when
+        self._heard = dict.fromkeys(("pool", "decision", "control"), 0.0)  # up to when
         self.decision_lease = 0
         self._inherited = 0
 
@@ -185,32 +182,24 @@ class Leader:
     def _read_pool(self, watch: int) -> None:
         if watch != self._watch or self._stopped:
             return
-        lease = self._etcd.decision.lease if self._etcd.decision.value is not None else 0
+        lease = self._etcd.record.lease if self._etcd.record is not None else 0
         if lease != self.decision_lease:
             self._inherited = lease
         self._watching = True
         self._hear("pool", watch, [self._etcd.snapshot()])
 
     def read_decision(self) -> None:
-        """Read both keys of the decision."""
-        etcd = self._etcd
+        """Read the decision."""
         self._time.after(
-            self._world.latency(),
-            partial(self._loaded, etcd.scheduled, etcd.decision, etcd.revision),
+            self._world.latency(), partial(self._tell, DecisionChanged(self._etcd.stored))
         )
-
-    def _loaded(self, scheduled: Version, decision: Version, revision: int) -> None:
-        self._view.load(scheduled, decision, revision)
-        self._settle()
 
     def see(self, commit: Commit) -> None:
         """Hear of a revision, when the watches come to it."""
         if commit.pool and self._watching:
             self._hear("pool", self._watch, commit.pool)
-        if commit.scheduled is not None:
-            self._hear("scheduled", 0, partial(self._view.take_scheduled, commit.scheduled))
-        if commit.decision is not None:
-            self._hear("decision", 0, partial(self._view.take_decision, commit.decision))
+        if commit.stored is not None:
+            self._hear("decision", 0, partial(self._tell, DecisionChanged(commit.stored)))
         if commit.control is not None:
             self._hear("control", 0, partial(self._tell, commit.control))
 
@@ -224,20 +213,9 @@ class Leader:
             return
         if callable(news):
             news()
-            self._settle()
         elif watch == self._watch:
             self._inbox += news
             self.ring()
-
-    def _settle(self) -> None:
-        if self._view.settled:
-            self._tell(StoredChanged(self._view.stored))
-        else:
-            self._time.after(_PATIENCE, self._complete)
-
-    def _complete(self) -> None:
-        if not (self._view.settled or self._stopped):
-            self.read_decision()
 
     # ---- what it writes
 
@@ -315,9 +293,9 @@ class World:
         self._lapsing: dict[int, float] = {}  # leases that are not renewed, and when they end
         self._elected: Candidate | None = None
 
-    def core(self, name: str) -> LeaderCore:
+    def core(self, name: str) -> LeaderMachine:
         """Return what decides for a host."""
-        return LeaderCore(
+        return LeaderMachine(
             hostname=name, path=self._path, options=self._options, strategy=self._strategy
         )
 
@@ -439,8 +417,7 @@ class World:
 
     def _clean(self, lease: int, decisions: set[int]) -> None:
         self.etcd.revoke(lease)
-        decision = self.etcd.decision
-        kept = decision.lease if decision.value is not None else 0
+        kept = self.etcd.record.lease if self.etcd.record is not None else 0
         cleared = self.etcd.clear_if_last()
         for useless in sorted(decisions):
             if cleared or useless != kept:

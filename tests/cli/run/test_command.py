@@ -404,7 +404,7 @@ async def test_f26_killed_nothing_outlives_us(endpoint: str, path: str, options:
 
 async def nothing_left_but_decision(client: Client, path: str) -> None:
     keys = {kv.key.decode() for kv in await client.get_prefix(f"{path}/")}
-    assert keys <= {f"{path}/scheduled", f"{path}/decision"}
+    assert keys <= {f"{path}/scheduled", f"{path}/scheduled.record"}
 
 
 async def test_f26_killed_together_with_the_helper_the_kernel_ends_the_child(

@@ -1,0 +1,156 @@
+"""What is known of one host's life on a path: the one place from which its parts read.
+
+It has no task of its own. The membership writes it; `Result`, the worker and the leader's
+driver read from it, and wait at `decisions.changed`.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING
+
+import trio
+
+from trio_sched.etcd_shim._keep import margin_of
+from trio_sched.exceptions import EndOfResults
+from trio_sched.host.newest import DecisionFeed
+
+if TYPE_CHECKING:
+    from trio_sched.host.following import PathFollower
+    from trio_sched.host.session import Session
+    from trio_sched.model.records import Hosts
+
+__all__ = ["HostState"]
+
+
+class HostState:
+    """One host's life on a path.
+
+    Args:
+        path: that the hosts share.
+        hostname: the name of this host.
+        max_count: how many may be chosen, as far as this host was started with it.
+
+    Attributes:
+        decisions: what readers are given.
+        session: the present session; None before the first.
+        follower: what keeps the view of the path; a new one for each session.
+        sessions: how many sessions were begun.
+        leads: whether this host leads.
+        life: the scope of all that is done for this host; cancelled, it leaves.
+        left: set when it has left.
+    """
+
+    def __init__(self, path: str, hostname: str, max_count: int) -> None:
+        self.path = path
+        self.hostname = hostname
+        self.decisions = DecisionFeed(path)
+        self.session: Session | None = None
+        self.follower: PathFollower | None = None
+        self.sessions = 0
+        self.leads = False
+        self.life = trio.CancelScope()
+        self.left = trio.Event()
+        self._max_count = max_count
+        self._healed = 0
+        self._highest = 0  # revision of the store
+
+    # ---- what the membership writes -----------------------------------------------------
+
+    def begin_session(self, session: Session, follower: PathFollower) -> None:
+        """A new session has begun; nothing is known of the path yet."""
+        if self.follower is not None:
+            self._healed += self.follower.healed
+            self._highest = max(self._highest, self.follower.view.revision)
+        self.session, self.follower = session, follower
+        self.sessions += 1
+
+    def note_joined(self, revision: int) -> None:
+        """The host has joined at this revision of the store."""
+        if revision < self._highest:  # another store, whose decisions count from elsewhere
+            self.decisions.begin_anew()
+            self._highest = revision
+
+    def publish(self) -> None:
+        """Give readers the decision that the view shows now."""
+        follower = self.follower
+        if follower is not None and follower.view.known:
+            self.decisions.publish(follower.view.hosts, ours=self.is_ours)
+
+    def end(self) -> None:
+        """The host has left."""
+        self.decisions.end()
+        self.left.set()
+
+    # ---- what the others read -----------------------------------------------------------
+
+    @property
+    def is_ours(self) -> bool:
+        """True if the decision names us, and means our present session."""
+        session, follower = self.session, self.follower
+        if session is None or follower is None:
+            return False
+        decision = follower.view.decision
+        if self.hostname not in decision.hosts:
+            return False
+        if decision.record is None:
+            return True  # a Go leader's, bound to names only
+        return decision.record.hosts.get(self.hostname) == session.lease
+
+    @property
+    def provable_until(self) -> float:
+        """By trio's clock, when what is known of the decision becomes too old to act on."""
+        if self.session is None or self.follower is None:
+            return -inf
+        return self.follower.fresh_at + self.session.ttl - margin_of(self.session.ttl)
+
+    @property
+    def deadline(self) -> float:
+        """By trio's clock, until when this host is scheduled; minus infinity if it is not."""
+        newest, session = self.decisions.newest, self.session
+        if self.decisions.ended or newest is None or self.hostname not in newest:
+            return -inf
+        if session is None or session.lost_reason is not None or not self.is_ours:
+            return -inf
+        return min(session.deadline, self.provable_until)
+
+    @property
+    def scheduled(self) -> bool:
+        """True while this host is scheduled. Asks the clock each time."""
+        return trio.current_time() < self.deadline
+
+    @property
+    def newest(self) -> Hosts | None:
+        """The newest decision."""
+        return self.decisions.newest
+
+    @property
+    def max_count(self) -> int:
+        """How many hosts the newest decision may name; our own option if it does not say."""
+        record = self.follower.view.decision.record if self.follower is not None else None
+        recorded = record.options.get("max_count") if record is not None else None
+        return recorded if type(recorded) is int and recorded > 0 else self._max_count
+
+    @property
+    def healed(self) -> int:
+        """How often a read showed what no watch had brought."""
+        return self._healed + (self.follower.healed if self.follower is not None else 0)
+
+    async def wait_scheduled(self) -> Hosts:
+        """Wait until this host is scheduled; return the decision that says so. A checkpoint.
+
+        Raises:
+            EndOfResults: it has left.
+        """
+        await trio.lowlevel.checkpoint()
+        while not self.scheduled:
+            if self.decisions.ended:
+                raise EndOfResults(f"{self.hostname!r} has left {self.path!r}")
+            await self.wait_changed()
+        newest = self.decisions.newest
+        assert newest is not None
+        return newest
+
+    async def wait_changed(self) -> None:
+        """Wait until some of that may have changed, other than by a renewal."""
+        await self.decisions.changed.park()
