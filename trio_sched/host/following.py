@@ -83,8 +83,8 @@ class PathFollower:
         self.changed.unpark_all()
 
     def replace(self, covered: KeyRange, found: GetResult) -> None:
-        """Cover `covered` in place of all that was covered, without a gap."""
-        former = [each for each in self.view.covered if each != covered]
+        """Cover `covered` in place of all ranges that lie in it, without a gap."""
+        former = [each for each in self.view.covered if each != covered and each.within(covered)]
         self.view.load(covered, found, found.revision)
         for each in former:
             self._uncover(each)
@@ -166,6 +166,9 @@ class PathFollower:
         """
         found = await persist(self._client.read, Get(covered.first, covered.end))
         self._check_revision(found.revision)
+        if found.revision > self.view.covered.get(covered, found.revision):
+            for kv in found:
+                self._check_key(kv)
         return found
 
     async def reload(self, covered: KeyRange) -> None:
@@ -266,6 +269,8 @@ class PathFollower:
             keys = [key for key in found if key in covered]
             if not any(self._differs(key, found[key]) for key in keys) or known >= revision:
                 continue  # the watch has brought it meanwhile
+            for key in keys:
+                self._check_key(found[key])
             self.healed += 1
             if self._is_whole(covered):
                 self._correct(covered, found_keys(revision, *(found[key] for key in keys)))
@@ -284,6 +289,12 @@ class PathFollower:
     def _check_revision(self, revision: int) -> None:
         if revision < self.view.revision:
             raise RevisionWentBack(self.view.revision, revision)
+
+    def _check_key(self, kv: KeyValue | None) -> None:
+        """Check a key of an answer that is newer than what is known: it may have caught up."""
+        known = 0 if kv is None else _mod_revision(self.view.get(kv.key))
+        if kv is not None and kv.mod_revision < known:
+            raise RevisionWentBack(known, kv.mod_revision)
 
 
 def _mod_revision(kv: StoredKey | None) -> int:

@@ -81,6 +81,10 @@ class KeyRange:
     def __contains__(self, key: bytes) -> bool:
         return self.first <= key < self.end
 
+    def within(self, other: KeyRange) -> bool:
+        """Tell whether another range holds all keys of this one."""
+        return other.first <= self.first and self.end <= other.end
+
 
 @dataclass(frozen=True, slots=True)
 class PathKeys:
