@@ -19,7 +19,16 @@ from trio_sched.cli.exits import Exit, explain
 from trio_sched.cli.teller import Teller
 from trio_sched.exceptions import TrioSchedError
 
-__all__ = ["NoAnswer", "is_live", "perform", "show", "show_json", "terminal", "within"]
+__all__ = [
+    "NoAnswer",
+    "is_live",
+    "perform",
+    "run_until_signal",
+    "show",
+    "show_json",
+    "terminal",
+    "within",
+]
 
 T = TypeVar("T")
 
@@ -83,7 +92,7 @@ def perform(connection: Connection, work: Callable[[], Awaitable[int]]) -> NoRet
     """
     code: int
     try:
-        code = trio.run(_heeding_signals, work)
+        code = trio.run(run_until_signal, work)
     except TrioSchedError as error:
         code, words = explain(error, connection)
         Teller(as_json=False).error(words, code)
@@ -96,7 +105,8 @@ def perform(connection: Connection, work: Callable[[], Awaitable[int]]) -> NoRet
     sys.exit(code)
 
 
-async def _heeding_signals(work: Callable[[], Awaitable[int]]) -> int:
+async def run_until_signal(work: Callable[[], Awaitable[int]]) -> int:
+    """Return what `work` returns; SIGINT and SIGTERM cancel it, and give the exit code."""
     if threading.current_thread() is not threading.main_thread():
         return await work()  # no signal ever comes here
     codes: list[int] = []
