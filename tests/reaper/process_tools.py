@@ -12,7 +12,7 @@ __all__ = ["alive", "eventually", "exists", "open_files", "proc_bytes"]
 
 
 def exists(pid: int) -> bool:
-    """Whether there is such a process, be it a zombie."""
+    """Whether there is such a process, zombies included."""
     return Path(f"/proc/{pid}").exists()
 
 
@@ -39,6 +39,6 @@ def open_files(pid: int) -> list[str]:
 
 
 async def eventually(holds: Callable[[], object]) -> None:
-    """Wait until something holds of which nobody tells; the test's timeout is the bound."""
+    """Wait until something holds for which there is no event; the test's timeout is the bound."""
     while not holds():  # noqa: ASYNC110
         await trio.sleep(0.01)

@@ -257,7 +257,7 @@ def keywords(*, hosts: object, options: object) -> Sequence[str]:
         (asleep, "must not be async"),
         (functools.partial(asleep, None), "must not be async"),
         (Asleep(), "must not be async"),
-        (max, "does not tell what arguments it takes"),
+        (max, "has no signature"),
     ],
 )
 def test_what_could_be_neither_function_nor_factory(bad: StrategyFunction, words: str) -> None:
@@ -295,7 +295,7 @@ def test_entry_points_are_searched_only_for_names_that_are_not_registered(
         monkeypatch,
         entry("theirs", f"{__name__}:Mine"),
         entry("rr", "nowhere:Nothing"),
-        entry("other", f"{__name__}:Mine", group="somebody.elses"),
+        entry("other", f"{__name__}:Mine", group="of.others"),
     )
     assert get_strategy("rr").name == "rr"
     assert searches == []
@@ -316,7 +316,7 @@ def test_an_entry_point_that_is_no_factory(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 class Answers(Strategy):
-    """Answers, or raises, what it was told to."""
+    """Answers, or raises, what it was made with."""
 
     name = "answers"
 

@@ -57,7 +57,7 @@ def children(pid: int) -> list[int]:
 
 
 async def gone(pid: int) -> None:
-    """Wait until a process, of whoever, has ended."""
+    """Wait until a process, no matter whose, has ended."""
     with trio.fail_after(PATIENCE), contextlib.suppress(ProcessLookupError):
         descriptor = os.pidfd_open(pid)
         try:

@@ -75,7 +75,7 @@ async def read_path(client: Client, path: str) -> PathState:
 async def read_ttls(client: Client, leases: Iterable[int]) -> Mapping[int, int | None]:
     """Return in how many seconds leases lapse; None for one that is gone.
 
-    What etcd does not tell to this user is left out.
+    Leases that this user may not read are left out.
     """
     ttls: dict[int, int | None] = {}
     limit = trio.CapacityLimiter(_AT_ONCE)

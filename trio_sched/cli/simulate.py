@@ -18,7 +18,7 @@ from trio_sched.simulation import simulate as replay_trace
 __all__ = ["simulate"]
 
 _PIPE_WIDTH = 100  # columns of a chart that no terminal limits
-_LEAST_WIDTH = 40
+_MIN_WIDTH = 40
 
 
 @click.command(
@@ -71,7 +71,7 @@ def simulate(
         show_json(replay.as_json())
         return
     console = terminal()
-    width = max(_LEAST_WIDTH, console.width) if console.is_terminal else _PIPE_WIDTH
+    width = max(_MIN_WIDTH, console.width) if console.is_terminal else _PIPE_WIDTH
     ascii_only = not (sys.stdout.encoding or "").lower().startswith("utf")
     sys.stdout.write(text_chart(replay, width=width, ascii_only=ascii_only))
 

@@ -13,8 +13,8 @@ from trio_sched.model.records import Host
 
 __all__ = [
     "Finding",
+    "diagnose",
     "differing_options",
-    "find",
     "is_known_to_leader",
     "is_pending",
     "leader_ignores_control",
@@ -34,7 +34,7 @@ class Finding:
         level: ``warning`` for what should not be; ``note`` for what may be meant, or
             goes away by itself.
         message: what it is, for people.
-        hosts: whom it is about.
+        hosts: the hosts that it is about.
     """
 
     kind: str
@@ -43,7 +43,7 @@ class Finding:
     hosts: tuple[str, ...] = ()
 
 
-def find(state: PathState) -> tuple[Finding, ...]:
+def diagnose(state: PathState) -> tuple[Finding, ...]:
     """Return all that is odd, the most important first."""
     found = [
         *_about_leader(state),
@@ -56,7 +56,7 @@ def find(state: PathState) -> tuple[Finding, ...]:
 
 
 def leader_ignores_control(state: PathState) -> bool:
-    """Tell whether the leader is one that knows nothing of operators.
+    """Return whether the leader is one that knows nothing of operators.
 
     A host of ours publishes its options; one of the Go package does not.
     """
@@ -65,14 +65,14 @@ def leader_ignores_control(state: PathState) -> bool:
 
 
 def is_known_to_leader(state: PathState, revision: int) -> bool:
-    """Tell whether the stored decision was made with what operators wrote at a revision."""
-    wishes = state.record.options.get("control") if state.record is not None else None
-    known = wishes.get("revision") if isinstance(wishes, Mapping) else None
+    """Return whether the stored decision was made with what operators wrote at a revision."""
+    control = state.record.options.get("control") if state.record is not None else None
+    known = control.get("revision") if isinstance(control, Mapping) else None
     return type(known) is int and known >= revision
 
 
 def is_pending(state: PathState, name: str) -> bool:
-    """Tell whether an eviction of a host has not been seen to yet."""
+    """Return whether an eviction of a host has not been seen to yet."""
     eviction = state.control.evictions[name]
     host = state.pool.get(name)
     if host is None or (eviction.lease and eviction.lease != host.lease):
@@ -96,7 +96,7 @@ def differing_options(state: PathState) -> Mapping[str, Mapping[str, object]]:
 _COMPARED = ("strategy", "max_count")
 
 
-def _told(options: Mapping[str, object]) -> str:
+def _text(options: Mapping[str, object]) -> str:
     return ", ".join(f"{key} {options[key]!s:.60}" for key in _COMPARED if key in options)
 
 
@@ -110,7 +110,7 @@ def _about_leader(state: PathState) -> Iterator[Finding]:
     leader = state.leader
     if leader is None:
         if state.pool:
-            text = "nobody leads, so nothing is decided; etcd may just have lost the leader"
+            text = "there is no leader, so nothing is decided; etcd may just have lost it"
             yield Finding("no-leader", "warning", text)
         return
     if leader_ignores_control(state):
@@ -124,8 +124,8 @@ def _about_leader(state: PathState) -> Iterator[Finding]:
         yield Finding("leader-not-in-pool", "warning", text, (leader.name,))
     differing, leading = differing_options(state), _leading_host(state)
     if differing and leading is not None:
-        theirs = _listed(f"{name} ({_told(told)})" for name, told in differing.items())
-        ours = _told(leading.options)
+        theirs = _listed(f"{name} ({_text(own)})" for name, own in differing.items())
+        ours = _text(leading.options)
         text = f"started with other options than the leader ({ours}): {theirs}; the leader's hold"
         yield Finding("options-differ", "warning", text, tuple(differing))
 
@@ -133,12 +133,11 @@ def _about_leader(state: PathState) -> Iterator[Finding]:
 def _about_decision(state: PathState) -> Iterator[Finding]:
     hosts, record, leader = state.hosts, state.record, state.leader
     if hosts and record is None and not leader_ignores_control(state):
-        text = "somebody other than the leader wrote the decision; it will be taken back"
+        text = "a client other than the leader wrote the decision; it will be overwritten"
         yield Finding("foreign-decision", "warning", text)
     if record is not None and leader is not None and record.fence != leader.fence:
-        text = (
-            f"the decision is that of {record.leader}, who leads no more; {leader.name} takes over"
-        )
+        old = f"the decision is that of {record.leader}, which leads no more"
+        text = f"{old}; {leader.name} takes over"
         yield Finding("old-decision", "note", text, (record.leader,))
     gone = [name for name in hosts if name not in state.pool]
     if gone:
@@ -163,13 +162,15 @@ def _has_joined_again(state: PathState, name: str) -> bool:
 
 def _about_control(state: PathState) -> Iterator[Finding]:
     control = state.control
-    told = bool(control.paused or control.drained or control.max_count or control.evictions)
+    wanted = bool(control.paused or control.drained or control.max_count or control.evictions)
     known = is_known_to_leader(state, control.revision)
-    if told and state.pool and not known and not leader_ignores_control(state):
+    if wanted and state.pool and not known and not leader_ignores_control(state):
         text = f"the decision does not know yet of control as of revision {control.revision}"
         yield Finding("control-not-known", "warning", text)
     if control.paused:
-        yield Finding("paused", "note", "decisions are paused: nobody takes the place of who dies")
+        yield Finding(
+            "paused", "note", "decisions are paused: no host takes the place of one that dies"
+        )
     drained = [name for name in state.hosts if name in control.drained]
     if drained and control.paused and known:
         text = f"drained, and chosen until decisions are resumed: {_listed(drained)}"

@@ -138,11 +138,11 @@ def simulate(
 ) -> Replay:
     """Replay a trace through the real core, without etcd, network or clock.
 
-    The oldest host leads, as in life: if it fails, nobody decides until its lease has
+    The oldest host leads, as in life: if it fails, nothing is decided until its lease has
     lapsed. The same arguments give the same answer.
 
     Args:
-        strategy: whom to ask: by name, itself, or a plain function.
+        strategy: its name, the strategy itself, or a plain function.
         trace: what happens.
         path: that the hosts share; some strategies choose by it.
 

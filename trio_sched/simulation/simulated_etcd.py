@@ -80,7 +80,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What one revision changed, as watches tell it."""
+    """What one revision changed, as watches deliver it."""
 
     revision: int
     pool: list[HostCame | HostWent] = field(default_factory=list)
@@ -92,10 +92,10 @@ class Commit:
 class SimulatedEtcd:
     """The keys of one path, with revisions and leases, and the transactions made on them.
 
-    Leases do not lapse by themselves: whoever counts the time calls `revoke`.
+    Leases do not lapse by themselves: the caller that counts the time calls `revoke`.
 
     Args:
-        listener: is told of each revision, at once.
+        listener: called with each revision, at once.
         compares_fence: whether a write is guarded by its leader's key.
     """
 
@@ -134,7 +134,7 @@ class SimulatedEtcd:
         return Snapshot(self.revision, tuple(self.hosts.values()), self.stored, self.control)
 
     def leads(self, session: int, fence: int) -> bool:
-        """Tell whether the candidate of this session is there, with this fence."""
+        """Return whether the candidate of this session is there, with this fence."""
         candidate = self.candidates.get(session)
         return candidate is not None and candidate.fence == fence
 
@@ -156,7 +156,7 @@ class SimulatedEtcd:
         return lease
 
     def update(self, name: str, value: bytes) -> None:
-        """Let a host that is registered tell something else about itself."""
+        """Let a host that is registered publish something else."""
         old, revision = self.hosts[name], self.revision + 1
         host = Host.decode(name, value, lease=old.lease, joined_revision=old.joined_revision)
         self.hosts[name] = host
@@ -208,7 +208,7 @@ class SimulatedEtcd:
         return WriteDone(revision, write.fence)
 
     def put_foreign(self, names: tuple[str, ...]) -> None:
-        """Write ``scheduled`` as somebody who knows no guard, no record and no lease."""
+        """Write ``scheduled`` as a client that knows no guard, no record and no lease."""
         revision = self.revision + 1
         if names:
             self._commit(Commit(revision, scheduled=Version(encode_scheduled(names), revision)))

@@ -2,7 +2,7 @@
 
 Theory of operation
 -------------------
-A follower is no more than its keys; whoever is elected gets a `Leader`, which does
+A follower is no more than its keys; the elected host gets a `Leader`, which does
 what `trio_sched.host.leading` does: one batch of events at a time, nothing else while a
 write is under way, the pool from a snapshot and a watch, the decision from two
 watches that come at different times.
@@ -91,7 +91,9 @@ class Leader:
         self._due = False
         self._watch = 0  # the number of the watch on the pool
         self._watching = False
-        self._heard = dict.fromkeys(("pool", "scheduled", "decision", "control"), 0.0)  # up to when
+        self._delivered = dict.fromkeys(
+            ("pool", "scheduled", "decision", "control"), 0.0
+        )  # up to when
         self.decision_lease = 0
         self._inherited = 0
 
@@ -107,7 +109,7 @@ class Leader:
         self.ring()
 
     def stop(self) -> None:
-        """Hear nothing more."""
+        """Handle nothing more."""
         self._stopped = True
         self.core.handle(Deposed())
 
@@ -120,7 +122,7 @@ class Leader:
 
     # ---- batches
 
-    def _tell(self, event: Event) -> None:
+    def _post(self, event: Event) -> None:
         self._inbox.append(event)
         self.ring()
 
@@ -174,7 +176,7 @@ class Leader:
             self._due = True
             self.ring()
 
-    # ---- what it reads and hears
+    # ---- what it reads and watches
 
     def load(self) -> None:
         """Read the pool, and watch it from there."""
@@ -189,7 +191,7 @@ class Leader:
         if lease != self.decision_lease:
             self._inherited = lease
         self._watching = True
-        self._hear("pool", watch, [self._etcd.snapshot()])
+        self._deliver_later("pool", watch, [self._etcd.snapshot()])
 
     def read_decision(self) -> None:
         """Read both keys of the decision."""
@@ -204,34 +206,38 @@ class Leader:
         self._settle()
 
     def see(self, commit: Commit) -> None:
-        """Hear of a revision, when the watches come to it."""
+        """Receive a revision, when the watches come to it."""
         if commit.pool and self._watching:
-            self._hear("pool", self._watch, commit.pool)
+            self._deliver_later("pool", self._watch, commit.pool)
         if commit.scheduled is not None:
-            self._hear("scheduled", 0, partial(self._view.take_scheduled, commit.scheduled))
+            self._deliver_later(
+                "scheduled", 0, partial(self._view.take_scheduled, commit.scheduled)
+            )
         if commit.decision is not None:
-            self._hear("decision", 0, partial(self._view.take_decision, commit.decision))
+            self._deliver_later("decision", 0, partial(self._view.take_decision, commit.decision))
         if commit.control is not None:
-            self._hear("control", 0, partial(self._tell, commit.control))
+            self._deliver_later("control", 0, partial(self._post, commit.control))
 
-    def _hear(self, what: str, watch: int, news: Sequence[Event] | Callable[[], None]) -> None:
-        """Let news arrive after a while, but not before those that went before."""
-        self._heard[what] = max(self._heard[what], self._time.now + self._world.latency())
-        self._time.at(self._heard[what], partial(self._heard_of, watch, news))
+    def _deliver_later(
+        self, what: str, watch: int, events: Sequence[Event] | Callable[[], None]
+    ) -> None:
+        """Let events arrive after a while, but not before those that went before."""
+        self._delivered[what] = max(self._delivered[what], self._time.now + self._world.latency())
+        self._time.at(self._delivered[what], partial(self._deliver, watch, events))
 
-    def _heard_of(self, watch: int, news: Sequence[Event] | Callable[[], None]) -> None:
+    def _deliver(self, watch: int, events: Sequence[Event] | Callable[[], None]) -> None:
         if self._stopped:
             return
-        if callable(news):
-            news()
+        if callable(events):
+            events()
             self._settle()
         elif watch == self._watch:
-            self._inbox += news
+            self._inbox += events
             self.ring()
 
     def _settle(self) -> None:
         if self._view.settled:
-            self._tell(StoredChanged(self._view.stored))
+            self._post(StoredChanged(self._view.stored))
         else:
             self._time.after(_PATIENCE, self._complete)
 
@@ -269,7 +275,7 @@ class Leader:
         if isinstance(answer, WriteDone) and self._inherited:
             self._etcd.revoke(self._inherited)
             self._inherited = 0
-        self._tell(answer)
+        self._post(answer)
 
 
 class World:
@@ -279,7 +285,7 @@ class World:
         seed: of all chance.
         names: of the hosts.
         options: what decisions are made with.
-        strategy: whom to ask.
+        strategy: of the leaders.
         answers: share of writes whose answer is lost, or which come late.
         compares_fence: whether etcd compares the fence of a leader's write.
         ttl: seconds that a session's lease lives without being renewed.
@@ -358,7 +364,7 @@ class World:
         return answer
 
     def write_foreign(self, names: tuple[str, ...]) -> None:
-        """Let somebody else write."""
+        """Let a foreign client write."""
         self.score.counts["foreign"] += 1
         self.etcd.put_foreign(names)
 

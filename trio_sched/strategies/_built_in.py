@@ -1,13 +1,13 @@
 """The built-in strategies: what each prefers, and what it keeps.
 
-Where one is sticky, whom the last decision chose goes before others of the same
+Where one is sticky, a host of the last decision goes before others of the same
 rank. Where one draws lots, the lot of a host depends on the path and the host's name
 alone, by a hash that is the same in every process; so hosts that come and go leave
 the lots of the others as they are, and little moves.
 
 How `weighted` draws
 --------------------
-Of k places a host is due the share ``k * weight / total`` of one. Whoever is due a
+Of k places a host is due the share ``k * weight / total`` of one. A host that is due a
 whole one gets it; the rest is drawn among the others. The lot of each is a uniform u
 in (0, 1). For one place the shares come out exactly if the least ``-log(1 - u) /
 weight`` wins: a race of exponential clocks. For more places such a race would give
@@ -34,7 +34,7 @@ __all__ = ["BUILT_IN"]
 
 
 class RoundRobin(Strategy):
-    """Keeps whom it chose and who still lives; appends newcomers as they joined."""
+    """Keeps the chosen hosts that still live; appends newcomers as they joined."""
 
     name = "rr"
 
@@ -59,7 +59,7 @@ class Alpha(Strategy):
 
 
 class Priority(Strategy):
-    """Takes those of the highest priority; keeps whom it chose among equals."""
+    """Takes those of the highest priority; keeps the chosen hosts among equals."""
 
     name = "priority"
 
@@ -74,10 +74,10 @@ class Priority(Strategy):
 
 
 class Spread(Strategy):
-    """Spreads evenly over zones; keeps whom it chose as far as that allows.
+    """Spreads evenly over zones; keeps the chosen hosts as far as that allows.
 
     Two zones differ by at most one chosen host, unless the one with fewer has no more.
-    Hosts that told no zone are one zone together.
+    Hosts without a zone are one zone together.
     """
 
     name = "spread"
@@ -117,7 +117,7 @@ class Random(Strategy):
     """Draws lots anew whenever a host joins.
 
     The seed is the path and the newest joined_revision of the hosts, so the choice is
-    the same on whoever leads, and stays until somebody joins, or that host leaves.
+    the same on every leader, and stays until a host joins, or that host leaves.
     """
 
     name = "random"

@@ -1,4 +1,4 @@
-"""A TCP proxy that can be told to misbehave: what lies between us and etcd."""
+"""A TCP proxy between us and etcd that misbehaves on demand."""
 
 from __future__ import annotations
 

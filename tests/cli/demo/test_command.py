@@ -98,18 +98,18 @@ async def test_json() -> None:
     check_story(events(out))
 
 
-def check_story(told: list[Json]) -> None:
+def check_story(posted: list[Json]) -> None:
     """What happened is what had to happen, by the events alone."""
-    states = {(event["host"], event["state"]) for event in told if event["event"] == "host"}
+    states = {(event["host"], event["state"]) for event in posted if event["event"] == "host"}
     assert sum(state == "left" for _, state in states) == 4
     (killed,) = (host for host, state in states if state == "killed")
-    at = next(n for n, event in enumerate(told) if event.get("state") == "killed")
-    before = next(event for event in reversed(told[:at]) if event["event"] == "path")
+    at = next(n for n, event in enumerate(posted) if event.get("state") == "killed")
+    before = next(event for event in reversed(posted[:at]) if event["event"] == "path")
     assert before["leader"] == killed
     assert isinstance(before["scheduled"], list)
     kept = set(before["scheduled"]) - {killed}
-    joined = next(n for n, event in enumerate(told) if event.get("host") == "host-e")
-    after = [event["hosts"] for event in told[at:joined] if event["event"] == "decision"]
+    joined = next(n for n, event in enumerate(posted) if event.get("host") == "host-e")
+    after = [event["hosts"] for event in posted[at:joined] if event["event"] == "decision"]
     known = [set(hosts) for hosts in after if isinstance(hosts, list)]
     assert known
     assert all(kept <= hosts for hosts in known)
@@ -181,7 +181,7 @@ async def test_a_signal_ends_all_of_it(number: signal.Signals) -> None:
 
 @pytest.mark.parametrize("color", [True, False])
 async def test_terminal(*, color: bool) -> None:
-    """The demo draws in a terminal, in colours unless told not to. It fails here, to be quick."""
+    """The demo draws in a terminal, in colours without NO_COLOR. It fails here, to be quick."""
     ours, theirs = pty.openpty()
     env = {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
     env |= {} if color else {"NO_COLOR": "1"}
@@ -213,8 +213,8 @@ PATH = {"pool": ("a", "b"), "leader": "a", "scheduled": ("a",), "keys": 6, "leas
 
 def full_board() -> tuple[Board, list[Event]]:
     """A board on which everything has happened once."""
-    board, told = Board(100.0), list[Event]()
-    board.listeners.append(told.append)
+    board, posted = Board(100.0), list[Event]()
+    board.listeners.append(posted.append)
     board.post("etcd", 100.1, endpoint="http://127.0.0.1:1", version="3.5.1", path="/demo")
     board.post("step", 100.2, title="two hosts join")
     for pid, name in enumerate("ab", start=7):
@@ -224,7 +224,7 @@ def full_board() -> tuple[Board, list[Event]]:
         board.post("decision", 100.6, host=name, hosts=["a"], revision=5, leader="a")
     board.post("path", 100.7, **PATH)
     board.post("measured", 100.8, title="two hosts join", seconds=0.25, note="a note")
-    return board, told
+    return board, posted
 
 
 def test_the_board_knows_when_all_agree() -> None:
@@ -242,35 +242,35 @@ def test_the_board_knows_when_all_agree() -> None:
 
 
 def test_the_board_says_nothing_when_nothing_has_changed() -> None:
-    board, told = full_board()
-    count = len(told)
+    board, posted = full_board()
+    count = len(posted)
     board.post("path", 101.0, **PATH)
-    assert len(told) == count
+    assert len(posted) == count
 
 
 def test_only_the_first_failure_counts() -> None:
-    board, told = full_board()
+    board, posted = full_board()
     board.post("failed", 101.0, reason="one")
     board.post("failed", 101.0, reason="two")
     assert board.failure == "one"
-    assert [event.kind for event in told].count("failed") == 1
+    assert [event.kind for event in posted].count("failed") == 1
 
 
 def test_lines() -> None:
-    board, told = full_board()
+    board, posted = full_board()
     board.post("failed", 101.0, reason="no luck")
     board.post("summary", 102.0)
-    text = "".join(text_of(event, board) for event in told)
+    text = "".join(text_of(event, board) for event in posted)
     assert "b knows: a (revision 5)" in text
     assert "pool: a, b | leader: a | scheduled: a" in text
     assert "FAILED: no luck" in text
-    assert len(text.splitlines()) == len(told) + 4
+    assert len(text.splitlines()) == len(posted) + 4
 
 
 def test_json_lines() -> None:
-    _, told = full_board()
-    text = "".join(map(json_of, told))
-    assert [event["event"] for event in events(text)] == [event.kind for event in told]
+    _, posted = full_board()
+    text = "".join(map(json_of, posted))
+    assert [event["event"] for event in events(text)] == [event.kind for event in posted]
 
 
 def drawn(board: Board) -> str:

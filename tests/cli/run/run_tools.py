@@ -47,7 +47,7 @@ class Run:
         assert process.stderr is not None
         self.process = process
         self.events: list[dict[str, Any]] = []  # those that were read
-        self.child = 0  # the last one that was told of
+        self.child = 0  # the last one that was reported
         self._out = Lines(process.stdout)
         self._err = Lines(process.stderr)
 

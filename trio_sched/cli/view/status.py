@@ -41,7 +41,7 @@ def status(path: str, connection: Connection, output: str, timeout: float) -> No
     """Show the hosts of PATH, the leader, the decision and why, slots, and what is odd.
 
     All of it is as of one revision of etcd's store. Ages are by the clocks of those who
-    published the times, and for people only; revisions tell the order.
+    published the times, and for people only; the order is that of revisions.
     """
     perform(connection, partial(_status, path, connection, output, timeout))
 

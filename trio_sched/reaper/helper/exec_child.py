@@ -43,7 +43,7 @@ def _die_with_parent() -> None:
 
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
     except (ImportError, OSError, AttributeError):
-        pass  # not to be had here; the reaper watches, too
+        pass  # not available here; the reaper watches, too
 
 
 def _restore_signals() -> None:
