@@ -30,6 +30,7 @@ from tests.cli.ops_tools import (
 from tests.etcd_shim.test_auth import PASSWORD, open_guarded
 from tests.host.go_host import open_go_host
 from tests.host.test_publishing import until_state
+from tests.reaper.process_tools import ended_with_block
 from trio_sched import Client, PathObservation, PathState, Result, observe, open_client, schedule
 from trio_sched.cli.common import read_ttls
 from trio_sched.model.keys import PathKeys
@@ -277,14 +278,8 @@ async def watching(endpoint: str, *arguments: str, **options: Any) -> AsyncItera
     process = await trio.lowlevel.open_process(
         [*COMMAND, "watch", *arguments], env=environment(endpoint, {"TERM": "xterm"}), **options
     )
-    try:
-        with trio.fail_after(PATIENCE):
-            yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        with trio.CancelScope(shield=True):
-            await process.wait()
+    async with ended_with_block(process, PATIENCE):
+        yield process
 
 
 async def until_line(process: trio.Process, true: Callable[[str], object]) -> str:

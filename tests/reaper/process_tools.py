@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import trio
 
-__all__ = ["alive", "eventually", "exists", "open_files", "proc_bytes"]
+__all__ = ["alive", "ended_with_block", "eventually", "exists", "open_files", "proc_bytes"]
 
 
 def exists(pid: int) -> bool:
@@ -36,6 +36,19 @@ def open_files(pid: int) -> list[str]:
         with suppress(FileNotFoundError):  # it has just been closed
             found.append(str(file.readlink()))
     return found
+
+
+@asynccontextmanager
+async def ended_with_block(process: trio.Process, seconds: float) -> AsyncIterator[None]:
+    """Fail after so many seconds; whatever happens, the process has ended afterwards."""
+    try:
+        with trio.fail_after(seconds):
+            yield
+    finally:
+        if process.returncode is None:
+            process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
 
 
 async def eventually(holds: Callable[[], object]) -> None:

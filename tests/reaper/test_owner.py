@@ -19,7 +19,14 @@ import trustme
 
 from tests.etcd_shim.test_auth import PASSWORD, open_guarded
 from tests.etcd_shim.test_transport import write
-from tests.reaper.process_tools import alive, eventually, exists, open_files, proc_bytes
+from tests.reaper.process_tools import (
+    alive,
+    ended_with_block,
+    eventually,
+    exists,
+    open_files,
+    proc_bytes,
+)
 from trio_sched._support.processes import wait_ended
 from trio_sched.etcd_shim import Client, open_client, tls_context
 from trio_sched.etcd_shim.errors import LeaseNotFound
@@ -74,16 +81,12 @@ async def open_owner(*endpoints: str, key: str, **settings: Any) -> AsyncIterato
     )
     owner = Owner(process)
     try:
-        with trio.fail_after(30):
+        async with ended_with_block(process, 30):
             hello = await owner.read()
             owner.lease, owner.reaper = hello["lease"], hello["reaper"]
             owner.group, owner.seconds = hello["group"], hello["seconds"]
             yield owner
     finally:
-        if process.returncode is None:
-            process.kill()
-        with trio.CancelScope(shield=True):
-            await process.wait()
         if owner.group:
             kill_group(owner.group, 5)
 

@@ -10,7 +10,14 @@ from typing import TextIO
 
 import click
 
-from trio_sched.cli.common import CODES, complete_strategy, output_option, read_path, timeout_option
+from trio_sched.cli.common import (
+    CODES,
+    complete_strategy,
+    max_count_option,
+    output_option,
+    read_path,
+    timeout_option,
+)
 from trio_sched.cli.connect import Connection, connection_options, usage_errors
 from trio_sched.cli.exits import strategy_failed
 from trio_sched.cli.output import perform, show, show_json, within
@@ -59,13 +66,7 @@ _CODES = CODES.replace("  2 ", "  70  the strategy raised, or broke its rules\n 
     callback=usage_errors(get_strategy),
     help="How hosts are chosen.",
 )
-@click.option(
-    "-n",
-    "--max-count",
-    type=click.IntRange(min=1),
-    show_default="what holds",
-    help="How many may be chosen, whatever the leader and operators say.",
-)
+@max_count_option("what holds", "How many may be chosen, whatever the leader and operators say.")
 @connection_options
 @output_option
 @timeout_option

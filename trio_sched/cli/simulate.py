@@ -8,7 +8,7 @@ from typing import TextIO
 
 import click
 
-from trio_sched.cli.common import complete_strategy, output_option
+from trio_sched.cli.common import complete_strategy, max_count_option, output_option
 from trio_sched.cli.exits import strategy_failed
 from trio_sched.cli.output import show_json, terminal
 from trio_sched.exceptions import StrategyError
@@ -48,13 +48,7 @@ Exit codes:
     shell_complete=complete_strategy,
     help="How hosts are chosen.",
 )
-@click.option(
-    "-n",
-    "--max-count",
-    type=click.IntRange(min=1),
-    show_default="the trace's",
-    help="How many may be chosen at a time.",
-)
+@max_count_option("the trace's", "How many may be chosen at a time.")
 @click.option("--svg", type=click.File("w", encoding="utf-8", lazy=True), help="Draw it, too.")
 @output_option
 def simulate(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from trio_sched._support.text import list_names
 from trio_sched.leader.choice import Standing
 from trio_sched.leader.reasons import options_difference
 from trio_sched.model.path_state import PathState
@@ -22,7 +23,11 @@ __all__ = [
 
 Level: TypeAlias = Literal["warning", "note"]
 
-_NAMES_SHOWN = 5  # in a message; the finding itself names all
+_MAX_NAMES = 5  # in a message; the finding itself names all
+
+
+def _names(names: Iterable[str]) -> str:
+    return list_names(names, _MAX_NAMES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +129,7 @@ def _about_leader(state: PathState) -> Iterator[Finding]:
         yield Finding("leader-not-in-pool", "warning", text, (leader.name,))
     differing, leading = differing_options(state), _leading_host(state)
     if differing and leading is not None:
-        theirs = _listed(f"{name} ({_text(own)})" for name, own in differing.items())
+        theirs = _names(f"{name} ({_text(own)})" for name, own in differing.items())
         ours = _text(leading.options)
         text = f"started with other options than the leader ({ours}): {theirs}; the leader's hold"
         yield Finding("options-differ", "warning", text, tuple(differing))
@@ -141,12 +146,12 @@ def _about_decision(state: PathState) -> Iterator[Finding]:
         yield Finding("old-decision", "note", text, (record.leader,))
     gone = [name for name in hosts if name not in state.pool]
     if gone:
-        text = f"chosen, but not there: {_listed(gone)}"
+        text = f"chosen, but not there: {_names(gone)}"
         # A leader sees to it at once; without hosts, the decision lapses by itself.
         yield Finding("chosen-gone", "warning" if leader else "note", text, tuple(gone))
     again = [name for name in hosts if _has_joined_again(state, name)]
     if again:
-        text = f"joined again since they were chosen, and so must be chosen again: {_listed(again)}"
+        text = f"joined again since they were chosen, and so must be chosen again: {_names(again)}"
         yield Finding("joined-again", "note", text, tuple(again))
     if state.pool and leader is not None and not hosts:
         if record is None:
@@ -173,14 +178,14 @@ def _about_control(state: PathState) -> Iterator[Finding]:
         )
     drained = [name for name in state.hosts if name in control.drained]
     if drained and control.paused and known:
-        text = f"drained, and chosen until decisions are resumed: {_listed(drained)}"
+        text = f"drained, and chosen until decisions are resumed: {_names(drained)}"
         yield Finding("drained-chosen", "note", text, tuple(drained))
     elif drained:
-        text = f"drained, and chosen all the same: {_listed(drained)}"
+        text = f"drained, and chosen all the same: {_names(drained)}"
         yield Finding("drained-chosen", "warning", text, tuple(drained))
     absent = sorted(control.drained - state.pool.keys())
     if absent and state.pool:
-        text = f"drained, and not there: {_listed(absent)}"
+        text = f"drained, and not there: {_names(absent)}"
         yield Finding("drained-absent", "note", text, tuple(absent))
 
 
@@ -188,15 +193,15 @@ def _about_slots(state: PathState) -> Iterator[Finding]:
     holders = {slot.name for slot in state.slots.values()}
     without = [name for name in state.hosts if name in state.pool and name not in holders]
     if without:
-        text = f"chosen, and no slot held: {_listed(without)}; nothing runs there in a slot"
+        text = f"chosen, and no slot held: {_names(without)}; nothing runs there in a slot"
         yield Finding("no-slot", "note", text, tuple(without))
     unchosen = sorted(holders - set(state.hosts))
     if unchosen:
-        text = f"not chosen, and a slot still held: {_listed(unchosen)}; its work is ending"
+        text = f"not chosen, and a slot still held: {_names(unchosen)}; its work is ending"
         yield Finding("slot-not-chosen", "warning", text, tuple(unchosen))
     stale = sorted({slot.name for slot in state.slots.values() if _is_stale(state, slot.name)})
     if stale:
-        text = f"a slot is held by a session that is over: {_listed(stale)}; it lapses by itself"
+        text = f"a slot is held by a session that is over: {_names(stale)}; it lapses by itself"
         yield Finding("slot-of-old-session", "note", text, tuple(stale))
 
 
@@ -209,19 +214,12 @@ def _is_stale(state: PathState, name: str) -> bool:
 def _about_hosts(state: PathState) -> Iterator[Finding]:
     ill = [name for name in state.hosts if name in state.pool and not state.pool[name].available]
     if ill and not state.control.paused:
-        text = f"unavailable, and chosen all the same: {_listed(ill)}"
+        text = f"unavailable, and chosen all the same: {_names(ill)}"
         yield Finding("unavailable-chosen", "warning", text, tuple(ill))
     strangers = [name for name, host in state.pool.items() if not host.options]
     if strangers:
         text = (
-            f"publish nothing, as hosts of the Go package do: {_listed(strangers)}; "
+            f"publish nothing, as hosts of the Go package do: {_names(strangers)}; "
             "they hold no slots, so their work is not counted"
         )
         yield Finding("foreign-hosts", "note", text, tuple(strangers))
-
-
-def _listed(names: Iterable[str]) -> str:
-    all_: Collection[str] = tuple(names)
-    shown = ", ".join(tuple(all_)[:_NAMES_SHOWN])
-    more = len(all_) - _NAMES_SHOWN
-    return f"{shown} and {more} more" if more > 0 else shown

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Final
 from xml.sax.saxutils import escape
 
+from trio_sched._support.text import clip
 from trio_sched.simulation.replay import Replay, Span, SpanState
 
 __all__ = ["svg_chart", "text_chart"]
 
-_LONGEST_NAME: Final = 24  # characters
+_MAX_NAME: Final = 24  # characters
 _STEPS: Final = (1, 2, 5)
 
 
@@ -35,7 +36,7 @@ def text_chart(replay: Replay, *, width: int = 80, ascii_only: bool = False) -> 
     if width < 40:
         raise ValueError(f"width must be 40 columns or more, not {width}")
     signs = {state: look.ascii if ascii_only else look.sign for state, look in _LOOKS.items()}
-    names = {name: _clipped(name) for name in replay.hosts}
+    names = {name: clip(name, _MAX_NAME) for name in replay.hosts}
     if ascii_only:
         names = {name: text.encode("ascii", "replace").decode() for name, text in names.items()}
     margin = max(map(len, names.values()), default=0) + 1
@@ -64,11 +65,6 @@ def _titles(replay: Replay) -> Iterator[str]:
         f"{replay.unscheduled:.1f} s with no host, "
         f"{replay.unfilled:.1f} place-seconds without a living host"
     )
-
-
-def _clipped(name: str) -> str:
-    name = name.encode(errors="replace").decode()
-    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
 
 
 def _cells(spans: list[Span], replay: Replay, columns: int) -> list[SpanState | None]:
@@ -144,7 +140,7 @@ def svg_chart(replay: Replay) -> str:
         replay: what to draw. With many hosts the rows get lower, and lose their names.
     """
     row = min(_ROW, max(_MIN_ROW, _ALL_ROWS / max(1, len(replay.hosts))))
-    names = [_clipped(name) for name in replay.hosts] if row >= 11 else []
+    names = [clip(name, _MAX_NAME) for name in replay.hosts] if row >= 11 else []
     left = _LEFT + _LETTER * max(map(len, names), default=0) + 10
     bottom = _TOP + row * len(replay.hosts)
     width, height = left + _PLOT + _RIGHT, bottom + _BOTTOM

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import nsmallest
 from typing import TYPE_CHECKING, Final
 
+from trio_sched._support.text import bytewise
 from trio_sched.strategies._base import Strategy, StrategyOptions
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Alpha(Strategy):
 
     def schedule(self, hosts: Mapping[str, Host], options: StrategyOptions) -> Sequence[str]:
         """See `Strategy`."""
-        return nsmallest(options.max_count, hosts, key=_bytewise)
+        return nsmallest(options.max_count, hosts, key=bytewise)
 
 
 class Priority(Strategy):
@@ -135,7 +136,7 @@ class Weighted(Strategy):
 
     def schedule(self, hosts: Mapping[str, Host], options: StrategyOptions) -> Sequence[str]:
         """See `Strategy`."""
-        by_weight = sorted(hosts.values(), key=lambda host: (host.weight, _bytewise(host.name)))
+        by_weight = sorted(hosts.values(), key=lambda host: (host.weight, bytewise(host.name)))
         totals: list[float] = []  # of each host with all that are lighter
         for host in by_weight:
             totals.append(host.weight + (totals[-1] if totals else 0.0))
@@ -150,12 +151,12 @@ class Weighted(Strategy):
         lots, total = _lots(options.path), totals[-1]
 
         def race(host: Host) -> tuple[float, bytes]:
-            return -math.log1p(-_uniform(lots(host))) / host.weight, _bytewise(host.name)
+            return -math.log1p(-_uniform(lots(host))) / host.weight, bytewise(host.name)
 
         def odds(host: Host) -> tuple[float, bytes]:
             u, due = _uniform(lots(host)), places * host.weight
             lot = math.log(u) - math.log1p(-u)
-            return lot - math.log(due) + math.log(total - due), _bytewise(host.name)
+            return lot - math.log(due) + math.log(total - due), bytewise(host.name)
 
         return certain + _first(places, by_weight, race if places == 1 else odds)
 
@@ -167,11 +168,7 @@ def _first(
 
 
 def _age(host: Host) -> tuple[int, bytes]:
-    return host.joined_revision, _bytewise(host.name)
-
-
-def _bytewise(name: str) -> bytes:
-    return name.encode(errors="surrogateescape")
+    return host.joined_revision, bytewise(host.name)
 
 
 def _seniority(last: Sequence[str]) -> Callable[[Host], tuple[int, int, bytes]]:
@@ -189,10 +186,10 @@ _LOT_BITS: Final = 52  # so that a lot and a half is a float, exactly
 
 def _lots(seed: str) -> Callable[[Host], tuple[int, bytes]]:
     """Return a rank that is as good as random, and always the same for a seed and a name."""
-    seeded = hashlib.blake2b(_bytewise(seed), digest_size=16).digest()
+    seeded = hashlib.blake2b(bytewise(seed), digest_size=16).digest()
 
     def rank(host: Host) -> tuple[int, bytes]:
-        name = _bytewise(host.name)
+        name = bytewise(host.name)
         digest = hashlib.blake2b(name, key=seeded, digest_size=8).digest()
         return int.from_bytes(digest) >> (64 - _LOT_BITS), name
 

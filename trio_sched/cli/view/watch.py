@@ -15,8 +15,8 @@ from rich.segment import Segment
 from rich.text import Text
 
 from trio_sched._support.tasks import open_plain_nursery
-from trio_sched.cli.common import CODES, output_option, path_argument, timeout_option
-from trio_sched.cli.connect import Connection, connection_options
+from trio_sched.cli.common import CODES, reading_options
+from trio_sched.cli.connect import Connection
 from trio_sched.cli.output import NoAnswer, is_live, perform, show, show_json, terminal
 from trio_sched.cli.view.document import document_of
 from trio_sched.cli.view.tables import status_view
@@ -41,10 +41,7 @@ Examples:
 
 
 @click.command(short_help="Show a path as it changes.", epilog=f"{_EXAMPLES}\n{CODES}")
-@path_argument
-@connection_options
-@output_option
-@timeout_option
+@reading_options
 def watch(path: str, connection: Connection, output: str, timeout: float) -> None:
     """Show PATH as `status` does, and each change, until interrupted.
 
