@@ -454,7 +454,7 @@ async def test_it_says_when_etcd_falls_silent(
 
 
 async def test_a_view_that_is_too_high_says_so(
-    autojump_clock: MockClock,  # noqa: ARG001
+    autojump_clock: MockClock,  # noqa: ARG001 # as above
 ) -> None:
     seen: Any = Seen(busy())
 

@@ -53,5 +53,5 @@ async def ended_with_block(process: trio.Process, seconds: float) -> AsyncIterat
 
 async def eventually(holds: Callable[[], object]) -> None:
     """Wait until something holds for which there is no event; the test's timeout is the bound."""
-    while not holds():  # noqa: ASYNC110
+    while not holds():  # noqa: ASYNC110 # of foreign processes
         await trio.sleep(0.01)

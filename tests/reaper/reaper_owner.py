@@ -39,7 +39,7 @@ async def live(settings: dict[str, Any]) -> None:
                 await client.put(settings["key"], "1", lease=lease)
             group = None
             if settings["group"]:
-                group = subprocess.Popen(settings["group"], process_group=0)  # noqa: ASYNC220
+                group = subprocess.Popen(settings["group"], process_group=0)  # noqa: ASYNC220 # not waited for
                 reaper.group(group.pid)
                 if settings["until"]:
                     reaper.until(trio.current_time() + settings["until"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -30,7 +31,7 @@ from tests.reaper.process_tools import (
 from trio_sched._support.processes import wait_ended
 from trio_sched.etcd_shim import Client, open_client, tls_context
 from trio_sched.etcd_shim.errors import LeaseNotFound
-from trio_sched.reaper.helper import revoke
+from trio_sched.reaper.helper import reap, revoke
 from trio_sched.reaper.helper.groups import kill_group, living_members
 from trio_sched.reaper.helper.reap import Instructions, serve
 from trio_sched.reaper.owner import open_reaper
@@ -275,8 +276,6 @@ async def test_the_group_is_gone_before_the_lease(endpoint: str, path: str) -> N
 
 
 def test_a_group_that_cannot_be_ended_keeps_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
-    from trio_sched.reaper.helper import reap  # noqa: PLC0415
-
     done: list[Instructions] = []
     monkeypatch.setattr(reap, "_ignore_signals", lambda: None)
     monkeypatch.setattr(reap, "kill_group", lambda *_: False)
@@ -402,8 +401,6 @@ async def test_there_is_no_program_to_run(endpoint: str, monkeypatch: pytest.Mon
 
 
 async def test_a_context_of_unknown_files_is_refused() -> None:
-    import ssl  # noqa: PLC0415
-
     context = ssl.create_default_context()
     async with open_client("https://127.0.0.1:1", ssl_context=context) as client:
         with pytest.raises(ValueError, match="tls_context"):

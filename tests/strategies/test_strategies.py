@@ -228,7 +228,7 @@ def test_a_function_that_makes_a_strategy_is_a_factory() -> None:
 
     register("made", make)
     assert isinstance(get_strategy("made"), Mine)
-    assert isinstance(get_strategy(make), Mine)  # type: ignore[arg-type]
+    assert isinstance(get_strategy(make), Mine)  # type: ignore[arg-type] # types want no arguments
 
 
 async def asleep(hosts: object, options: object) -> Sequence[str]:
@@ -283,7 +283,7 @@ def test_a_strategy_without_a_name_is_none() -> None:
 
 
 def test_a_factory_that_makes_something_else() -> None:
-    register("odd", dict)  # type: ignore[arg-type]
+    register("odd", dict)  # type: ignore[arg-type] # wrong on purpose
     with pytest.raises(TypeError, match="the factory of 'odd' gave an object of type dict"):
         get_strategy("odd")
 
@@ -327,7 +327,7 @@ class Answers(Strategy):
         del hosts, options
         if isinstance(self.answer, BaseException):
             raise self.answer
-        return self.answer  # type: ignore[return-value]
+        return self.answer  # type: ignore[return-value] # wrong on purpose
 
 
 @pytest.mark.parametrize("answer", [["b", "a"], ("b", "a"), [], ()])

@@ -149,8 +149,8 @@ def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="unknown strategy 'nobody'"):
         check_strategy("nobody")
     with pytest.raises(TypeError, match="strategy must be a name"):
-        check_strategy(3)  # type: ignore[arg-type]
+        check_strategy(3)  # type: ignore[arg-type] # wrong on purpose
     with pytest.raises(TypeError, match="gave an object of type dict, not a Strategy"):
-        check_strategy(dict)  # type: ignore[arg-type]
+        check_strategy(dict)  # type: ignore[arg-type] # wrong on purpose
     with pytest.raises(ValueError, match="1 or more, not 0"):
         check_strategy("rr", examples=0)

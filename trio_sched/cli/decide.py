@@ -152,14 +152,13 @@ def _show(state: PathState, found: Preview) -> None:
     if found.verdicts:
         made = table("HOST", "", "WHY")
         for verdict in found.verdicts:
-            made.add_row(
-                plain(verdict.name), _sign(verdict.was, verdict.chosen), plain(verdict.why)
-            )
+            sign = _sign(was=verdict.was, chosen=verdict.chosen)
+            made.add_row(plain(verdict.name), sign, plain(verdict.why))
         click.echo()
         show(made)
 
 
-def _sign(was: bool, chosen: bool) -> str:  # noqa: FBT001 # two of a kind
+def _sign(*, was: bool, chosen: bool) -> str:
     if was == chosen:
         return "chosen" if chosen else "-"
     return "would come" if chosen else "would go"

@@ -102,9 +102,11 @@ class Reaper:
         if self._process is not None and not self._ended.is_set():
             self._process.kill()
 
-    # ---- its life --------------------------------------------------------------
 
-    def _start(self, pipe: int, introduction: Iterable[str]) -> None:
+class _OwnedReaper(Reaper):
+    """A `Reaper` with its life, which `open_reaper` alone sees."""
+
+    def start(self, pipe: int, introduction: Iterable[str]) -> None:
         """Start it, which takes a millisecond or two; it gets ready by itself."""
         self._send(*introduction)  # the pipe takes 64 kB before it is read
         try:
@@ -122,7 +124,7 @@ class Reaper:
         finally:
             os.close(pipe)
 
-    async def _attend(self) -> None:
+    async def attend(self) -> None:
         """Reap it when it ends, also if that is early."""
         if self._process is not None:
             await wait_ended(self._process.pid)
@@ -130,7 +132,7 @@ class Reaper:
             self._process.wait()
         self._ended.set()
 
-    async def _part(self) -> None:
+    async def part(self) -> None:
         """Send it home. Shielded, and bounded."""
         self._send("bye")
         self._lost = True
@@ -150,7 +152,7 @@ def check_reapable(client: Client) -> None:
         ValueError: it uses an ``ssl_context`` that was not made by `tls_context`,
             so that the files are not known.
     """
-    _files(client._access)  # noqa: SLF001 # made for this module
+    _files(client._access)  # noqa: SLF001 # for reapers only, as it has the password
 
 
 @asynccontextmanager
@@ -171,17 +173,17 @@ async def open_reaper(client: Client) -> AsyncIterator[Reaper]:
     Raises:
         ValueError: as `check_reapable` does.
     """
-    introduction = list(_introduction(client._access))  # noqa: SLF001 # made for this module
+    introduction = list(_introduction(client._access))  # noqa: SLF001 # as above
     theirs, ours = os.pipe()
     os.set_blocking(ours, False)
-    reaper = Reaper(ours)
-    reaper._start(theirs, introduction)  # noqa: SLF001 # made here
+    reaper = _OwnedReaper(ours)
+    reaper.start(theirs, introduction)
     async with open_service_nursery() as services:
-        services.start_soon(reaper._attend, name="reaper")  # noqa: SLF001
+        services.start_soon(reaper.attend, name="reaper")
         try:
             yield reaper
         finally:
-            await reaper._part()  # noqa: SLF001, ASYNC102 # shields and bounds itself
+            await reaper.part()  # noqa: ASYNC102 # shields and bounds itself
 
 
 def _introduction(access: Access) -> Iterator[str]:

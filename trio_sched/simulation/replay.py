@@ -245,14 +245,14 @@ class _TracedWorld(World):
         self._add_up(self.timeline.now)
         chosen = set(self.etcd.names)
         for name in self.processes:
-            self._note(name, self._state(name, name in chosen))
+            self._note(name, self._state(name, chosen=name in chosen))
         states = Counter(state for state, _ in self._states.values())
         filled = states["scheduled"]
         wanted = min(self._max_count, filled + states["waiting"])
         self._missing = max(0, wanted - filled)
         self._nobody = wanted > 0 and not filled
 
-    def _state(self, name: str, chosen: bool) -> SpanState | None:  # noqa: FBT001 # one caller
+    def _state(self, name: str, *, chosen: bool) -> SpanState | None:
         if name in self.alive:
             if chosen:
                 return "scheduled"

@@ -194,7 +194,7 @@ _STICKY = _Law("it keeps the hosts of the last decision, unless there are too ma
 _NAMES: Final = (
     *(f"host-{letter}" for letter in "abcdefghijklmnop"), "Z", "a.b", "a b", "é", "日", "\udcff"
 )  # fmt: skip
-_PLAIN: Final = {"weight": 1.0, "zone": None, "priority": 0, "joined_revision": 0}
+_PLAIN: Final[dict[str, Any]] = {"weight": 1.0, "zone": None, "priority": 0, "joined_revision": 0}
 
 
 def _made_up(chance: Random) -> _Case:
@@ -230,7 +230,7 @@ def _smaller(case: _Case) -> Iterator[_Case]:
     for at, host in enumerate(case.hosts):
         for name, value in _PLAIN.items():
             if getattr(host, name) != value:
-                simpler = replace(host, **{name: value})  # type: ignore[arg-type]
+                simpler = replace(host, **{name: value})
                 yield replace(case, hosts=(*case.hosts[:at], simpler, *case.hosts[at + 1 :]))
 
 

@@ -55,10 +55,9 @@ def check_command(command: str) -> None:
     """
     if shutil.which(command) is not None:
         return
-    if os.path.dirname(command):  # noqa: PTH120 # whether it names a place at all
-        if os.path.exists(command):  # noqa: PTH110
-            raise CannotRun(command, errno.EACCES)
-    elif any(os.path.exists(os.path.join(folder, command)) for folder in os.get_exec_path()):  # noqa: PTH110, PTH118
+    folders = [""] if "/" in command else os.get_exec_path()
+    # Not `Path.exists`, which raises where a folder may not be searched.
+    if any(os.path.exists(os.path.join(folder, command)) for folder in folders):  # noqa: PTH110, PTH118 # see above
         raise CannotRun(command, errno.EACCES)
     raise CannotRun(command, errno.ENOENT)
 

@@ -40,7 +40,7 @@ def living_members(pgid: int) -> list[int]:
 
 def _lives_in(pid: str, pgid: int) -> bool:
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 # the same
             text = file.read()
     except OSError:
         return False  # it has just ended

@@ -158,7 +158,7 @@ def _end_group(instructions: Instructions) -> bool:
 
 def _revoke(instructions: Instructions) -> None:
     """Try each member in turn, again and again, until the lease must have lapsed."""
-    from trio_sched.reaper.helper.revoke import Refused, Target, revoke_leases  # noqa: PLC0415
+    from trio_sched.reaper.helper.revoke import Refused, Target, revoke_leases  # noqa: PLC0415 # see _warm_up
 
     end = time.monotonic() + max(instructions.leases.values()) + _MORE
     leases = list(instructions.leases)
