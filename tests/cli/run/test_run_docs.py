@@ -13,7 +13,7 @@ from tests.places import DOCS, TESTS
 from trio_sched.cli.exits import Exit
 from trio_sched.cli.run.command import run
 from trio_sched.etcd_shim import open_client
-from trio_sched.testing._find import find_etcdctl
+from trio_sched.testing.find import find_etcdctl
 
 PAGE = DOCS.joinpath("run.md").read_text()
 

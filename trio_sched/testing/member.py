@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 import trio
 
 from trio_sched.exceptions import TrioSchedError
-
-from . import _http
-from ._find import version_of
-from ._process import ChildProcess
+from trio_sched.testing import _http
+from trio_sched.testing._process import ChildProcess
+from trio_sched.testing.find import version_of
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -26,7 +26,7 @@ from heapq import nsmallest
 from typing import TYPE_CHECKING, Final
 
 from trio_sched._support.text import bytewise
-from trio_sched.strategies._base import Strategy, StrategyOptions
+from trio_sched.strategies.base import Strategy, StrategyOptions
 
 if TYPE_CHECKING:
     from trio_sched.model.records import Host

@@ -58,6 +58,7 @@ class FaultyLink:
         self._answering.set()
 
     async def serve(self, ours: trio.SocketStream) -> None:
+        """Carry one connection to its end."""
         self.connections += 1
         async with ours:
             if self._refusing:

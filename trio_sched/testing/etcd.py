@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ._find import find_etcd, find_etcdctl, version_of
-from ._member import EtcdStartFailed, Member, Ports, Settings, peer_url
-from ._ports import free_ports
+from trio_sched.testing._ports import free_ports
+from trio_sched.testing.find import find_etcd, find_etcdctl, version_of
+from trio_sched.testing.member import EtcdStartFailed, Member, Ports, Settings, peer_url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
