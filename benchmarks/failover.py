@@ -29,7 +29,7 @@ from trio_sched import Client, open_client
 from trio_sched.reaper.helper.groups import kill_group, living_members
 from trio_sched.reaper.owner import open_reaper
 from trio_sched.testing import Etcd, open_etcd
-from trio_sched.testing._find import find_etcdctl
+from trio_sched.testing.find import find_etcdctl
 
 CHILD = ["sh", "-c", "echo began; exec sleep 300"]
 LIMIT = 0.150  # seconds that a takeover may take in the median, with the reaper

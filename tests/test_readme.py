@@ -1,4 +1,4 @@
-"""The README is true: its example runs, and says what it would."""
+"""The README is true: its example runs, and prints what it says."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def test_the_options_are_those_of_schedule() -> None:
 
     from trio_sched import schedule  # noqa: PLC0415
 
-    told = set(
+    named = set(
         re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`\w+`.*?) \|", README, re.MULTILINE)))
     )
     real = set(inspect.signature(schedule).parameters) - {"client", "path", "hostname"}
-    assert told == real
+    assert named == real

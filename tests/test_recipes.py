@@ -34,7 +34,7 @@ def test_there_are_ten() -> None:
 
 @pytest.mark.parametrize("title", list(RECIPES))
 async def test_the_recipe_runs(title: str) -> None:
-    """Each on an etcd of its own, as they use keys as anybody would."""
+    """Each on an etcd of its own, as they use any keys."""
     async with open_etcd() as server, open_client(server.endpoint) as client:
         shim = trio_sched.etcd_shim
         names: dict[str, Any] = {name: getattr(shim, name) for name in dir(shim)} | {

@@ -1,8 +1,8 @@
 """`Control`: the operator's hand on the wheel of a path.
 
 What operators want lies in one key, ``PATH/control``. Each change is a read and a
-write that holds only if nobody has written in between; else both are done again. So
-two operators never overwrite each other. The leader reads the key, and nobody else
+write that holds only if there was no write in between; else both are done again. So
+two operators never overwrite each other. Only the leader reads the key, no other host
 acts on it; what it makes of it is in the decision that all hosts see.
 """
 
@@ -29,7 +29,7 @@ class Control:
     Args:
         client: an open client.
         path: what the hosts share.
-        by: who the operator is, to be shown to others; None for nobody in particular.
+        by: who the operator is, to be shown to others; None if that does not matter.
 
     Raises:
         TypeError: an argument is of a wrong type.
@@ -48,7 +48,7 @@ class Control:
         return state
 
     async def pause(self, why: str = "") -> ControlState:
-        """Freeze decisions. A host that dies still loses its place; nobody takes it."""
+        """Freeze decisions. A host that dies still loses its place; no host takes it."""
         return await self._change(lambda state, _: state.pause(self._note(why)))
 
     async def resume(self) -> ControlState:
@@ -70,7 +70,7 @@ class Control:
         return await self._change(lambda state, _: state.set_count(max_count, self._note(why)))
 
     async def evict(self, hostname: str, why: str = "") -> ControlState:
-        """Let a host's place move elsewhere, once, if there is somebody to take it.
+        """Let a host's place move elsewhere, once, if there is a host to take it.
 
         Raises:
             HostNotFound: no host of this name is there.

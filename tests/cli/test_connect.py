@@ -86,7 +86,7 @@ def test_users(arguments: list[str], env: dict[str, str], who: tuple[str, str]) 
 def test_a_password_is_asked_for() -> None:
     assert connect("--user", "a", given="secret\n").password == "secret"
     with pytest.raises(ValueError, match="ETCDCTL_PASSWORD"):
-        connect("--user", "a")  # and nobody answers
+        connect("--user", "a")  # without a terminal to ask at
 
 
 def test_files_make_it_https(tmp_path: Path) -> None:

@@ -45,8 +45,8 @@ def test_every_cell_has_a_test_or_a_source(page: str) -> None:
 
 def test_every_source_is_there_and_used() -> None:
     table, _, sources = COMPARISON.partition("Sources:")
-    told = {int(number) for number in re.findall(r"\[(\d+)\]", table)}
-    assert told == {int(number) for number in re.findall(r"^(\d+)\. ", sources, re.MULTILINE)}
+    found = {int(number) for number in re.findall(r"\[(\d+)\]", table)}
+    assert found == {int(number) for number in re.findall(r"^(\d+)\. ", sources, re.MULTILINE)}
     short = README.partition("## Beside others")[2]
     assert set(re.findall(r"\]\[(\w+)\]", short)) == set(
         re.findall(r"^\[(\w+)\]:", short, re.MULTILINE)
@@ -54,23 +54,23 @@ def test_every_source_is_there_and_used() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(set(_COMMANDS) - {"demo", "run"}))
-def test_every_command_is_told_of(name: str) -> None:
+def test_every_command_is_described(name: str) -> None:
     assert f"`{name}" in OPERATIONS
     assert name in README
 
 
 @pytest.mark.parametrize("code", [NO_HOST, *(set(Exit) - {Exit.NOT_SCHEDULED, Exit.LOST}), 75])
-def test_every_exit_code_is_told_of(code: int) -> None:
+def test_every_exit_code_is_described(code: int) -> None:
     assert f"| {int(code)} |" in OPERATIONS
 
 
-def test_every_kind_of_finding_is_told_of() -> None:
+def test_every_kind_of_finding_is_described() -> None:
     schema = json.loads(DOCS.joinpath("status.schema.json").read_text())
     kinds = schema["$defs"]["warning"]["properties"]["kind"]["examples"]
     assert set(kinds) <= set(re.findall(r"`([a-z-]+)`", OPERATIONS))
 
 
-def test_every_option_that_is_told_of_exists() -> None:
+def test_every_option_on_the_page_exists() -> None:
     known = {"--user", "--cacert", "--cert", "--key", "--unbuffered"}
     for name in _COMMANDS:
         found = command.get_command(click.Context(command), name)
@@ -94,6 +94,6 @@ def test_what_the_page_shows_is_what_is_printed() -> None:
 
 @pytest.mark.parametrize("danger", ["paused", "mistyped"])
 def test_poweroff_after_a_drain_comes_with_its_dangers(danger: str) -> None:
-    (told,) = re.findall(r"^- \*\*drain\*\*.*?(?=^- )", OPERATIONS, re.MULTILINE | re.DOTALL)
-    assert "poweroff" in told
-    assert re.search(rf"\*\*[^*]*{danger}\*\*", told)
+    (found,) = re.findall(r"^- \*\*drain\*\*.*?(?=^- )", OPERATIONS, re.MULTILINE | re.DOTALL)
+    assert "poweroff" in found
+    assert re.search(rf"\*\*[^*]*{danger}\*\*", found)

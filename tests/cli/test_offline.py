@@ -250,15 +250,15 @@ def test_bash_completes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [("trio-sched un", "undrain"), ("trio-sched drain --no-", "--no-wait")],
 )
-def test_what_fish_is_told(words: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_fish_gets(words: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMP_WORDS", words)
     monkeypatch.setenv("COMP_CWORD", words.rsplit(maxsplit=1)[-1])
     found: Any = get_completion_class("fish")
     completed = found(command, {}, "trio-sched", "_TRIO_SCHED_COMPLETE").complete()
-    assert told in completed
+    assert expected in completed
 
 
 def test_the_command_without_click(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from tests.cli.ops_tools import (
 from tests.etcd_shim.test_auth import PASSWORD, open_guarded
 from tests.host.go_host import open_go_host
 from tests.host.test_publishing import until_state
+from tests.reaper.process_tools import ended_with_block
 from trio_sched import Client, PathObservation, PathState, Result, observe, open_client, schedule
 from trio_sched.cli.common import read_ttls
 from trio_sched.model.keys import PathKeys
@@ -141,14 +142,14 @@ async def test_steering(endpoint: str, path: str) -> None:
         await forget(client, path)
 
 
-async def test_where_nobody_is(endpoint: str, path: str) -> None:
+async def test_a_path_without_hosts(endpoint: str, path: str) -> None:
     commands = (
         ("status", path),
         ("members", path),
         ("drain", path, "host-a", *BY),
         ("undrain", path, "host-a", *BY),
     )
-    compare("nobody.txt", "".join([transcript(await ops(endpoint, *c), path) for c in commands]))
+    compare("no-hosts.txt", "".join([transcript(await ops(endpoint, *c), path) for c in commands]))
     async with open_client(endpoint) as client:
         await forget(client, path)
 
@@ -173,13 +174,15 @@ async def test_a_wish_that_is_not_carried_out(endpoint: str, path: str) -> None:
     keys = PathKeys(path)
     async with open_client(endpoint) as client:
         await client.put(keys.host("host-a"), encode_host(Options()))
-        nobody = await ops(endpoint, "pause", path, "--wait", "0.1", *BY)
+        no_leader = await ops(endpoint, "pause", path, "--wait", "0.1", *BY)
         await client.put(keys.candidate(0), "host-a")  # one that does not answer
         no_answer = await ops(endpoint, "resume", path, "--wait", "0.1", *BY)
         as_json = await ops(endpoint, "resume", path, "--wait", "0.1", "-o", "json")
         await client.delete_prefix(f"{path}/")
-    assert (nobody.code, no_answer.code, as_json.code) == (75, 75, 75)
-    compare("not-carried-out.txt", "".join(transcript(done, path) for done in (nobody, no_answer)))
+    assert (no_leader.code, no_answer.code, as_json.code) == (75, 75, 75)
+    compare(
+        "not-carried-out.txt", "".join(transcript(done, path) for done in (no_leader, no_answer))
+    )
     assert (as_json.json["outcome"], as_json.json["decision"]) == ("not-yet", None)
     validate(as_json.json, "commands.schema.json#/$defs/steering")
 
@@ -275,14 +278,8 @@ async def watching(endpoint: str, *arguments: str, **options: Any) -> AsyncItera
     process = await trio.lowlevel.open_process(
         [*COMMAND, "watch", *arguments], env=environment(endpoint, {"TERM": "xterm"}), **options
     )
-    try:
-        with trio.fail_after(PATIENCE):
-            yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        with trio.CancelScope(shield=True):
-            await process.wait()
+    async with ended_with_block(process, PATIENCE):
+        yield process
 
 
 async def until_line(process: trio.Process, true: Callable[[str], object]) -> str:
@@ -334,7 +331,7 @@ async def test_watching_as_lines_until_nobody_reads(endpoint: str, path: str) ->
         open_client(endpoint) as client,
         watching(endpoint, path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process,
     ):
-        await until_line(process, lambda line: line.endswith("pool empty; scheduled nobody"))
+        await until_line(process, lambda line: line.endswith("pool empty; scheduled none"))
         assert process.stdout is not None
         assert process.stderr is not None
         async with schedule(client, path, "host-a") as result:
@@ -357,7 +354,7 @@ async def test_watching_on_a_terminal(endpoint: str, path: str) -> None:
                 while what not in shown:
                     shown += await terminal.receive_some()
 
-            await until_shown(b"nobody")
+            await until_shown(b"none")
             async with schedule(client, path, "host-a", data={"rack": "<7>"}):
                 await until_shown(b'{"rack": "<7>"}')
                 await until_shown(b"\x1b[32mhost-a")  # it is scheduled, in colour

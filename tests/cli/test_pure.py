@@ -20,12 +20,12 @@ from tests.places import DOCS
 from trio_sched.cli.output import terminal
 from trio_sched.cli.view.document import document_of, state_of
 from trio_sched.cli.view.tables import status_view
-from trio_sched.cli.view.watch import _tell_silence, _View
+from trio_sched.cli.view.watch import _report_silence, _View
 from trio_sched.cli.view.watch import line_of as watch_line
 from trio_sched.cli.view.words import age_of, plain
 from trio_sched.exceptions import StrategyError
-from trio_sched.leader.diagnosis import find
-from trio_sched.leader.preview import would
+from trio_sched.leader.diagnosis import diagnose
+from trio_sched.leader.preview import preview
 from trio_sched.model.path_state import PathState
 from trio_sched.model.records import Host
 from trio_sched.strategies import StrategyOptions, register
@@ -35,14 +35,14 @@ WHEN = "2026-03-04T11:58:30+00:00"
 OURS = {"strategy": "rr", "max_count": 2}
 
 
-def host(name: str, lease: str, **told: Any) -> dict[str, Any]:
+def host(name: str, lease: str, **rest: Any) -> dict[str, Any]:
     return {
         "name": name,
         "lease": lease,
         "joined_revision": int(lease, 16),
         "options": OURS,
         "since": WHEN,
-        **told,
+        **rest,
     }
 
 
@@ -82,8 +82,8 @@ def state(**changes: Any) -> PathState:
     return state_of(document)
 
 
-def decided(*hosts: str, **told: Any) -> dict[str, Any]:
-    return {"hosts": [*hosts], "revision": 20, "record": None, **told}
+def decided(*hosts: str, **rest: Any) -> dict[str, Any]:
+    return {"hosts": [*hosts], "revision": 20, "record": None, **rest}
 
 
 # ---- what is odd -------------------------------------------------------------------------------
@@ -136,13 +136,13 @@ ODD: list[tuple[str, str, dict[str, Any]]] = [
 
 
 def test_where_all_is_well_nothing_is_odd() -> None:
-    assert find(state()) == ()
-    assert find(state(control=DRAINED_A, known={"revision": 30}, decision=None, slots=[])) != ()
+    assert diagnose(state()) == ()
+    assert diagnose(state(control=DRAINED_A, known={"revision": 30}, decision=None, slots=[])) != ()
 
 
 @pytest.mark.parametrize(("level", "kind", "changes"), ODD)
 def test_what_is_odd(level: str, kind: str, changes: dict[str, Any]) -> None:
-    found = find(state(**changes))
+    found = diagnose(state(**changes))
     assert (level, kind) in [(finding.level, finding.kind) for finding in found]
     levels = [finding.level for finding in found]
     assert levels == sorted(levels, reverse=True), "warnings come first"
@@ -157,13 +157,13 @@ def test_the_schema_knows_what_can_be_odd() -> None:
 @pytest.mark.parametrize(
     ("changes", "pending"),
     [
-        ({}, True),  # nobody has seen it
+        ({}, True),  # no decision has seen it
         ({"known": {"revision": 30, "evicted": 28}}, True),
         ({"known": {"revision": 30, "evicted": 29}}, False),
         ({"pool": [host("a", "aa")]}, False),  # it is another session by now
         ({"pool": [host("b", "b")]}, False),
         ({"decision": decided("a", revision=28)}, True),
-        ({"decision": decided("a", revision=31)}, False),  # somebody decided since
+        ({"decision": decided("a", revision=31)}, False),  # decided since
     ],
 )
 def test_whether_an_eviction_is_still_to_come(changes: dict[str, Any], *, pending: bool) -> None:
@@ -203,7 +203,7 @@ def test_a_document_of_all_that_there_can_be() -> None:
 
 
 def test_a_document_by_hand_needs_hosts_only() -> None:
-    found = would(state_of({"pool": [{"name": "a"}, {"name": "b", "zone": "x"}]}), None, None)
+    found = preview(state_of({"pool": [{"name": "a"}, {"name": "b", "zone": "x"}]}), None, None)
     assert found.hosts == ("a",)
 
 
@@ -247,7 +247,7 @@ def test_why_each_host_would_be_chosen_or_not() -> None:
         "notes": {"drained/e": {"why": "new disk"}},
         "evictions": [{"host": "b", "revision": 29, "lease": "b"}],
     }
-    found = would(state(pool=pool, control=control), None, None)
+    found = preview(state(pool=pool, control=control), None, None)
     assert found.hosts == ("a", "c")
     assert {verdict.name: verdict.why for verdict in found.verdicts} == {
         "a": "it stays",
@@ -265,23 +265,23 @@ def test_why_each_host_would_be_chosen_or_not() -> None:
 def test_options_come_from_the_leader_and_from_whoever_asks() -> None:
     only = {"strategy": "alpha", "max_count": 3, "hosts_filter": ["b"]}
     pool = [host("a", "a", options=only), host("b", "b"), host("c", "c")]
-    found = would(state(pool=pool), None, None)
+    found = preview(state(pool=pool), None, None)
     assert (found.strategy, found.max_count, found.hosts) == ("alpha", 3, ("b",))
     assert found.verdicts[1].why == "not in the leader's hosts_filter"
-    found = would(state(control={"revision": 3, "max_count": 1}), None, None)
+    found = preview(state(control={"revision": 3, "max_count": 1}), None, None)
     assert (found.max_count, found.hosts) == (1, ("a",))
-    found = would(state(control={"revision": 3, "max_count": 1}), "rr", 3)
+    found = preview(state(control={"revision": 3, "max_count": 1}), "rr", 3)
     assert (found.max_count, found.hosts) == (3, ("a", "b", "c"))
     assert "max_count to 1" in found.notes[0]
-    found = would(state(candidates=[]), None, None)
+    found = preview(state(candidates=[]), None, None)
     assert (found.max_count, found.changes) == (2, False)
-    assert "nobody leads" in found.notes[0]
+    assert "there is no leader" in found.notes[0]
 
 
 def test_while_paused_nothing_but_death_matters() -> None:
     paused = {"revision": 30, "paused": True}
     pool = [host("a", "aa"), host("b", "b"), host("c", "c")]
-    found = would(state(pool=pool, control=paused), "alpha", 3)
+    found = preview(state(pool=pool, control=paused), "alpha", 3)
     assert found.hosts == ("b",)
     assert [verdict.why for verdict in found.verdicts] == [
         "decisions are paused, so it stays",
@@ -293,10 +293,10 @@ def test_while_paused_nothing_but_death_matters() -> None:
 
 def test_evictions_for_want_of_others_and_hosts_that_are_gone() -> None:
     eviction = {"revision": 30, "evictions": [{"host": "a", "revision": 29, "lease": "a"}]}
-    found = would(state(pool=[host("a", "a")], control=eviction), None, 1)
+    found = preview(state(pool=[host("a", "a")], control=eviction), None, 1)
     whys = {verdict.name: verdict.why for verdict in found.verdicts}
     assert whys == {
-        "a": "to be evicted, and nobody is there to take its place",
+        "a": "to be evicted, and no host is there to take its place",
         "b": "it is gone",
     }
 
@@ -307,9 +307,9 @@ def test_a_strategy_that_breaks_its_rules() -> None:
 
     register("broken", broken)
     with pytest.raises(StrategyError):
-        would(state(), "broken", None)
+        preview(state(), "broken", None)
     with pytest.raises(ValueError, match="unknown strategy"):
-        would(state(), "unknown", None)
+        preview(state(), "unknown", None)
 
 
 # ---- tables ------------------------------------------------------------------------------------
@@ -443,7 +443,7 @@ async def test_it_says_when_etcd_falls_silent(
     )
     seen: Any = Seen(state())
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_tell_silence, seen)
+        nursery.start_soon(_report_silence, seen)
         await trio.sleep(20.5)
         seen.heard_at = trio.current_time()
         await trio.sleep(3)
@@ -454,7 +454,7 @@ async def test_it_says_when_etcd_falls_silent(
 
 
 async def test_a_view_that_is_too_high_says_so(
-    autojump_clock: MockClock,  # noqa: ARG001
+    autojump_clock: MockClock,  # noqa: ARG001 # as above
 ) -> None:
     seen: Any = Seen(busy())
 

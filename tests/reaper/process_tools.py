@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import trio
 
-__all__ = ["alive", "eventually", "exists", "open_files", "proc_bytes"]
+__all__ = ["alive", "ended_with_block", "eventually", "exists", "open_files", "proc_bytes"]
 
 
 def exists(pid: int) -> bool:
-    """Whether there is such a process, be it a zombie."""
+    """Whether there is such a process, zombies included."""
     return Path(f"/proc/{pid}").exists()
 
 
@@ -38,7 +38,20 @@ def open_files(pid: int) -> list[str]:
     return found
 
 
+@asynccontextmanager
+async def ended_with_block(process: trio.Process, seconds: float) -> AsyncIterator[None]:
+    """Fail after so many seconds; whatever happens, the process has ended afterwards."""
+    try:
+        with trio.fail_after(seconds):
+            yield
+    finally:
+        if process.returncode is None:
+            process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+
+
 async def eventually(holds: Callable[[], object]) -> None:
-    """Wait until something holds of which nobody tells; the test's timeout is the bound."""
-    while not holds():  # noqa: ASYNC110
+    """Wait until something holds for which there is no event; the test's timeout is the bound."""
+    while not holds():  # noqa: ASYNC110 # of foreign processes
         await trio.sleep(0.01)

@@ -1,6 +1,6 @@
 """A process with a reaper: ``reaper_owner.py JSON``.
 
-Holds a lease of TTL seconds with a key under it, starts a group of children if told to, and says
+Holds a lease of TTL seconds with a key under it, starts a group of children if asked to, and says
 so. Then does what it reads, a word on a line: ``release``, ``forget``, ``fork``, ``end``.
 """
 
@@ -25,24 +25,24 @@ def say(**words: object) -> None:
     sys.stdout.flush()
 
 
-async def live(told: dict[str, Any]) -> None:
-    context = tls_context(**told["tls"]) if told["tls"] else None
-    who = {"user": told["user"], "password": told["password"]} if told["user"] else {}
-    async with open_client(*told["endpoints"], ssl_context=context, **who) as client:
+async def live(settings: dict[str, Any]) -> None:
+    context = tls_context(**settings["tls"]) if settings["tls"] else None
+    who = {"user": settings["user"], "password": settings["password"]} if settings["user"] else {}
+    async with open_client(*settings["endpoints"], ssl_context=context, **who) as client:
         began = time.perf_counter()
         async with open_reaper(client) as reaper:
             took = time.perf_counter() - began
             lease = new_lease_id()
-            reaper.hold(lease, told["ttl"])
-            if told["grant"]:
-                await client.lease_grant(told["ttl"], lease)
-                await client.put(told["key"], "1", lease=lease)
+            reaper.hold(lease, settings["ttl"])
+            if settings["grant"]:
+                await client.lease_grant(settings["ttl"], lease)
+                await client.put(settings["key"], "1", lease=lease)
             group = None
-            if told["group"]:
-                group = subprocess.Popen(told["group"], process_group=0)  # noqa: ASYNC220
+            if settings["group"]:
+                group = subprocess.Popen(settings["group"], process_group=0)  # noqa: ASYNC220 # not waited for
                 reaper.group(group.pid)
-                if told["until"]:
-                    reaper.until(trio.current_time() + told["until"])
+                if settings["until"]:
+                    reaper.until(trio.current_time() + settings["until"])
             say(lease=lease, reaper=reaper.pid, group=group and group.pid, seconds=took)
             async for word in trio.lowlevel.FdStream(os.dup(0)):
                 if word == b"release\n":

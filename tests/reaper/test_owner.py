@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -19,13 +20,20 @@ import trustme
 
 from tests.etcd_shim.test_auth import PASSWORD, open_guarded
 from tests.etcd_shim.test_transport import write
-from tests.reaper.process_tools import alive, eventually, exists, open_files, proc_bytes
+from tests.reaper.process_tools import (
+    alive,
+    ended_with_block,
+    eventually,
+    exists,
+    open_files,
+    proc_bytes,
+)
 from trio_sched._support.processes import wait_ended
 from trio_sched.etcd_shim import Client, open_client, tls_context
 from trio_sched.etcd_shim.errors import LeaseNotFound
-from trio_sched.reaper.helper import revoke
+from trio_sched.reaper.helper import reap, revoke
 from trio_sched.reaper.helper.groups import kill_group, living_members
-from trio_sched.reaper.helper.reap import Told, serve
+from trio_sched.reaper.helper.reap import Instructions, serve
 from trio_sched.reaper.owner import open_reaper
 from trio_sched.testing import open_etcd
 
@@ -63,10 +71,10 @@ class Owner:
 
 
 @asynccontextmanager
-async def open_owner(*endpoints: str, key: str, **told: Any) -> AsyncIterator[Owner]:
+async def open_owner(*endpoints: str, key: str, **settings: Any) -> AsyncIterator[Owner]:
     defaults: dict[str, Any] = {"tls": {}, "user": "", "password": "", "ttl": TTL, "grant": True}
     defaults |= {"group": None, "until": 0.0}
-    arguments = defaults | {"endpoints": endpoints, "key": key} | told
+    arguments = defaults | {"endpoints": endpoints, "key": key} | settings
     process = await trio.lowlevel.open_process(
         [sys.executable, str(PROGRAM), json.dumps(arguments)],
         stdin=subprocess.PIPE,
@@ -74,16 +82,12 @@ async def open_owner(*endpoints: str, key: str, **told: Any) -> AsyncIterator[Ow
     )
     owner = Owner(process)
     try:
-        with trio.fail_after(30):
+        async with ended_with_block(process, 30):
             hello = await owner.read()
             owner.lease, owner.reaper = hello["lease"], hello["reaper"]
             owner.group, owner.seconds = hello["group"], hello["seconds"]
             yield owner
     finally:
-        if process.returncode is None:
-            process.kill()
-        with trio.CancelScope(shield=True):
-            await process.wait()
         if owner.group:
             kill_group(owner.group, 5)
 
@@ -239,9 +243,9 @@ async def test_as_a_user() -> None:
         open_client(server.endpoint, user="app", password=PASSWORD) as client,
         open_owner(server.endpoint, key="/app/a", user="app", password=PASSWORD) as owner,
     ):
-        told = proc_bytes(owner.reaper, "cmdline") + proc_bytes(owner.reaper, "environ")
-        assert PASSWORD.encode() not in told
-        assert PASSWORD.encode().hex().encode() not in told
+        visible = proc_bytes(owner.reaper, "cmdline") + proc_bytes(owner.reaper, "environ")
+        assert PASSWORD.encode() not in visible
+        assert PASSWORD.encode().hex().encode() not in visible
         owner.process.kill()
         await gone(client, "/app/a")
 
@@ -264,7 +268,7 @@ async def test_the_group_is_gone_before_the_lease(endpoint: str, path: str) -> N
         open_owner(endpoint, key=path, group=STUBBORN) as owner,
     ):
         await eventually(lambda: len(living_members(owner.group)) == 3)
-        os.kill(owner.group, signal.SIGSTOP)  # nobody is too stopped to be killed
+        os.kill(owner.group, signal.SIGSTOP)  # no process is too stopped to be killed
         async with client.watch(path) as events:
             owner.process.kill()
             await events.__anext__()
@@ -272,13 +276,13 @@ async def test_the_group_is_gone_before_the_lease(endpoint: str, path: str) -> N
 
 
 def test_a_group_that_cannot_be_ended_keeps_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
-    from trio_sched.reaper.helper import reap  # noqa: PLC0415
-
-    done: list[Told] = []
+    done: list[Instructions] = []
     monkeypatch.setattr(reap, "_ignore_signals", lambda: None)
     monkeypatch.setattr(reap, "kill_group", lambda *_: False)
     monkeypatch.setattr(
-        reap, "serve", lambda told, _: told.take(b"hold 5 1") or told.take(b"group 7")
+        reap,
+        "serve",
+        lambda instructions, _: instructions.handle(b"hold 5 1") or instructions.handle(b"group 7"),
     )
     monkeypatch.setattr(reap, "_revoke", done.append)
     monkeypatch.setattr(os, "_exit", lambda _: None)
@@ -397,8 +401,6 @@ async def test_there_is_no_program_to_run(endpoint: str, monkeypatch: pytest.Mon
 
 
 async def test_a_context_of_unknown_files_is_refused() -> None:
-    import ssl  # noqa: PLC0415
-
     context = ssl.create_default_context()
     async with open_client("https://127.0.0.1:1", ssl_context=context) as client:
         with pytest.raises(ValueError, match="tls_context"):
@@ -413,7 +415,7 @@ def test_words_may_come_in_any_pieces() -> None:
     theirs, ours = os.pipe()
     words = b"endpoint 68747470 61 2379\nuser 61 \nhold 5 10\nhold 6 10\nrelease 5\n"
     words += b"group 8\nuntil 1e99\n"
-    told = Told()
+    instructions = Instructions()
 
     def write_words() -> None:
         for byte in words:
@@ -422,13 +424,13 @@ def test_words_may_come_in_any_pieces() -> None:
 
     writer = threading.Thread(target=write_words)
     writer.start()
-    serve(told, theirs)
+    serve(instructions, theirs)
     os.close(theirs)
     writer.join()
-    assert told.endpoints == [("http", "a", 2379)]
-    assert told.leases == {6: 10.0}
-    assert told.user == ("a", "")
-    assert (told.group, told.until) == (8, 1e99)
+    assert instructions.endpoints == [("http", "a", 2379)]
+    assert instructions.leases == {6: 10.0}
+    assert instructions.user == ("a", "")
+    assert (instructions.group, instructions.until) == (8, 1e99)
 
 
 async def test_the_call_by_hand(endpoint: str) -> None:

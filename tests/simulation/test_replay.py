@@ -60,7 +60,7 @@ def test_a_host_that_fails_holds_its_place_until_its_lease_lapses() -> None:
     assert states(replay, "b") == [("scheduled", 1, 20), ("dead and scheduled", 20, lapsed)]
     assert 20 + 10 * 2 / 3 <= lapsed <= 30  # it was renewed a third of a TTL ago at most
     assert replay.unscheduled == pytest.approx(0, abs=0.1)
-    assert replay.unfilled == pytest.approx(0, abs=0.1)  # nobody was waiting for the place
+    assert replay.unfilled == pytest.approx(0, abs=0.1)  # no host was waiting for the place
 
 
 @pytest.mark.parametrize("ttl", [6.0, 30.0])
@@ -141,10 +141,10 @@ def test_churn_counts_those_that_could_have_stayed() -> None:
 
 
 def test_balance_is_one_for_all_alike_and_one_nth_for_one_alone() -> None:
-    everybody = [join(0, name) for name in "abcd"]
-    alone = simulate("rr", trace(*everybody, seconds=1000))
+    joins = [join(0, name) for name in "abcd"]
+    alone = simulate("rr", trace(*joins, seconds=1000))
     assert alone.balance == pytest.approx(1 / 4, abs=0.01)
-    assert simulate("rr", trace(*everybody, seconds=1000, max_count=4)).balance == pytest.approx(1)
+    assert simulate("rr", trace(*joins, seconds=1000, max_count=4)).balance == pytest.approx(1)
 
 
 def test_the_path_matters_to_who_draws_lots_by_it() -> None:
@@ -157,11 +157,11 @@ def test_the_path_matters_to_who_draws_lots_by_it() -> None:
 
 @pytest.mark.parametrize("name", known_strategies())
 def test_the_same_trace_gives_the_same_and_nothing_is_lost(name: str) -> None:
-    told = Trace.random(4, hosts=12, seconds=200, max_count=3)
-    replay = simulate(name, told)
-    assert replay == simulate(name, Trace.from_json(told.as_json()))
+    given = Trace.random(4, hosts=12, seconds=200, max_count=3)
+    replay = simulate(name, given)
+    assert replay == simulate(name, Trace.from_json(given.as_json()))
     assert all(len(each.hosts) <= 3 for each in replay.decisions)
-    assert replay.hosts == told.hosts
+    assert replay.hosts == given.hosts
     for one, other in zip(replay.spans, replay.spans[1:], strict=False):
         assert one.host != other.host or one.end <= other.start
     assert all(0 <= span.start < span.end <= 200 for span in replay.spans)
@@ -191,7 +191,7 @@ def test_nobody_at_all() -> None:
 
 
 def test_a_trace_from_json() -> None:
-    told = Trace.from_json(
+    given = Trace.from_json(
         """{"max_count": 2, "events": [
             {"at": 3, "join": "b", "zone": "x", "weight": 2, "data": {"gpu": 1}},
             {"join": "a"},
@@ -201,7 +201,7 @@ def test_a_trace_from_json() -> None:
             {"at": 31, "set-count": null}
         ]}"""
     )
-    assert told.events == (
+    assert given.events == (
         TraceEvent(0, "join", "a"),
         TraceEvent(3, "join", "b", HostData(2.0, "x", data={"gpu": 1})),
         TraceEvent(9, "fail", "a"),
@@ -209,8 +209,8 @@ def test_a_trace_from_json() -> None:
         TraceEvent(30, "set-count", max_count=4),
         TraceEvent(31, "set-count"),
     )
-    assert (told.hosts, told.max_count, told.ttl, told.seconds) == (("a", "b"), 2, 10.0, 61.0)
-    assert Trace.from_json(told.as_json()) == told
+    assert (given.hosts, given.max_count, given.ttl, given.seconds) == (("a", "b"), 2, 10.0, 61.0)
+    assert Trace.from_json(given.as_json()) == given
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_bad_traces(text: str, error: type[Exception], words: str) -> None:
 
 def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="unknown event 'explode'"):
-        TraceEvent(0, "explode", "a")  # type: ignore[arg-type]
+        TraceEvent(0, "explode", "a")  # type: ignore[arg-type] # wrong on purpose
     with pytest.raises(ValueError, match="hosts must be 1 or more"):
         Trace.random(1, hosts=0)
     with pytest.raises(ValueError, match="unknown strategy"):
@@ -339,8 +339,8 @@ def test_a_chart_as_svg() -> None:
     texts = [each.text for each in svg.iter(f"{SVG}text")]
     assert {"a", "bb", "0 s", "60 s", "decision", "unavailable"} <= set(texts)
     assert "dead" not in texts  # of that there was none
-    told = [each.findtext(f"{SVG}title", "") for each in svg.iter(f"{SVG}path")]
-    assert any(text.endswith("bb: a joined, bb drained") for text in told)
+    titles = [each.findtext(f"{SVG}title", "") for each in svg.iter(f"{SVG}path")]
+    assert any(text.endswith("bb: a joined, bb drained") for text in titles)
 
 
 def test_names_that_xml_cannot_hold_are_shown_all_the_same() -> None:

@@ -15,19 +15,19 @@ import pytest
 from trio_sched.exceptions import StrategyError
 from trio_sched.model.records import Host
 from trio_sched.simulation import SimulationReport, simulate_cores
-from trio_sched.simulation.search import Weather, simulate
+from trio_sched.simulation.search import FaultRates, simulate
 from trio_sched.strategies import Strategy, StrategyOptions, get_strategy
 
 SEEDS = range(30)
 SECONDS = 60.0
 TTL = 10.0  # of the simulated hosts' leases
-CALM = dict.fromkeys(("moves", "losses", "stumbles", "foreign", "breaks"), inf)
+CALM = dict.fromkeys(("moves", "losses", "leader_faults", "foreign", "breaks"), inf)
 RR = get_strategy("rr")
 
 
 @cache
 def stormy(seed: int, strategy: str) -> tuple[SimulationReport, int]:
-    """Return what happens in the usual weather, and the greatest number of chosen hosts."""
+    """Return what happens in the usual rates, and the greatest number of chosen hosts."""
     hosts, max_count = (2, 5, 12, 60, 200)[seed % 5], 1 + seed % 3
     report = simulate_cores(
         seed, hosts=hosts, seconds=SECONDS, max_count=max_count, strategy=strategy
@@ -44,8 +44,8 @@ def in_weather(
     **bad: float,
 ) -> SimulationReport:
     """Return what happens to twelve hosts if only this goes wrong."""
-    weather = Weather(**{**CALM, "answers": 0.0, **bad})
-    return simulate(seed, 12, seconds, max_count, strategy, weather)
+    rates = FaultRates(**{**CALM, "answers": 0.0, **bad})
+    return simulate(seed, 12, seconds, max_count, strategy, rates)
 
 
 @pytest.mark.parametrize("strategy", ["rr", "alpha"])
@@ -77,7 +77,7 @@ def test_the_seeds_hold_what_they_should() -> None:
 def test_f5_without_the_fence_compare_late_writes_land() -> None:
     def landed(*, compares_fence: bool) -> int:
         reports = (
-            simulate(seed, 12, SECONDS, 3, RR, Weather(), compares_fence=compares_fence)
+            simulate(seed, 12, SECONDS, 3, RR, FaultRates(), compares_fence=compares_fence)
             for seed in SEEDS
         )
         return sum(report.landed_late for report in reports)
@@ -88,9 +88,11 @@ def test_f5_without_the_fence_compare_late_writes_land() -> None:
 
 def test_storms_with_operators_settle_as_they_want() -> None:
     """Short ones and long ones: whatever is under way, their last word is obeyed."""
-    weather = Weather(moves=1, losses=3, stumbles=4, foreign=6, breaks=4, answers=0.2, operators=2)
+    rates = FaultRates(
+        moves=1, losses=3, leader_faults=4, foreign=6, breaks=4, answers=0.2, operators=2
+    )
     for seed in range(120):
-        report = simulate(seed, 8, (6.0, 40.0)[seed % 2], 2, RR, weather)
+        report = simulate(seed, 8, (6.0, 40.0)[seed % 2], 2, RR, rates)
         assert report.settled, seed
         assert report.landed_late == 0, seed
         assert report.most_chosen <= 4, seed
@@ -98,9 +100,9 @@ def test_storms_with_operators_settle_as_they_want() -> None:
 
 def test_short_storms_settle_as_well() -> None:
     """They end in the middle of something, and nothing comes later that would heal it."""
-    weather = Weather(moves=1, losses=1, stumbles=3, foreign=1, breaks=2, answers=0.3)
+    rates = FaultRates(moves=1, losses=1, leader_faults=3, foreign=1, breaks=2, answers=0.3)
     for seed in range(200):
-        report = simulate(seed, 6, 6.0, 2, RR, weather)
+        report = simulate(seed, 6, 6.0, 2, RR, rates)
         assert report.settled, seed
         assert (report.churn, report.landed_late) == (0, 0), seed
 
@@ -165,7 +167,7 @@ def test_another_hash_seed_makes_no_difference() -> None:
 
 
 class Restless(Strategy):
-    """Never chooses whom it chose before, if it can help it."""
+    """Never chooses a host of the last decision, if it can help it."""
 
     name = "restless"
 
@@ -196,8 +198,8 @@ def test_a_strategy_that_wants_nobody_gets_what_it_wants() -> None:
 
 def test_a_host_alone() -> None:
     """It comes and goes, and whether it is there at the end or not, so is the decision."""
-    weather = Weather(moves=5, losses=5, stumbles=5, foreign=5, breaks=5)
-    reports = [simulate(seed, 1, 20.0, 1, RR, weather) for seed in SEEDS]
+    rates = FaultRates(moves=5, losses=5, leader_faults=5, foreign=5, breaks=5)
+    reports = [simulate(seed, 1, 20.0, 1, RR, rates) for seed in SEEDS]
     assert all(report.settled for report in reports)
     assert sum(report.decisions > 1 for report in reports) > 15
 

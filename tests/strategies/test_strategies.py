@@ -228,7 +228,7 @@ def test_a_function_that_makes_a_strategy_is_a_factory() -> None:
 
     register("made", make)
     assert isinstance(get_strategy("made"), Mine)
-    assert isinstance(get_strategy(make), Mine)  # type: ignore[arg-type]
+    assert isinstance(get_strategy(make), Mine)  # type: ignore[arg-type] # types want no arguments
 
 
 async def asleep(hosts: object, options: object) -> Sequence[str]:
@@ -257,7 +257,7 @@ def keywords(*, hosts: object, options: object) -> Sequence[str]:
         (asleep, "must not be async"),
         (functools.partial(asleep, None), "must not be async"),
         (Asleep(), "must not be async"),
-        (max, "does not tell what arguments it takes"),
+        (max, "has no signature"),
     ],
 )
 def test_what_could_be_neither_function_nor_factory(bad: StrategyFunction, words: str) -> None:
@@ -283,7 +283,7 @@ def test_a_strategy_without_a_name_is_none() -> None:
 
 
 def test_a_factory_that_makes_something_else() -> None:
-    register("odd", dict)  # type: ignore[arg-type]
+    register("odd", dict)  # type: ignore[arg-type] # wrong on purpose
     with pytest.raises(TypeError, match="the factory of 'odd' gave an object of type dict"):
         get_strategy("odd")
 
@@ -295,7 +295,7 @@ def test_entry_points_are_searched_only_for_names_that_are_not_registered(
         monkeypatch,
         entry("theirs", f"{__name__}:Mine"),
         entry("rr", "nowhere:Nothing"),
-        entry("other", f"{__name__}:Mine", group="somebody.elses"),
+        entry("other", f"{__name__}:Mine", group="of.others"),
     )
     assert get_strategy("rr").name == "rr"
     assert searches == []
@@ -316,7 +316,7 @@ def test_an_entry_point_that_is_no_factory(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 class Answers(Strategy):
-    """Answers, or raises, what it was told to."""
+    """Answers, or raises, what it was made with."""
 
     name = "answers"
 
@@ -327,7 +327,7 @@ class Answers(Strategy):
         del hosts, options
         if isinstance(self.answer, BaseException):
             raise self.answer
-        return self.answer  # type: ignore[return-value]
+        return self.answer  # type: ignore[return-value] # wrong on purpose
 
 
 @pytest.mark.parametrize("answer", [["b", "a"], ("b", "a"), [], ()])

@@ -32,6 +32,6 @@ def test_the_code_runs_and_prints_what_the_page_says(capsys: pytest.CaptureFixtu
     assert svg_chart(names["replay"]) == DOCS.joinpath("simulated.svg").read_text()
 
 
-def test_the_table_tells_of_each_built_in_strategy() -> None:
-    told = re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE)
-    assert sorted(told) == list(strategies.known_strategies())
+def test_the_table_has_each_built_in_strategy() -> None:
+    named = re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE)
+    assert sorted(named) == list(strategies.known_strategies())

@@ -91,7 +91,7 @@ def test_each_law_finds_who_breaks_it(strategy: Any, law: str, words: str) -> No
 
 def test_a_law_that_is_not_asked_for_is_none() -> None:
     check_strategy(lambda _hosts, _options: [], full=False)
-    with pytest.raises(AssertionError, match="keeps whom the last decision chose"):
+    with pytest.raises(AssertionError, match="keeps the hosts of the last decision"):
         check_strategy(First, sticky=True)
 
 
@@ -102,8 +102,8 @@ def test_the_counterexample_is_minimal_and_runs_as_it_is_shown() -> None:
 
     with pytest.raises(AssertionError) as caught:
         check_strategy(no_norther)
-    told, code = str(caught.value).split("\n\n")
-    assert told == (
+    message, code = str(caught.value).split("\n\n")
+    assert message == (
         "strategy 'no_norther' breaks the law that it chooses max_count hosts if there are as "
         "many\nit chose [], where 1 of 1 hosts could be chosen"
     )
@@ -149,8 +149,8 @@ def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="unknown strategy 'nobody'"):
         check_strategy("nobody")
     with pytest.raises(TypeError, match="strategy must be a name"):
-        check_strategy(3)  # type: ignore[arg-type]
+        check_strategy(3)  # type: ignore[arg-type] # wrong on purpose
     with pytest.raises(TypeError, match="gave an object of type dict, not a Strategy"):
-        check_strategy(dict)  # type: ignore[arg-type]
+        check_strategy(dict)  # type: ignore[arg-type] # wrong on purpose
     with pytest.raises(ValueError, match="1 or more, not 0"):
         check_strategy("rr", examples=0)

@@ -23,14 +23,14 @@ from trio_sched.testing import (
     EtcdNotFound,
     EtcdStartFailed,
     Member,
-    _etcd,
-    _find,
     _http,
     _ports,
     find_etcd,
     find_etcdctl,
     open_etcd,
 )
+from trio_sched.testing import etcd as etcd_module
+from trio_sched.testing.find import version_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,7 +57,7 @@ def children(pid: int) -> list[int]:
 
 
 async def gone(pid: int) -> None:
-    """Wait until a process, of whoever, has ended."""
+    """Wait until a process, no matter whose, has ended."""
     with trio.fail_after(PATIENCE), contextlib.suppress(ProcessLookupError):
         descriptor = os.pidfd_open(pid)
         try:
@@ -231,7 +231,7 @@ async def test_extra_arguments_win() -> None:
 
 async def test_an_older_etcd() -> None:
     for program in etcds_on_path():
-        if _find.version_of(program) == (3, 4):
+        if version_of(program) == (3, 4):
             break
     else:
         pytest.skip("no etcd 3.4 on PATH")
@@ -409,7 +409,7 @@ async def test_a_port_that_is_taken_meanwhile(monkeypatch: pytest.MonkeyPatch) -
             asked.append(count)
             return ports if len(asked) > 1 else [taken.getsockname()[1], *ports[1:]]
 
-        monkeypatch.setattr(_etcd, "free_ports", free_ports)
+        monkeypatch.setattr(etcd_module, "free_ports", free_ports)
         async with open_etcd() as etcd:
             await etcd.etcdctl("put", "k", "v")
     assert asked == [3, 3]

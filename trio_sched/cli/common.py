@@ -9,7 +9,7 @@ import click
 import trio
 
 from trio_sched._support.tasks import open_plain_nursery
-from trio_sched.cli.connect import Connection, usage_errors
+from trio_sched.cli.connect import Connection, connection_options, usage_errors
 from trio_sched.etcd_shim import Client
 from trio_sched.etcd_shim.errors import LeaseNotFound, PermissionDenied
 from trio_sched.model.keys import PathKeys, check_hostname, check_path
@@ -20,11 +20,13 @@ __all__ = [
     "CODES",
     "complete_strategy",
     "host_argument",
+    "max_count_option",
     "output_option",
     "path_argument",
     "read_path",
     "read_ttls",
     "read_with_ttls",
+    "reading_options",
     "timeout_option",
 ]
 
@@ -59,6 +61,20 @@ timeout_option = click.option(
 )
 
 
+def max_count_option(default: str, text: str) -> Callable[[F], F]:
+    """Return the option ``--max-count``, described by `text`; None stands for `default`."""
+    return click.option(
+        "-n", "--max-count", type=click.IntRange(min=1), show_default=default, help=text
+    )
+
+
+def reading_options(command: F) -> F:
+    """Give a command PATH and the options of those that read it."""
+    for option in (timeout_option, output_option, connection_options, path_argument):
+        command = option(command)
+    return command
+
+
 def complete_strategy(
     _context: click.Context, _parameter: click.Parameter, incomplete: str
 ) -> list[str]:
@@ -75,7 +91,7 @@ async def read_path(client: Client, path: str) -> PathState:
 async def read_ttls(client: Client, leases: Iterable[int]) -> Mapping[int, int | None]:
     """Return in how many seconds leases lapse; None for one that is gone.
 
-    What etcd does not tell to this user is left out.
+    Leases that this user may not read are left out.
     """
     ttls: dict[int, int | None] = {}
     limit = trio.CapacityLimiter(_AT_ONCE)

@@ -48,7 +48,7 @@ _OPTIONS = (
 
 @dataclass(frozen=True)
 class Connection:
-    """Where to connect to, and as whom.
+    """Where to connect to, and as which user.
 
     Attributes:
         endpoints: URLs.

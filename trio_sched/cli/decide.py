@@ -1,4 +1,4 @@
-"""``trio-sched decide --dry-run``: what would be chosen, and why."""
+"""``trio-sched decide --dry-run``: a preview of the next decision, with reasons."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from typing import TextIO
 
 import click
 
-from trio_sched.cli.common import CODES, complete_strategy, output_option, read_path, timeout_option
+from trio_sched.cli.common import (
+    CODES,
+    complete_strategy,
+    max_count_option,
+    output_option,
+    read_path,
+    timeout_option,
+)
 from trio_sched.cli.connect import Connection, connection_options, usage_errors
 from trio_sched.cli.exits import strategy_failed
 from trio_sched.cli.output import perform, show, show_json, within
@@ -18,7 +25,7 @@ from trio_sched.cli.view.document import state_of
 from trio_sched.cli.view.tables import facts, table
 from trio_sched.cli.view.words import plain
 from trio_sched.exceptions import StrategyError
-from trio_sched.leader.preview import Would, would
+from trio_sched.leader.preview import Preview, preview
 from trio_sched.model.keys import check_path
 from trio_sched.model.path_state import PathState
 from trio_sched.strategies import get_strategy
@@ -27,7 +34,7 @@ __all__ = ["decide"]
 
 _EXAMPLES = """\b
 Examples:
-  # what another strategy would choose, and who would have to move
+  # what another strategy would choose, and which hosts would have to move
   trio-sched decide --dry-run /jobs/backup --strategy spread -n 3
   # the same without etcd, from what was there before
   trio-sched status /jobs/backup -o json > before.json
@@ -37,7 +44,9 @@ Examples:
 _CODES = CODES.replace("  2 ", "  70  the strategy raised, or broke its rules\n  2 ")
 
 
-@click.command(short_help="Show who would be chosen, and why.", epilog=f"{_EXAMPLES}\n{_CODES}")
+@click.command(
+    short_help="Preview the next decision, with reasons.", epilog=f"{_EXAMPLES}\n{_CODES}"
+)
 @click.argument(
     "path",
     required=False,
@@ -57,13 +66,7 @@ _CODES = CODES.replace("  2 ", "  70  the strategy raised, or broke its rules\n 
     callback=usage_errors(get_strategy),
     help="How hosts are chosen.",
 )
-@click.option(
-    "-n",
-    "--max-count",
-    type=click.IntRange(min=1),
-    show_default="what holds",
-    help="How many may be chosen, whatever the leader and operators say.",
-)
+@max_count_option("what holds", "How many may be chosen, whatever the leader and operators say.")
 @connection_options
 @output_option
 @timeout_option
@@ -89,7 +92,7 @@ def decide(
         state = _read(file)
         if path is not None:
             state = replace(state, path=path)
-        sys.exit(_tell(state, strategy, max_count, output))
+        sys.exit(_show_preview(state, strategy, max_count, output))
     if path is None:
         raise click.UsageError("give PATH, or --from FILE")
     perform(connection, partial(_decide, path, connection, strategy, max_count, output, timeout))
@@ -107,7 +110,7 @@ async def _decide(
         async with connection.open() as client:
             return await read_path(client, path)
 
-    return _tell(await within(timeout, read), strategy, max_count, output)
+    return _show_preview(await within(timeout, read), strategy, max_count, output)
 
 
 def _read(file: TextIO) -> PathState:
@@ -120,9 +123,11 @@ def _read(file: TextIO) -> PathState:
     raise click.BadParameter(f"{file.name!r}: {words}", param_hint="--from")
 
 
-def _tell(state: PathState, strategy: str | None, max_count: int | None, output: str) -> int:
+def _show_preview(
+    state: PathState, strategy: str | None, max_count: int | None, output: str
+) -> int:
     try:
-        found = would(state, strategy, max_count)
+        found = preview(state, strategy, max_count)
     except ValueError as exc:  # the leader's strategy; one that was given is known to be there
         raise click.UsageError(f"{exc}; the leader goes by it, so give --strategy") from exc
     except StrategyError as exc:
@@ -134,33 +139,32 @@ def _tell(state: PathState, strategy: str | None, max_count: int | None, output:
     return 0
 
 
-def _show(state: PathState, found: Would) -> None:
-    told = [
+def _show(state: PathState, found: Preview) -> None:
+    lines = [
         ("path", f"{state.path} (revision {state.revision})"),
-        ("now", ", ".join(state.hosts) or "nobody"),
-        ("would be", ", ".join(sorted(found.hosts)) or "nobody"),
+        ("now", ", ".join(state.hosts) or "none"),
+        ("would be", ", ".join(sorted(found.hosts)) or "none"),
         ("by", f"strategy {found.strategy}, max_count {found.max_count}"),
         ("reason", found.reason if found.changes else "nothing would change"),
         *(("note", note) for note in found.notes),
     ]
-    show(facts(told))
+    show(facts(lines))
     if found.verdicts:
         made = table("HOST", "", "WHY")
         for verdict in found.verdicts:
-            made.add_row(
-                plain(verdict.name), _sign(verdict.was, verdict.chosen), plain(verdict.why)
-            )
+            sign = _sign(was=verdict.was, chosen=verdict.chosen)
+            made.add_row(plain(verdict.name), sign, plain(verdict.why))
         click.echo()
         show(made)
 
 
-def _sign(was: bool, chosen: bool) -> str:  # noqa: FBT001 # two of a kind
+def _sign(*, was: bool, chosen: bool) -> str:
     if was == chosen:
         return "chosen" if chosen else "-"
     return "would come" if chosen else "would go"
 
 
-def _document(state: PathState, found: Would) -> dict[str, object]:
+def _document(state: PathState, found: Preview) -> dict[str, object]:
     return {
         "path": state.path,
         "revision": state.revision,

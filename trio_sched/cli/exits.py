@@ -6,8 +6,8 @@ from enum import IntEnum
 from typing import Final
 
 from trio_sched.cli.connect import Connection
+from trio_sched.cli.reporter import Reporter
 from trio_sched.cli.run.child import CannotRun
-from trio_sched.cli.teller import Teller
 from trio_sched.etcd_shim.errors import (
     AuthenticationFailed,
     ConnectionFailed,
@@ -52,7 +52,7 @@ def explain(error: TrioSchedError | CannotRun, connection: Connection) -> tuple[
 
 def strategy_failed(error: StrategyError) -> int:
     """Say that a strategy failed, where etcd has no part in it; return the exit code."""
-    Teller(as_json=False).error(_another_strategy(error), Exit.SOFTWARE)
+    Reporter(as_json=False).error(_another_strategy(error), Exit.SOFTWARE)
     return Exit.SOFTWARE
 
 

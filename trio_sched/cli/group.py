@@ -38,9 +38,9 @@ class _WrongUsage(click.ClickException):
     exit_code = 2
 
     def __init__(self, error: click.UsageError) -> None:
-        told = error.format_message().strip().removesuffix(".")
+        message = error.format_message().strip().removesuffix(".")
         path = error.ctx.command_path if error.ctx is not None else "trio-sched"
-        super().__init__(f"{' '.join(told.split())}; see `{path} --help`")
+        super().__init__(f"{' '.join(message.split())}; see `{path} --help`")
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Say so on standard error."""

@@ -1,4 +1,4 @@
-"""Where the commands write to: tables for people, JSON for programs; and how they end."""
+"""How the commands write, tables for people and JSON for programs, and how they end."""
 
 from __future__ import annotations
 
@@ -16,10 +16,19 @@ from rich.console import Console, RenderableType
 from trio_sched._support.tasks import open_plain_nursery
 from trio_sched.cli.connect import Connection
 from trio_sched.cli.exits import Exit, explain
-from trio_sched.cli.teller import Teller
+from trio_sched.cli.reporter import Reporter
 from trio_sched.exceptions import TrioSchedError
 
-__all__ = ["NoAnswer", "is_live", "perform", "show", "show_json", "terminal", "within"]
+__all__ = [
+    "NoAnswer",
+    "is_live",
+    "perform",
+    "run_until_signal",
+    "show",
+    "show_json",
+    "terminal",
+    "within",
+]
 
 T = TypeVar("T")
 
@@ -52,7 +61,7 @@ def terminal(file: TextIO | None = None) -> Console:
 
 
 def is_live(console: Console) -> bool:
-    """Tell whether what is shown can be drawn anew in place."""
+    """Return whether what is shown can be drawn anew in place."""
     return console.is_terminal and not console.is_dumb_terminal
 
 
@@ -75,28 +84,29 @@ def show_json(document: object, *, on_one_line: bool = False) -> None:
 
 
 def perform(connection: Connection, work: Callable[[], Awaitable[int]]) -> NoReturn:
-    """Do it, and exit; an error is one line that says what to do.
+    """Do it, and exit; an error is one line that helps.
 
     Args:
-        connection: that it uses, for what the errors say.
+        connection: that it uses, for the text of errors.
         work: returns the exit code.
     """
     code: int
     try:
-        code = trio.run(_heeding_signals, work)
+        code = trio.run(run_until_signal, work)
     except TrioSchedError as error:
         code, words = explain(error, connection)
-        Teller(as_json=False).error(words, code)
+        Reporter(as_json=False).error(words, code)
     except NoAnswer as error:
         where, code = ",".join(connection.endpoints), Exit.UNAVAILABLE
         words = f"etcd at {where} did not answer within {error.args[0]:g} s; see --timeout"
-        Teller(as_json=False).error(words, code)
-    except KeyboardInterrupt:  # before or after there was someone to listen for it
+        Reporter(as_json=False).error(words, code)
+    except KeyboardInterrupt:  # before or after the signals were listened to
         code = 128 + signal.SIGINT
     sys.exit(code)
 
 
-async def _heeding_signals(work: Callable[[], Awaitable[int]]) -> int:
+async def run_until_signal(work: Callable[[], Awaitable[int]]) -> int:
+    """Return what `work` returns; SIGINT and SIGTERM cancel it, and give the exit code."""
     if threading.current_thread() is not threading.main_thread():
         return await work()  # no signal ever comes here
     codes: list[int] = []

@@ -8,7 +8,7 @@ from typing import TextIO
 
 import click
 
-from trio_sched.cli.common import complete_strategy, output_option
+from trio_sched.cli.common import complete_strategy, max_count_option, output_option
 from trio_sched.cli.exits import strategy_failed
 from trio_sched.cli.output import show_json, terminal
 from trio_sched.exceptions import StrategyError
@@ -18,7 +18,7 @@ from trio_sched.simulation import simulate as replay_trace
 __all__ = ["simulate"]
 
 _PIPE_WIDTH = 100  # columns of a chart that no terminal limits
-_LEAST_WIDTH = 40
+_MIN_WIDTH = 40
 
 
 @click.command(
@@ -48,13 +48,7 @@ Exit codes:
     shell_complete=complete_strategy,
     help="How hosts are chosen.",
 )
-@click.option(
-    "-n",
-    "--max-count",
-    type=click.IntRange(min=1),
-    show_default="the trace's",
-    help="How many may be chosen at a time.",
-)
+@max_count_option("the trace's", "How many may be chosen at a time.")
 @click.option("--svg", type=click.File("w", encoding="utf-8", lazy=True), help="Draw it, too.")
 @output_option
 def simulate(
@@ -71,7 +65,7 @@ def simulate(
         show_json(replay.as_json())
         return
     console = terminal()
-    width = max(_LEAST_WIDTH, console.width) if console.is_terminal else _PIPE_WIDTH
+    width = max(_MIN_WIDTH, console.width) if console.is_terminal else _PIPE_WIDTH
     ascii_only = not (sys.stdout.encoding or "").lower().startswith("utf")
     sys.stdout.write(text_chart(replay, width=width, ascii_only=ascii_only))
 

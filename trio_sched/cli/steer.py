@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from trio_sched.cli.common import host_argument
-from trio_sched.cli.steering import STEERING_CODES, Wish, steer, steering_options
+from trio_sched.cli.steering import STEERING_CODES, Change, steer, steering_options
 
 __all__ = ["drain", "evict", "pause", "resume", "set_count", "undrain"]
 
@@ -36,7 +36,7 @@ def drain(host: str, why: str, **options: Any) -> None:
     It stays known, also if it restarts, and need not be there yet. Waits until it is not
     scheduled, and holds no slot.
     """
-    steer(Wish(lambda control: control.drain(host, why), host, leaves=True), **options)
+    steer(Change(lambda control: control.drain(host, why), host, leaves=True), **options)
 
 
 @click.command(
@@ -47,7 +47,7 @@ def drain(host: str, why: str, **options: Any) -> None:
 @host_argument
 def undrain(host: str, **options: Any) -> None:
     """Let HOST be chosen again for PATH: the end of `drain`."""
-    steer(Wish(lambda control: control.undrain(host), host), **options)
+    steer(Change(lambda control: control.undrain(host), host), **options)
 
 
 @click.command(
@@ -59,9 +59,9 @@ def undrain(host: str, **options: Any) -> None:
 def pause(why: str, **options: Any) -> None:
     """Freeze the decisions of PATH.
 
-    Who is scheduled stays so. A host that dies loses its place, and nobody takes it.
+    Scheduled hosts stay so. A host that dies loses its place, and no host takes it.
     """
-    steer(Wish(lambda control: control.pause(why)), **options)
+    steer(Change(lambda control: control.pause(why)), **options)
 
 
 @click.command(
@@ -70,7 +70,7 @@ def pause(why: str, **options: Any) -> None:
 @steering_options
 def resume(**options: Any) -> None:
     """Let the leader of PATH decide again: the end of `pause`."""
-    steer(Wish(lambda control: control.resume()), **options)
+    steer(Change(lambda control: control.resume()), **options)
 
 
 def _count(_context: click.Context, _parameter: click.Parameter, value: str) -> int | None:
@@ -91,7 +91,7 @@ def _count(_context: click.Context, _parameter: click.Parameter, value: str) -> 
 @why_option
 def set_count(count: int | None, why: str, **options: Any) -> None:
     """Say how many hosts of PATH may be chosen; ``none`` leaves it to the leader's option."""
-    steer(Wish(lambda control: control.set_count(count, why)), **options)
+    steer(Change(lambda control: control.set_count(count, why)), **options)
 
 
 @click.command(
@@ -102,9 +102,11 @@ def set_count(count: int | None, why: str, **options: Any) -> None:
 @host_argument
 @why_option
 def evict(host: str, why: str, **options: Any) -> None:
-    """Move HOST's place on PATH elsewhere, once, if there is somebody to take it.
+    """Move HOST's place on PATH elsewhere, once, if there is a host to take it.
 
     It may be chosen again later; to keep it away, drain it. Exits with 68 if no such
     host has joined.
     """
-    steer(Wish(lambda control: control.evict(host, why), host, leaves=True, evicts=True), **options)
+    steer(
+        Change(lambda control: control.evict(host, why), host, leaves=True, evicts=True), **options
+    )

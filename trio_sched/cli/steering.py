@@ -1,4 +1,4 @@
-"""What the commands that steer a path share: they write a wish, and see what comes of it."""
+"""What the commands that steer a path share: they write a change, and report its outcome."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from trio_sched.model.control_state import ControlState
 from trio_sched.model.path_state import PathState
 from trio_sched.scheduler import observe
 
-__all__ = ["STEERING_CODES", "Wish", "steer", "steering_options"]
+__all__ = ["STEERING_CODES", "Change", "steer", "steering_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -39,18 +39,18 @@ Outcome: TypeAlias = Literal[
 STEERING_CODES: Final = CODES.replace(
     "Exit codes:",
     "Exit codes:\n"
-    "  0   it is carried out, or nobody is there, or --no-wait\n"
-    "  75  it is wanted, and not carried out in time, or by nobody",
+    "  0   it is carried out, or no host is there, or --no-wait\n"
+    "  75  it is wanted, and was not carried out in time, or there is no leader",
 )
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What an operator wants.
+class Change:
+    """What an operator wants to change.
 
     Attributes:
-        act: writes it, and returns all that is wanted then.
-        host: whom it is about, if about one.
+        act: writes it, and returns the new wanted state.
+        host: the host that it is about, if about one.
         leaves: whether that host is to end its work.
         evicts: whether that is to happen only once.
     """
@@ -106,55 +106,55 @@ def _operator() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-def steer(wish: Wish, *, wait: float, no_wait: bool, **options: Any) -> None:
+def steer(change: Change, *, wait: float, no_wait: bool, **options: Any) -> None:
     """Carry out a command, and exit."""
     steering = Steering(wait=0 if no_wait else wait, **options)
-    perform(steering.connection, partial(_steer, steering, wish, look=not no_wait))
+    perform(steering.connection, partial(_steer, steering, change, look=not no_wait))
 
 
-async def _steer(steering: Steering, wish: Wish, *, look: bool) -> int:
+async def _steer(steering: Steering, change: Change, *, look: bool) -> int:
     async with steering.connection.open() as client:
         control = Control(client, steering.path, by=steering.by)
-        wanted = await within(steering.timeout, partial(wish.act, control))
+        wanted = await within(steering.timeout, partial(change.act, control))
         outcome: Outcome = "not-waited"
         state: PathState | None = None
         if look:
-            look_on = partial(_look_on, client, steering, wish, wanted)
-            outcome, state = await within(steering.timeout + steering.wait, look_on)
-    words = _words(outcome, state, steering, wish)
+            follow = partial(_follow, client, steering, change, wanted)
+            outcome, state = await within(steering.timeout + steering.wait, follow)
+    words = _words(outcome, state, steering, change)
     if steering.output == "json":
         _show_json(steering, wanted, outcome, state, words)
     else:
         now = datetime.now(UTC)
         lines = list(control_lines(wanted, now))
-        if wish.evicts and wish.host is not None:
-            lines.append(eviction_line(wanted, wish.host, now))
-        told = [("" if at else "wanted", line) for at, line in enumerate(lines or ["nothing"])]
-        show(facts([*told, (_TITLES[outcome], words)]))
+        if change.evicts and change.host is not None:
+            lines.append(eviction_line(wanted, change.host, now))
+        rows = [("" if at else "wanted", line) for at, line in enumerate(lines or ["nothing"])]
+        show(facts([*rows, (_TITLES[outcome], words)]))
     return 0 if outcome in {"decided", "nobody-there", "not-waited"} else Exit.NOT_SCHEDULED
 
 
-async def _look_on(
-    client: Client, steering: Steering, wish: Wish, wanted: ControlState
+async def _follow(
+    client: Client, steering: Steering, change: Change, wanted: ControlState
 ) -> tuple[Outcome, PathState]:
-    """Look what comes of a wish, for as long as there is something to wait for."""
+    """Wait for the outcome of a change, and return it."""
     async with observe(client, steering.path, pool=True) as seen:
         with trio.move_on_after(steering.wait):
             async for state in seen:
-                outcome = _outcome(state, wish, wanted.revision)
+                outcome = _outcome(state, change, wanted.revision)
                 if outcome in {"decided", "nobody-there", "ignored"}:
                     break
-        return _outcome(seen.newest, wish, wanted.revision), seen.newest
+        return _outcome(seen.newest, change, wanted.revision), seen.newest
 
 
-def _outcome(state: PathState, wish: Wish, revision: int) -> Outcome:
+def _outcome(state: PathState, change: Change, revision: int) -> Outcome:
     if not state.pool:
         return "nobody-there"
     if not is_known_to_leader(state, revision):
         if state.leader is None:
             return "no-leader"
         return "ignored" if leader_ignores_control(state) else "not-yet"
-    if wish.leaves and wish.host not in state.hosts and _holds_slot(state, wish.host):
+    if change.leaves and change.host not in state.hosts and _holds_slot(state, change.host):
         return "still-running"
     return "decided"
 
@@ -174,33 +174,33 @@ _TITLES: Final[dict[Outcome, str]] = {
 }
 
 
-def _words(outcome: Outcome, state: PathState | None, steering: Steering, wish: Wish) -> str:
-    """Say what came of it."""
+def _words(outcome: Outcome, state: PathState | None, steering: Steering, change: Change) -> str:
+    """Describe the outcome."""
     seconds = f"within {steering.wait:g} s"
-    leader = state.leader.name if state is not None and state.leader is not None else "nobody"
+    leader = state.leader.name if state is not None and state.leader is not None else "none"
     if outcome == "decided":
         assert state is not None
         words = _decided(state)
-        if wish.host is not None and wish.host not in state.pool:
-            words += f"; {wish.host} is not there, and it holds when it comes"
-        elif wish.leaves and wish.host in state.hosts and state.control.paused:
+        if change.host is not None and change.host not in state.pool:
+            words += f"; {change.host} is not there, and it holds when it comes"
+        elif change.leaves and change.host in state.hosts and state.control.paused:
             words += "; decisions are paused, so it waits for `resume`"
         return words
     return {
-        "nobody-there": "nobody has joined the path; it holds for those who come",
-        "not-waited": "not waited for; see what comes of it with `trio-sched status`",
+        "nobody-there": "no host has joined the path; the change holds for those that join",
+        "not-waited": "not waited for; see the outcome with `trio-sched status`",
         "ignored": f"{leader} leads, and takes no notice: it is a host of the Go package",
-        "no-leader": f"nobody leads, and nobody came to lead {seconds}; it holds for who comes",
+        "no-leader": f"there is no leader, nor was one elected {seconds}; the next one decides so",
         "not-yet": f"{leader} leads, and has not decided so {seconds}; see `trio-sched status`",
         "still-running": (
-            f"{wish.host} is not scheduled any more, and still held its slot {seconds}: "
+            f"{change.host} is not scheduled any more, and still held its slot {seconds}: "
             "its work is ending"
         ),
     }[outcome]
 
 
 def _decided(state: PathState) -> str:
-    hosts = ", ".join(state.hosts) or "nobody"
+    hosts = ", ".join(state.hosts) or "none"
     assert state.record is not None
     by = f"by {state.record.leader}: {state.record.reason}"
     return f"{hosts} (revision {state.hosts.revision}, {by})"

@@ -28,12 +28,12 @@ def strategies(output: str) -> None:
     Those that come with this package, and those that others have installed by an entry
     point in the group trio_sched.strategies.
     """
-    told = {name: _line_about(name) for name in known_strategies()}
+    abouts = {name: _line_about(name) for name in known_strategies()}
     if output == "json":
-        show_json([{"name": name, "about": about} for name, about in told.items()])
+        show_json([{"name": name, "about": about} for name, about in abouts.items()])
         return
     made = table("STRATEGY", "ABOUT")
-    for name, about in told.items():
+    for name, about in abouts.items():
         made.add_row(plain(name), plain(about))
     show(made)
 
@@ -41,7 +41,7 @@ def strategies(output: str) -> None:
 def _line_about(name: str) -> str:
     try:
         strategy = get_strategy(name)
-    except Exception as exc:  # noqa: BLE001 # it is somebody else's code, and says what is wrong
+    except Exception as exc:  # noqa: BLE001 # a strategy from outside may raise anything; the line shows it
         return f"cannot be used: {type(exc).__name__}: {exc}"
     text = (strategy.__doc__ or "").strip()
     return text.splitlines()[0] if text else "says nothing about itself"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from trio_sched._support.text import list_names
 from trio_sched.leader.choice import CurrentDecision
 from trio_sched.leader.reasons import options_difference
 from trio_sched.model.path_state import PathState
@@ -13,8 +14,8 @@ from trio_sched.model.records import Host
 
 __all__ = [
     "Finding",
+    "diagnose",
     "differing_options",
-    "find",
     "is_known_to_leader",
     "is_pending",
     "leader_ignores_control",
@@ -22,7 +23,11 @@ __all__ = [
 
 Level: TypeAlias = Literal["warning", "note"]
 
-_NAMES_SHOWN = 5  # in a message; the finding itself names all
+_MAX_NAMES = 5  # in a message; the finding itself names all
+
+
+def _names(names: Iterable[str]) -> str:
+    return list_names(names, _MAX_NAMES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +39,7 @@ class Finding:
         level: ``warning`` for what should not be; ``note`` for what may be meant, or
             goes away by itself.
         message: what it is, for people.
-        hosts: whom it is about.
+        hosts: the hosts that it is about.
     """
 
     kind: str
@@ -43,7 +48,7 @@ class Finding:
     hosts: tuple[str, ...] = ()
 
 
-def find(state: PathState) -> tuple[Finding, ...]:
+def diagnose(state: PathState) -> tuple[Finding, ...]:
     """Return all that is odd, the most important first."""
     found = [
         *_about_leader(state),
@@ -56,7 +61,7 @@ def find(state: PathState) -> tuple[Finding, ...]:
 
 
 def leader_ignores_control(state: PathState) -> bool:
-    """Tell whether the leader is one that knows nothing of operators.
+    """Return whether the leader is one that knows nothing of operators.
 
     A host of ours publishes its options; one of the Go package does not.
     """
@@ -65,14 +70,14 @@ def leader_ignores_control(state: PathState) -> bool:
 
 
 def is_known_to_leader(state: PathState, revision: int) -> bool:
-    """Tell whether the stored decision was made with what operators wrote at a revision."""
-    wishes = state.record.options.get("control") if state.record is not None else None
-    known = wishes.get("revision") if isinstance(wishes, Mapping) else None
+    """Return whether the stored decision was made with what operators wrote at a revision."""
+    control = state.record.options.get("control") if state.record is not None else None
+    known = control.get("revision") if isinstance(control, Mapping) else None
     return type(known) is int and known >= revision
 
 
 def is_pending(state: PathState, name: str) -> bool:
-    """Tell whether an eviction of a host has not been seen to yet."""
+    """Return whether an eviction of a host has not been seen to yet."""
     eviction = state.control.evictions[name]
     host = state.pool.get(name)
     if host is None or (eviction.lease and eviction.lease != host.lease):
@@ -96,7 +101,7 @@ def differing_options(state: PathState) -> Mapping[str, Mapping[str, object]]:
 _COMPARED = ("strategy", "max_count")
 
 
-def _told(options: Mapping[str, object]) -> str:
+def _text(options: Mapping[str, object]) -> str:
     return ", ".join(f"{key} {options[key]!s:.60}" for key in _COMPARED if key in options)
 
 
@@ -110,7 +115,7 @@ def _about_leader(state: PathState) -> Iterator[Finding]:
     leader = state.leader
     if leader is None:
         if state.pool:
-            text = "nobody leads, so nothing is decided; etcd may just have lost the leader"
+            text = "there is no leader, so nothing is decided; etcd may just have lost it"
             yield Finding("no-leader", "warning", text)
         return
     if leader_ignores_control(state):
@@ -124,8 +129,8 @@ def _about_leader(state: PathState) -> Iterator[Finding]:
         yield Finding("leader-not-in-pool", "warning", text, (leader.name,))
     differing, leading = differing_options(state), _leading_host(state)
     if differing and leading is not None:
-        theirs = _listed(f"{name} ({_told(told)})" for name, told in differing.items())
-        ours = _told(leading.options)
+        theirs = _names(f"{name} ({_text(own)})" for name, own in differing.items())
+        ours = _text(leading.options)
         text = f"started with other options than the leader ({ours}): {theirs}; the leader's hold"
         yield Finding("options-differ", "warning", text, tuple(differing))
 
@@ -133,21 +138,20 @@ def _about_leader(state: PathState) -> Iterator[Finding]:
 def _about_decision(state: PathState) -> Iterator[Finding]:
     hosts, record, leader = state.hosts, state.record, state.leader
     if hosts and record is None and not leader_ignores_control(state):
-        text = "somebody other than the leader wrote the decision; it will be taken back"
+        text = "a client other than the leader wrote the decision; it will be overwritten"
         yield Finding("foreign-decision", "warning", text)
     if record is not None and leader is not None and record.fence != leader.fence:
-        text = (
-            f"the decision is that of {record.leader}, who leads no more; {leader.name} takes over"
-        )
+        old = f"the decision is that of {record.leader}, which leads no more"
+        text = f"{old}; {leader.name} takes over"
         yield Finding("old-decision", "note", text, (record.leader,))
     gone = [name for name in hosts if name not in state.pool]
     if gone:
-        text = f"chosen, but not there: {_listed(gone)}"
+        text = f"chosen, but not there: {_names(gone)}"
         # A leader sees to it at once; without hosts, the decision lapses by itself.
         yield Finding("chosen-gone", "warning" if leader else "note", text, tuple(gone))
     again = [name for name in hosts if _has_joined_again(state, name)]
     if again:
-        text = f"joined again since they were chosen, and so must be chosen again: {_listed(again)}"
+        text = f"joined again since they were chosen, and so must be chosen again: {_names(again)}"
         yield Finding("joined-again", "note", text, tuple(again))
     if state.pool and leader is not None and not hosts:
         if record is None:
@@ -163,23 +167,25 @@ def _has_joined_again(state: PathState, name: str) -> bool:
 
 def _about_control(state: PathState) -> Iterator[Finding]:
     control = state.control
-    told = bool(control.paused or control.drained or control.max_count or control.evictions)
+    wanted = bool(control.paused or control.drained or control.max_count or control.evictions)
     known = is_known_to_leader(state, control.revision)
-    if told and state.pool and not known and not leader_ignores_control(state):
+    if wanted and state.pool and not known and not leader_ignores_control(state):
         text = f"the decision does not know yet of control as of revision {control.revision}"
         yield Finding("control-not-known", "warning", text)
     if control.paused:
-        yield Finding("paused", "note", "decisions are paused: nobody takes the place of who dies")
+        yield Finding(
+            "paused", "note", "decisions are paused: no host takes the place of one that dies"
+        )
     drained = [name for name in state.hosts if name in control.drained]
     if drained and control.paused and known:
-        text = f"drained, and chosen until decisions are resumed: {_listed(drained)}"
+        text = f"drained, and chosen until decisions are resumed: {_names(drained)}"
         yield Finding("drained-chosen", "note", text, tuple(drained))
     elif drained:
-        text = f"drained, and chosen all the same: {_listed(drained)}"
+        text = f"drained, and chosen all the same: {_names(drained)}"
         yield Finding("drained-chosen", "warning", text, tuple(drained))
     absent = sorted(control.drained - state.pool.keys())
     if absent and state.pool:
-        text = f"drained, and not there: {_listed(absent)}"
+        text = f"drained, and not there: {_names(absent)}"
         yield Finding("drained-absent", "note", text, tuple(absent))
 
 
@@ -187,15 +193,15 @@ def _about_slots(state: PathState) -> Iterator[Finding]:
     holders = {slot.name for slot in state.slots.values()}
     without = [name for name in state.hosts if name in state.pool and name not in holders]
     if without:
-        text = f"chosen, and no slot held: {_listed(without)}; nothing runs there in a slot"
+        text = f"chosen, and no slot held: {_names(without)}; nothing runs there in a slot"
         yield Finding("no-slot", "note", text, tuple(without))
     unchosen = sorted(holders - set(state.hosts))
     if unchosen:
-        text = f"not chosen, and a slot still held: {_listed(unchosen)}; its work is ending"
+        text = f"not chosen, and a slot still held: {_names(unchosen)}; its work is ending"
         yield Finding("slot-not-chosen", "warning", text, tuple(unchosen))
     stale = sorted({slot.name for slot in state.slots.values() if _is_stale(state, slot.name)})
     if stale:
-        text = f"a slot is held by a session that is over: {_listed(stale)}; it lapses by itself"
+        text = f"a slot is held by a session that is over: {_names(stale)}; it lapses by itself"
         yield Finding("slot-of-old-session", "note", text, tuple(stale))
 
 
@@ -208,19 +214,12 @@ def _is_stale(state: PathState, name: str) -> bool:
 def _about_hosts(state: PathState) -> Iterator[Finding]:
     ill = [name for name in state.hosts if name in state.pool and not state.pool[name].available]
     if ill and not state.control.paused:
-        text = f"unavailable, and chosen all the same: {_listed(ill)}"
+        text = f"unavailable, and chosen all the same: {_names(ill)}"
         yield Finding("unavailable-chosen", "warning", text, tuple(ill))
     strangers = [name for name, host in state.pool.items() if not host.options]
     if strangers:
         text = (
-            f"publish nothing, as hosts of the Go package do: {_listed(strangers)}; "
+            f"publish nothing, as hosts of the Go package do: {_names(strangers)}; "
             "they hold no slots, so their work is not counted"
         )
         yield Finding("foreign-hosts", "note", text, tuple(strangers))
-
-
-def _listed(names: Iterable[str]) -> str:
-    all_: Collection[str] = tuple(names)
-    shown = ", ".join(tuple(all_)[:_NAMES_SHOWN])
-    more = len(all_) - _NAMES_SHOWN
-    return f"{shown} and {more} more" if more > 0 else shown

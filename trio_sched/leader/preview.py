@@ -14,7 +14,7 @@ from trio_sched.model.records import Host, Options
 from trio_sched.model.stored_decision import StoredDecision
 from trio_sched.strategies import get_strategy
 
-__all__ = ["Verdict", "Would", "would"]
+__all__ = ["Preview", "Verdict", "preview"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +35,11 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Would:
+class Preview:
     """What would be decided.
 
     Attributes:
-        hosts: whom, in the strategy's order.
+        hosts: the chosen ones, in the strategy's order.
         strategy: by which it is.
         max_count: how many may be chosen.
         changes: whether that is another decision than the present one.
@@ -57,48 +57,50 @@ class Would:
     notes: tuple[str, ...]
 
 
-def would(state: PathState, strategy: str | None, max_count: int | None) -> Would:
+def preview(state: PathState, strategy: str | None, max_count: int | None) -> Preview:
     """Return what a leader would decide now.
 
     Args:
         state: what it would find.
         strategy: of the leader; None for that of the present one.
-        max_count: what counts, whatever the leader and operators say; None to leave it.
+        max_count: overrides that of the leader and operators; None to leave it.
 
     Raises:
         ValueError: there is no such strategy here.
         StrategyError: it raised, or broke its rules.
     """
-    told = _leaders_options(state)
+    options = leader_options(state)
     control = state.control
     if max_count is not None:
-        told, control = replace(told, max_count=max_count), replace(control, max_count=None)
+        options, control = replace(options, max_count=max_count), replace(control, max_count=None)
     if strategy is not None:
-        told = replace(told, strategy=strategy)
+        options = replace(options, strategy=strategy)
     mod_revision = state.hosts.revision if state.hosts else 0
     stored = StoredDecision(tuple(state.hosts), mod_revision, state.revision, record=state.record)
-    standing = CurrentDecision.of_stored(stored)
-    choice = decide(get_strategy(told.strategy), state.pool, told, state.path, control, standing)
+    current = CurrentDecision.of_stored(stored)
+    choice = decide(
+        get_strategy(options.strategy), state.pool, options, state.path, control, current
+    )
     chosen = tuple(choice.hosts)
     count: Any = choice.options["max_count"]
-    return Would(
+    return Preview(
         chosen,
-        told.strategy,
+        options.strategy,
         count,
         set(chosen) != set(state.hosts),
         _reason(state, choice),
-        tuple(_verdicts(state, told, choice)),
+        tuple(_verdicts(state, options, choice)),
         tuple(_notes(state, strategy, max_count)),
     )
 
 
-def _leaders_options(state: PathState) -> Options:
+def leader_options(state: PathState) -> Options:
     """Return the options of the leader, as it published them; or the defaults."""
     leader = state.leader
     host = state.pool.get(leader.name) if leader is not None else None
     options: Mapping[str, object] = host.options if host is not None else {}
     if not options and state.record is not None:
-        options = state.record.options  # by somebody who has left since, or from a file
+        options = state.record.options  # by a host that has left since, or from a file
     strategy, count = options.get("strategy"), options.get("max_count")
     allowed = options.get("hosts_filter")
     return Options(
@@ -115,13 +117,13 @@ def _reason(state: PathState, choice: Choice) -> str:
     return why_written(record, state.hosts.revision, choice, state.pool)
 
 
-def _verdicts(state: PathState, told: Options, choice: Choice) -> Iterator[Verdict]:
+def _verdicts(state: PathState, options: Options, choice: Choice) -> Iterator[Verdict]:
     was = set(state.hosts)
     for name in choice.hosts:
         yield Verdict(name, chosen=True, was=name in was, why=_why(state, name, choice))
     for name, host in state.pool.items():
         if name not in choice.hosts:
-            why = _why_not(state, host, told, choice)
+            why = _why_not(state, host, options, choice)
             yield Verdict(name, chosen=False, was=name in was, why=why)
     for name in state.hosts:
         if name not in state.pool:
@@ -132,11 +134,11 @@ def _why(state: PathState, name: str, choice: Choice) -> str:
     if state.control.paused:
         return "decisions are paused, so it stays"
     if name in choice.stuck:
-        return "to be evicted, and nobody is there to take its place"
+        return "to be evicted, and no host is there to take its place"
     return "it stays" if name in state.hosts else "it is next"
 
 
-def _why_not(state: PathState, host: Host, told: Options, choice: Choice) -> str:
+def _why_not(state: PathState, host: Host, options: Options, choice: Choice) -> str:
     control = state.control
     if control.paused:
         stands = host.name in state.hosts
@@ -148,17 +150,19 @@ def _why_not(state: PathState, host: Host, told: Options, choice: Choice) -> str
         return "unavailable" + (f": {host.reason}" if host.reason else "")
     if host.name in choice.evicted:
         return "evicted"
-    return _why_others(host, told, choice)
+    return _why_others(host, options, choice)
 
 
-def _why_others(host: Host, told: Options, choice: Choice) -> str:
-    if told.hosts_filter is not None and host.name not in told.hosts_filter:
+def _why_others(host: Host, options: Options, choice: Choice) -> str:
+    if options.hosts_filter is not None and host.name not in options.hosts_filter:
         return "not in the leader's hosts_filter"
     if not host.name or "," in host.name:
         return "a decision cannot name it"
     count: Any = choice.options["max_count"]
     full = len(choice.hosts) >= count
-    return f"{told.strategy} prefers others" if full else f"{told.strategy} does not choose it"
+    return (
+        f"{options.strategy} prefers others" if full else f"{options.strategy} does not choose it"
+    )
 
 
 def _notes(state: PathState, strategy: str | None, max_count: int | None) -> Iterator[str]:
@@ -168,9 +172,9 @@ def _notes(state: PathState, strategy: str | None, max_count: int | None) -> Ite
         assert state.leader is not None
         yield (
             f"{state.leader.name} leads, and is a host of the Go package: it decides by options "
-            "that nobody knows. This is what a host of ours would decide"
+            "that are not known. This is what a host of ours would decide"
         )
     elif state.leader is None and state.pool:
-        yield "nobody leads; this is what a leader would decide"
+        yield "there is no leader; this is what one would decide"
     if max_count is not None and state.control.max_count is not None:
         yield f"operators have set max_count to {state.control.max_count}, which is left out here"

@@ -1,9 +1,9 @@
-"""The reaper's owner: it starts the helper process, and tells it what it has to know.
+"""The reaper's owner: it starts the helper process, and sends it what it has to know.
 
-What the helper does, and why in that order, is told in ``_helper/reap.py``. Everything here only
-says things to it. Words are written at once and never waited for; if the helper is gone, or does
-not read, it is given up and killed, as one that knows half of it is worse than none. What is left
-then is what there is without a reaper: leases lapse by themselves.
+What the helper does, and why in that order, is described in ``helper/reap.py``. Everything here
+only sends lines to it. They are written at once and never waited for; if the helper is gone, or
+does not read, it is given up and killed, as one that knows half of it is worse than none. What is
+left then is what there is without a reaper: leases lapse by themselves.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from trio_sched.reaper.helper import helper_command
 __all__ = ["Reaper", "check_reapable", "open_reaper"]
 
 _FAREWELL = 2.0  # seconds for the helper to end when there is nothing left for it to do
-_MOST_SECONDS = 1e9  # a deadline further away than this is none
+_MAX_SECONDS = 1e9  # a deadline further away than this is none
 _ENVIRONMENT = ("SSL_CERT_FILE", "SSL_CERT_DIR")  # where OpenSSL looks for authorities
 
 
 class Reaper:
-    """Tells the helper process what to do should this process be gone. Made by `open_reaper`.
+    """Instructs the helper process, in case this process is killed. Made by `open_reaper`.
 
     None of its methods waits, and none fails: without the helper they do nothing.
     """
@@ -54,26 +54,26 @@ class Reaper:
             lease: its id.
             ttl: its TTL in seconds, as long as the helper tries for.
         """
-        self._say(f"hold {lease} {ttl:.3f}")
+        self._send(f"hold {lease} {ttl:.3f}")
 
     def release(self, lease: int) -> None:
         """Leave this lease alone: it was revoked, or is meant to lapse."""
-        self._say(f"release {lease}")
+        self._send(f"release {lease}")
 
     def group(self, pgid: int | None) -> None:
         """End this process group first, and revoke only once it is gone.
 
-        Say so before anything in the group can act; and None once the group is gone
+        Send it before anything in the group can act; and None once the group is gone
         but before the process that it is named after is reaped, as the number may
         be another's after that.
 
         Args:
             pgid: its id; None if there is none any more.
         """
-        self._say(f"group {pgid or 0}")
+        self._send(f"group {pgid or 0}")
 
     def until(self, deadline: float) -> None:
-        """End the group at this moment unless told of a later one by then.
+        """End the group at this moment unless a later one is sent by then.
 
         For the case that this process is stopped, or hangs: it cannot end the group
         itself then, and the lease lapses.
@@ -82,11 +82,11 @@ class Reaper:
             deadline: by trio's clock; infinity for never.
         """
         left = deadline - trio.current_time()
-        if left < _MOST_SECONDS:
-            self._say(f"until {time.monotonic() + max(left, 0.0):.3f}")
+        if left < _MAX_SECONDS:
+            self._send(f"until {time.monotonic() + max(left, 0.0):.3f}")
 
-    def _say(self, *lines: str) -> None:
-        """Write lines, all of them or none; give up the helper if that cannot be."""
+    def _send(self, *lines: str) -> None:
+        """Write lines, all of them or none; give up the helper if that fails."""
         if self._lost:
             return
         data = "".join(f"{line}\n" for line in lines).encode()
@@ -102,16 +102,18 @@ class Reaper:
         if self._process is not None and not self._ended.is_set():
             self._process.kill()
 
-    # ---- its life --------------------------------------------------------------
 
-    def _start(self, pipe: int, introduction: Iterable[str]) -> None:
+class _OwnedReaper(Reaper):
+    """A `Reaper` with its life, which `open_reaper` alone sees."""
+
+    def start(self, pipe: int, introduction: Iterable[str]) -> None:
         """Start it, which takes a millisecond or two; it gets ready by itself."""
-        self._say(*introduction)  # the pipe takes 64 kB before anybody reads
+        self._send(*introduction)  # the pipe takes 64 kB before it is read
         try:
             self._process = subprocess.Popen(  # noqa: S603 # our own command
                 helper_command("reap"),
                 stdin=pipe,
-                stdout=subprocess.DEVNULL,  # or whoever reads ours would wait for its end, too
+                stdout=subprocess.DEVNULL,  # or the reader of ours would wait for its end, too
                 stderr=subprocess.DEVNULL,
                 env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
                 cwd="/",
@@ -122,17 +124,17 @@ class Reaper:
         finally:
             os.close(pipe)
 
-    async def _attend(self) -> None:
-        """Reap it when it ends, be it early."""
+    async def attend(self) -> None:
+        """Reap it when it ends, also if that is early."""
         if self._process is not None:
             await wait_ended(self._process.pid)
             self._lost = True
             self._process.wait()
         self._ended.set()
 
-    async def _part(self) -> None:
+    async def part(self) -> None:
         """Send it home. Shielded, and bounded."""
-        self._say("bye")
+        self._send("bye")
         self._lost = True
         os.close(self._pipe)
         with trio.move_on_after(_FAREWELL, shield=True):
@@ -148,9 +150,9 @@ def check_reapable(client: Client) -> None:
 
     Raises:
         ValueError: it uses an ``ssl_context`` that was not made by `tls_context`,
-            so that nobody can tell of which files.
+            so that the files are not known.
     """
-    _files(client._access)  # noqa: SLF001 # made for this module
+    _files(client._access)  # noqa: SLF001 # for reapers only, as it has the password
 
 
 @asynccontextmanager
@@ -166,26 +168,26 @@ async def open_reaper(client: Client) -> AsyncIterator[Reaper]:
     `multiprocessing`, must be gone, too: they may be at work under the lease.
 
     Args:
-        client: tells where to connect to, and as whom.
+        client: has the endpoints and the user.
 
     Raises:
         ValueError: as `check_reapable` does.
     """
-    introduction = list(_introduction(client._access))  # noqa: SLF001 # made for this module
+    introduction = list(_introduction(client._access))  # noqa: SLF001 # as above
     theirs, ours = os.pipe()
     os.set_blocking(ours, False)
-    reaper = Reaper(ours)
-    reaper._start(theirs, introduction)  # noqa: SLF001 # made here
+    reaper = _OwnedReaper(ours)
+    reaper.start(theirs, introduction)
     async with open_service_nursery() as services:
-        services.start_soon(reaper._attend, name="reaper")  # noqa: SLF001
+        services.start_soon(reaper.attend, name="reaper")
         try:
             yield reaper
         finally:
-            await reaper._part()  # noqa: SLF001, ASYNC102 # shields and bounds itself
+            await reaper.part()  # noqa: ASYNC102 # shields and bounds itself
 
 
 def _introduction(access: Access) -> Iterator[str]:
-    """Tell where to connect to, and as whom."""
+    """Return the lines with the endpoints and the user."""
     files = _files(access)
     for endpoint in access.endpoints:
         yield f"endpoint {_word(endpoint.scheme)} {_word(endpoint.host)} {endpoint.port}"

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Final
 from xml.sax.saxutils import escape
 
+from trio_sched._support.text import clip
 from trio_sched.simulation.replay import Replay, Span, SpanState
 
 __all__ = ["svg_chart", "text_chart"]
 
-_LONGEST_NAME: Final = 24  # characters
+_MAX_NAME: Final = 24  # characters
 _STEPS: Final = (1, 2, 5)
 
 
@@ -35,7 +36,7 @@ def text_chart(replay: Replay, *, width: int = 80, ascii_only: bool = False) -> 
     if width < 40:
         raise ValueError(f"width must be 40 columns or more, not {width}")
     signs = {state: look.ascii if ascii_only else look.sign for state, look in _LOOKS.items()}
-    names = {name: _clipped(name) for name in replay.hosts}
+    names = {name: clip(name, _MAX_NAME) for name in replay.hosts}
     if ascii_only:
         names = {name: text.encode("ascii", "replace").decode() for name, text in names.items()}
     margin = max(map(len, names.values()), default=0) + 1
@@ -61,14 +62,9 @@ def _titles(replay: Replay) -> Iterator[str]:
         f"balance {replay.balance:.2f}"
     )
     yield (
-        f"{replay.unscheduled:.1f} s with nobody, "
+        f"{replay.unscheduled:.1f} s with no host, "
         f"{replay.unfilled:.1f} place-seconds without a living host"
     )
-
-
-def _clipped(name: str) -> str:
-    name = name.encode(errors="replace").decode()
-    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
 
 
 def _cells(spans: list[Span], replay: Replay, columns: int) -> list[SpanState | None]:
@@ -132,19 +128,19 @@ _LOOKS: Final[dict[SpanState, _Look]] = {
 _TOP, _BOTTOM, _LEFT, _RIGHT = 92.0, 64.0, 16.0, 24.0  # margins
 _PLOT = 840.0  # width of the time axis
 _LETTER = 7.2  # width of a letter of a name, about
-_ROW, _LEAST_ROW, _ALL_ROWS = 24.0, 5.0, 1600.0  # heights
+_ROW, _MIN_ROW, _ALL_ROWS = 24.0, 5.0, 1600.0  # heights
 _INK, _FAINT, _GRID = "#1c2733", "#5b6b7b", "#e6ebf0"
 _FONT: Final = "ui-sans-serif, system-ui, 'DejaVu Sans', Helvetica, Arial, sans-serif"
 
 
 def svg_chart(replay: Replay) -> str:
-    """Draw a replay as an SVG that needs nothing else; what is pointed at tells more.
+    """Draw a replay as an SVG that needs nothing else; what is pointed at shows more.
 
     Args:
         replay: what to draw. With many hosts the rows get lower, and lose their names.
     """
-    row = min(_ROW, max(_LEAST_ROW, _ALL_ROWS / max(1, len(replay.hosts))))
-    names = [_clipped(name) for name in replay.hosts] if row >= 11 else []
+    row = min(_ROW, max(_MIN_ROW, _ALL_ROWS / max(1, len(replay.hosts))))
+    names = [clip(name, _MAX_NAME) for name in replay.hosts] if row >= 11 else []
     left = _LEFT + _LETTER * max(map(len, names), default=0) + 10
     bottom = _TOP + row * len(replay.hosts)
     width, height = left + _PLOT + _RIGHT, bottom + _BOTTOM
@@ -195,11 +191,11 @@ def _rows(replay: Replay, names: list[str], left: float, row: float) -> Iterator
         if end - x < 0.5:
             continue  # the time that a few messages take
         height = max(1.5, look.height * scale)
-        told = f"{span.host}: {span.state}, {span.start:.1f} to {span.end:.1f} s"
+        title = f"{span.host}: {span.state}, {span.start:.1f} to {span.end:.1f} s"
         yield (
             f'<rect x="{x:.1f}" y="{places[span.host] - height / 2:.1f}" width="{end - x:.1f}" '
             f'height="{height:.1f}" rx="{min(2.0, height / 2):.1f}" fill="{look.fill}">'
-            f"<title>{_xml(told)}</title></rect>"
+            f"<title>{_xml(title)}</title></rect>"
         )
 
 
@@ -207,10 +203,10 @@ def _marks(replay: Replay, left: float) -> Iterator[str]:
     """Mark each decision above the rows."""
     for decision in replay.decisions:
         x = left + decision.at / replay.seconds * _PLOT
-        told = f"{decision.at:.1f} s, {decision.leader}: {decision.reason}"
+        title = f"{decision.at:.1f} s, {decision.leader}: {decision.reason}"
         yield (
             f'<path d="M{x - 4:.1f} {_TOP - 15:g}h8l-4 7z" fill="{_INK}">'
-            f"<title>{_xml(told)}</title></path>"
+            f"<title>{_xml(title)}</title></path>"
         )
 
 

@@ -138,11 +138,11 @@ def simulate(
 ) -> Replay:
     """Replay a trace through the real core, without etcd, network or clock.
 
-    The oldest host leads, as in life: if it fails, nobody decides until its lease has
+    The oldest host leads, as in life: if it fails, nothing is decided until its lease has
     lapsed. The same arguments give the same answer.
 
     Args:
-        strategy: whom to ask: by name, itself, or a plain function.
+        strategy: its name, the strategy itself, or a plain function.
         trace: what happens.
         path: that the hosts share; some strategies choose by it.
 
@@ -245,14 +245,14 @@ class _TracedWorld(World):
         self._add_up(self.timeline.now)
         chosen = set(self.etcd.names)
         for name in self.processes:
-            self._note(name, self._state(name, name in chosen))
+            self._note(name, self._state(name, chosen=name in chosen))
         states = Counter(state for state, _ in self._states.values())
         filled = states["scheduled"]
         wanted = min(self._max_count, filled + states["waiting"])
         self._missing = max(0, wanted - filled)
         self._nobody = wanted > 0 and not filled
 
-    def _state(self, name: str, chosen: bool) -> SpanState | None:  # noqa: FBT001 # one caller
+    def _state(self, name: str, *, chosen: bool) -> SpanState | None:
         if name in self.alive:
             if chosen:
                 return "scheduled"

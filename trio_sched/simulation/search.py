@@ -4,7 +4,7 @@ Theory of operation
 -------------------
 All that happens is an action in a `Timeline`; each may put others there, and time
 passes only between them. `World` is what can happen, and `_Plan` is what does: hosts
-come, leave and crash, leaders pause, somebody else writes. `Weather` says how often.
+come, leave and crash, leaders pause, a foreign client writes. `FaultRates` has the frequencies.
 After the given time nothing more goes wrong; what was begun comes to its end, and
 then the decision has to be what the strategy wants.
 
@@ -26,7 +26,7 @@ from trio_sched.simulation.simulated_etcd import SimulatedEtcd
 from trio_sched.simulation.simulated_hosts import PATH, Process, World
 from trio_sched.strategies import Strategy, StrategyOptions, choose, get_strategy
 
-__all__ = ["SimulationReport", "Weather", "simulate", "simulate_cores"]
+__all__ = ["FaultRates", "SimulationReport", "simulate", "simulate_cores"]
 
 _AFTERMATH = 600.0  # simulated seconds after which it will not settle any more
 _LONGEST_PAUSE = 25.0  # simulated seconds; two and a half TTLs
@@ -43,7 +43,7 @@ class SimulationReport:
         refused: those that a guard refused.
         fenced: those of `refused` whose sender led no more.
         landed_late: those that were stored although their sender led no more.
-        foreign: writes to ``scheduled`` by somebody else.
+        foreign: writes to ``scheduled`` by a foreign client.
         evaluations: how often a strategy was asked.
         churn: hosts that a leader dropped although they lived and there was room.
         longest_gap: the longest time, in simulated seconds, in which hosts lived but
@@ -69,14 +69,14 @@ class SimulationReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Weather:
+class FaultRates:
     """How often what goes wrong: mean times between, in simulated seconds; inf is never.
 
     Attributes:
         moves: some host leaves, crashes or comes.
         losses: a chosen host leaves or crashes.
-        stumbles: the leader leaves, crashes or pauses.
-        foreign: somebody else writes ``scheduled``, a few times in a row.
+        leader_faults: the leader leaves, crashes or pauses.
+        foreign: a foreign client writes ``scheduled``, a few times in a row.
         breaks: the leader's watch on the pool breaks.
         operators: an operator drains, pauses, sets the count, evicts, or ends that.
         answers: share of writes whose answer is lost, or which come late.
@@ -84,7 +84,7 @@ class Weather:
 
     moves: float = 2.0
     losses: float = 4.0
-    stumbles: float = 8.0
+    leader_faults: float = 8.0
     foreign: float = 12.0
     breaks: float = 10.0
     operators: float = math.inf
@@ -110,7 +110,7 @@ def simulate_cores(
         seconds: for how long things go wrong, in simulated time; more than 0. Then
             the simulation goes on until nothing is left to happen.
         max_count: how many may be chosen at most; 1 or more.
-        strategy: whom to ask, by name or itself.
+        strategy: of the leaders: its name, or itself.
 
     Raises:
         ValueError: a number is too small, or no strategy has this name.
@@ -121,8 +121,8 @@ def simulate_cores(
         raise ValueError(f"hosts and max_count must be 1 or more, not {hosts} and {max_count}")
     if not 0 < seconds < math.inf:
         raise ValueError(f"seconds must be more than 0 and finite, not {seconds}")
-    weather = Weather(moves=min(2.0, 200 / hosts))
-    return simulate(seed, hosts, seconds, max_count, get_strategy(strategy), weather)
+    rates = FaultRates(moves=min(2.0, 200 / hosts))
+    return simulate(seed, hosts, seconds, max_count, get_strategy(strategy), rates)
 
 
 def simulate(
@@ -131,18 +131,18 @@ def simulate(
     seconds: float,
     max_count: int,
     strategy: Strategy,
-    weather: Weather,
+    rates: FaultRates,
     *,
     compares_fence: bool = True,
 ) -> SimulationReport:
-    """Do what `simulate_cores` does, in any weather; perhaps without the fence."""
+    """Do what `simulate_cores` does, in any rates; perhaps without the fence."""
     counting = _Counting(strategy)
     options = Options(max_count, strategy.name)
     names = map("host-{}".format, range(hosts))
     world = World(
-        seed, names, options, counting, answers=weather.answers, compares_fence=compares_fence
+        seed, names, options, counting, answers=rates.answers, compares_fence=compares_fence
     )
-    _Plan(world, weather, seconds).begin()
+    _Plan(world, rates, seconds).begin()
     finished = world.timeline.run(seconds + _AFTERMATH)
     evaluations, score = counting.asked, world.score
     score.judge(world.timeline.now, valid=True)
@@ -201,9 +201,9 @@ class _Counting(Strategy):
 class _Plan:
     """What goes wrong, and when, until the time is up."""
 
-    def __init__(self, world: World, weather: Weather, seconds: float) -> None:
+    def __init__(self, world: World, rates: FaultRates, seconds: float) -> None:
         self._world = world
-        self._weather = weather
+        self._weather = rates
         self._seconds = seconds
         self._time = world.timeline
         self._chance = world.chance
@@ -215,13 +215,13 @@ class _Plan:
             longest = self._chance.choice((0.05, min(5.0, self._seconds / 4)))
             delay = self._chance.uniform(0.0, longest)
             self._time.after(delay, partial(self._world.start, process))
-        weather = self._weather
-        self._repeat(weather.moves, self._somebody_moves)
-        self._repeat(weather.losses, self._lose_a_chosen_host)
-        self._repeat(weather.stumbles, self._leader_stumbles)
-        self._repeat(weather.foreign, self._foreigner_writes)
-        self._repeat(weather.breaks, self._watch_breaks)
-        self._repeat(weather.operators, self._operator_acts)
+        rates = self._weather
+        self._repeat(rates.moves, self._host_moves)
+        self._repeat(rates.losses, self._lose_a_chosen_host)
+        self._repeat(rates.leader_faults, self._leader_fails)
+        self._repeat(rates.foreign, self._foreigner_writes)
+        self._repeat(rates.breaks, self._watch_breaks)
+        self._repeat(rates.operators, self._operator_acts)
 
     def _repeat(self, mean: float, action: Callable[[], None]) -> None:
         if mean < math.inf:
@@ -236,7 +236,7 @@ class _Plan:
         action()
         self._repeat(mean, action)
 
-    def _somebody_moves(self) -> None:
+    def _host_moves(self) -> None:
         process = self._chance.choice(self._all)
         if process.running:
             self._end(process)
@@ -261,7 +261,7 @@ class _Plan:
         first = self._world.etcd.leader
         return None if first is None else self._world.processes[first.name]
 
-    def _leader_stumbles(self) -> None:
+    def _leader_fails(self) -> None:
         leader = self._leading()
         if leader is None:
             return
@@ -284,7 +284,7 @@ class _Plan:
         control = etcd.control
         name = chance.choice([*etcd.names, chance.choice(self._all).name])
         lease = etcd.hosts[name].lease if name in etcd.hosts else 0
-        wishes: tuple[Callable[[], ControlState], ...] = (
+        changes: tuple[Callable[[], ControlState], ...] = (
             control.pause,
             control.resume,
             partial(control.drain, name),
@@ -292,7 +292,7 @@ class _Plan:
             partial(control.set_count, chance.choice((None, 1, 2, 4))),
             partial(control.evict, name, revision=etcd.revision, lease=lease),
         )
-        etcd.put_control(chance.choice(wishes)())
+        etcd.put_control(chance.choice(changes)())
 
     def _foreigner_writes(self) -> None:
         at = 0.0

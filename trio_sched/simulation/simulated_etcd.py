@@ -90,7 +90,7 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What one revision changed, as watches bring it."""
+    """What one revision changed, as watches deliver it."""
 
     revision: int
     pool: list[HostJoined | HostLeft] = field(default_factory=list)
@@ -101,10 +101,10 @@ class Commit:
 class SimulatedEtcd:
     """The keys of one path, with revisions and leases, and the transactions made on them.
 
-    Leases do not lapse by themselves: whoever counts the time calls `revoke`.
+    Leases do not lapse by themselves: the caller that counts the time calls `revoke`.
 
     Args:
-        listener: is told of each revision, at once.
+        listener: called with each revision, at once.
         compares_fence: whether a write is guarded by its leader's key.
     """
 
@@ -140,7 +140,7 @@ class SimulatedEtcd:
         return Snapshot(self.revision, tuple(self.hosts.values()), self.stored, self.control)
 
     def leads(self, session: int, fence: int) -> bool:
-        """Tell whether the candidate of this session is there, with this fence."""
+        """Return whether the candidate of this session is there, with this fence."""
         candidate = self.candidates.get(session)
         return candidate is not None and candidate.fence == fence
 
@@ -163,7 +163,7 @@ class SimulatedEtcd:
         return lease
 
     def update(self, name: str, value: bytes) -> None:
-        """Let a host that is registered tell something else about itself."""
+        """Let a host that is registered publish something else."""
         old, revision = self.hosts[name], self.revision + 1
         host = Host.decode(name, value, lease=old.lease, joined_revision=old.joined_revision)
         self.hosts[name] = host
@@ -211,7 +211,7 @@ class SimulatedEtcd:
         return Version(key, value, self.revision + 1, self.revision + 1, lease)
 
     def put_foreign(self, names: tuple[str, ...]) -> None:
-        """Write ``scheduled`` as a client does that knows no guard, no record and no lease."""
+        """Write ``scheduled`` as a client that knows no guard, no record and no lease."""
         scheduled = self._put(b"scheduled", encode_scheduled(names), 0) if names else None
         if scheduled is not None or self.scheduled is not None:
             self._commit(Commit(self.revision + 1), scheduled, self.record)

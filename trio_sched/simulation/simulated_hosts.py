@@ -2,7 +2,7 @@
 
 Theory of operation
 -------------------
-A follower is no more than its keys; whoever is elected gets a `Leader`, which does
+A follower is no more than its keys; the elected host gets a `Leader`, which does
 what `trio_sched.host.leading` does: one batch of events at a time, nothing else while a
 write is under way, the pool from a snapshot and a watch, the decision from a watch
 that comes at its own time.
@@ -88,7 +88,7 @@ class Leader:
         self._due = False
         self._watch = 0  # the number of the watch on the pool
         self._watching = False
-        self._heard = dict.fromkeys(("pool", "decision", "control"), 0.0)  # up to when
+        self._delivered = dict.fromkeys(("pool", "decision", "control"), 0.0)  # up to when
         self.decision_lease = 0
         self._inherited = 0
 
@@ -104,7 +104,7 @@ class Leader:
         self.ring()
 
     def stop(self) -> None:
-        """Hear nothing more."""
+        """Handle nothing more."""
         self._stopped = True
         self.core.handle(Deposed())
 
@@ -117,7 +117,7 @@ class Leader:
 
     # ---- batches
 
-    def _tell(self, event: Event) -> None:
+    def _post(self, event: Event) -> None:
         self._inbox.append(event)
         self.ring()
 
@@ -171,7 +171,7 @@ class Leader:
             self._due = True
             self.ring()
 
-    # ---- what it reads and hears
+    # ---- what it reads and watches
 
     def load(self) -> None:
         """Read the pool, and watch it from there."""
@@ -186,35 +186,37 @@ class Leader:
         if lease != self.decision_lease:
             self._inherited = lease
         self._watching = True
-        self._hear("pool", watch, [self._etcd.snapshot()])
+        self._deliver_later("pool", watch, [self._etcd.snapshot()])
 
     def read_decision(self) -> None:
         """Read the decision."""
         self._time.after(
-            self._world.latency(), partial(self._tell, DecisionChanged(self._etcd.stored))
+            self._world.latency(), partial(self._post, DecisionChanged(self._etcd.stored))
         )
 
     def see(self, commit: Commit) -> None:
-        """Hear of a revision, when the watches come to it."""
+        """Receive a revision, when the watches come to it."""
         if commit.pool and self._watching:
-            self._hear("pool", self._watch, commit.pool)
+            self._deliver_later("pool", self._watch, commit.pool)
         if commit.stored is not None:
-            self._hear("decision", 0, partial(self._tell, DecisionChanged(commit.stored)))
+            self._deliver_later("decision", 0, partial(self._post, DecisionChanged(commit.stored)))
         if commit.control is not None:
-            self._hear("control", 0, partial(self._tell, commit.control))
+            self._deliver_later("control", 0, partial(self._post, commit.control))
 
-    def _hear(self, what: str, watch: int, news: Sequence[Event] | Callable[[], None]) -> None:
-        """Let news arrive after a while, but not before those that went before."""
-        self._heard[what] = max(self._heard[what], self._time.now + self._world.latency())
-        self._time.at(self._heard[what], partial(self._heard_of, watch, news))
+    def _deliver_later(
+        self, what: str, watch: int, events: Sequence[Event] | Callable[[], None]
+    ) -> None:
+        """Let events arrive after a while, but not before those that went before."""
+        self._delivered[what] = max(self._delivered[what], self._time.now + self._world.latency())
+        self._time.at(self._delivered[what], partial(self._deliver, watch, events))
 
-    def _heard_of(self, watch: int, news: Sequence[Event] | Callable[[], None]) -> None:
+    def _deliver(self, watch: int, events: Sequence[Event] | Callable[[], None]) -> None:
         if self._stopped:
             return
-        if callable(news):
-            news()
+        if callable(events):
+            events()
         elif watch == self._watch:
-            self._inbox += news
+            self._inbox += events
             self.ring()
 
     # ---- what it writes
@@ -247,7 +249,7 @@ class Leader:
         if isinstance(answer, WriteDone) and self._inherited:
             self._etcd.revoke(self._inherited)
             self._inherited = 0
-        self._tell(answer)
+        self._post(answer)
 
 
 class World:
@@ -257,7 +259,7 @@ class World:
         seed: of all chance.
         names: of the hosts.
         options: what decisions are made with.
-        strategy: whom to ask.
+        strategy: of the leaders.
         answers: share of writes whose answer is lost, or which come late.
         compares_fence: whether etcd compares the fence of a leader's write.
         ttl: seconds that a session's lease lives without being renewed.
@@ -336,7 +338,7 @@ class World:
         return answer
 
     def write_foreign(self, names: tuple[str, ...]) -> None:
-        """Let somebody else write."""
+        """Let a foreign client write."""
         self.score.counts["foreign"] += 1
         self.etcd.put_foreign(names)
 

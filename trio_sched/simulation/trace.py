@@ -30,10 +30,10 @@ class TraceEvent:
     Attributes:
         at: when, in seconds since the beginning.
         do: what. A host joins, leaves, fails (it is gone without a word, and its keys
-            stay for what is left of its TTL), or tells something else about itself
+            stay for what is left of its TTL), or publishes something else
             (``update``); or an operator does what the other words say.
-        host: whom it is about; empty for what is about all.
-        data: what the host tells about itself, when it joins or updates that.
+        host: the host that it is about; empty for what is about all.
+        data: what the host publishes, when it joins or updates that.
         max_count: for ``set-count``; None leaves it to the leader.
     """
 
@@ -56,11 +56,11 @@ class TraceEvent:
             ControlState().set_count(self.max_count)
 
     @classmethod
-    def from_json(cls, told: object) -> Self:
+    def from_json(cls, raw: object) -> Self:
         """Return the event that a JSON object stands for; see `Trace.from_json`."""
-        if not isinstance(told, Mapping):
-            raise TypeError(f"an event must be an object, not {type(told).__name__}")
-        rest: dict[str, Any] = dict(told)
+        if not isinstance(raw, Mapping):
+            raise TypeError(f"an event must be an object, not {type(raw).__name__}")
+        rest: dict[str, Any] = dict(raw)
         at = rest.pop("at", 0)
         deeds = [name for name in rest if name in _DEEDS]
         if len(deeds) != 1:
@@ -126,32 +126,32 @@ class Trace:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """Return the trace that a JSON text tells.
+        """Return the trace of a JSON text.
 
         It is an object with ``events``, and, if they are not the defaults, ``seconds``,
-        ``max_count`` and ``ttl``. Each event has its time ``at``, what happens to whom,
-        and for ``join`` and ``update`` what the host tells about itself: ``{"at": 3,
+        ``max_count`` and ``ttl``. Each event has its time ``at``, what happens to which host,
+        and for ``join`` and ``update`` what the host publishes: ``{"at": 3,
         "join": "a", "zone": "x"}``, ``{"at": 9, "fail": "a"}``, ``{"at": 20, "pause":
         true}``, ``{"at": 30, "set-count": 2}``.
 
         Raises:
-            TypeError: see `Trace`; the message tells the number of the event.
+            TypeError: see `Trace`; the message has the number of the event.
             ValueError: see `Trace`, or `text` is no JSON.
         """
         try:
-            told = json.loads(text)
+            raw = json.loads(text)
         except RecursionError:
             raise ValueError("a trace must not be nested deeply") from None
-        if not isinstance(told, dict) or not isinstance(told.get("events"), list):
+        if not isinstance(raw, dict) or not isinstance(raw.get("events"), list):
             raise TypeError("a trace must be a JSON object with a list of 'events'")
-        rest = {name: value for name, value in told.items() if name != "events"}
+        rest = {name: value for name, value in raw.items() if name != "events"}
         if unknown := rest.keys() - {"seconds", "max_count", "ttl"}:
             raise ValueError(f"a trace does not take {', '.join(map(repr, sorted(unknown)))}")
         for name, value in rest.items():
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise TypeError(f"{name} must be a number, not {type(value).__name__}")
         events: list[TraceEvent] = []
-        for number, event in enumerate(told["events"], 1):
+        for number, event in enumerate(raw["events"], 1):
             try:
                 events.append(TraceEvent.from_json(event))
             except (TypeError, ValueError) as exc:

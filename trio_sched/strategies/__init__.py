@@ -3,7 +3,7 @@
 A strategy is a pure function of the hosts that may be chosen, the options, and the
 last decision. Whatever a strategy needs to remember is in that last decision, which
 lies in etcd, so a new leader goes on where the old one stopped. What a strategy
-returns is checked before anybody believes it.
+returns is checked before it is stored.
 
 It is written as a subclass of `Strategy`, or as a plain function of ``(hosts,
 options)``. Whatever can be called with two arguments is such a function; a class,
@@ -17,12 +17,12 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from trio_sched.strategies._base import Strategy as Strategy
-from trio_sched.strategies._base import StrategyFunction as StrategyFunction
-from trio_sched.strategies._base import StrategyOptions as StrategyOptions
-from trio_sched.strategies._base import choose as choose
-from trio_sched.strategies._base import described
-from trio_sched.strategies._built_in import BUILT_IN
+from trio_sched.strategies.base import Strategy as Strategy
+from trio_sched.strategies.base import StrategyFunction as StrategyFunction
+from trio_sched.strategies.base import StrategyOptions as StrategyOptions
+from trio_sched.strategies.base import choose as choose
+from trio_sched.strategies.base import described
+from trio_sched.strategies.built_in import BUILT_IN
 
 if TYPE_CHECKING:
     from trio_sched.model.records import Host
@@ -139,7 +139,7 @@ def _made(name: str, found: Any, what: str) -> Strategy:
 
 
 def _takes_hosts(found: object, what: str) -> bool:
-    """Tell a plain function (True) from a factory of strategies (False).
+    """Return whether this is a plain function, not a factory of strategies.
 
     Raises:
         TypeError: it is neither, or could be both.
@@ -158,7 +158,7 @@ def _takes_hosts(found: object, what: str) -> bool:
     try:
         signature = inspect.signature(found)
     except ValueError:
-        raise TypeError(f"{what} does not tell what arguments it takes: wrap it in a def") from None
+        raise TypeError(f"{what} has no signature: wrap it in a def") from None
     return _takes_two(signature, what)
 
 

@@ -1,10 +1,10 @@
 """A real etcd for a test or a demo, a network that misbehaves, and checks of a strategy."""
 
-from ._check import check_strategy
-from ._etcd import Etcd, open_etcd
-from ._find import EtcdNotFound, find_etcd, find_etcdctl
-from ._member import EtcdStartFailed, Member
-from ._proxy import FaultyLink, open_faulty_link
+from trio_sched.testing.check import check_strategy
+from trio_sched.testing.etcd import Etcd, open_etcd
+from trio_sched.testing.find import EtcdNotFound, find_etcd, find_etcdctl
+from trio_sched.testing.member import EtcdStartFailed, Member
+from trio_sched.testing.proxy import FaultyLink, open_faulty_link
 
 __all__ = [
     "Etcd",

@@ -21,7 +21,7 @@ async def get(host: str, port: int, target: str) -> tuple[int, str]:
     The request is HTTP/1.0, so that the answer comes in one piece and ends with the connection.
 
     Raises:
-        OSError: nobody listens there.
+        OSError: no process listens there.
         trio.BrokenResourceError: the connection broke.
         ValueError: what came is not HTTP, or too large.
     """

@@ -13,7 +13,7 @@ _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports on which nobody listens at this moment; somebody may a moment later.
+    """Ports on which no process listens at this moment; one may a moment later.
 
     They lie below the range from which the kernel takes ports for outgoing connections. Otherwise
     a client that keeps trying to reach a member that is down would, sooner or later, be given that
@@ -33,7 +33,7 @@ def _lowest_ephemeral() -> int:
     try:
         lowest = int(_EPHEMERAL.read_text().split()[0])
     except OSError:
-        lowest = 32_768  # what Linux has unless told otherwise
+        lowest = 32_768  # the default of Linux
     # Where nearly all ports are ephemeral there is no safe choice, so take any.
     return lowest if lowest >= _LOWEST + 1_000 else 60_999
 

@@ -52,7 +52,7 @@ class ChildProcess:
         self, command: Sequence[str], *, env: Mapping[str, str], folder: Path, log: Path
     ) -> None:
         with log.open("ab") as output:
-            self._popen = subprocess.Popen(  # noqa: S603 - the caller's own command
+            self._popen = subprocess.Popen(  # noqa: S603 # the caller's own command
                 ["/bin/sh", "-c", _LAUNCHER, str(folder), *command],
                 stdin=subprocess.PIPE,
                 stdout=output,

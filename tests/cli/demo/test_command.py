@@ -20,9 +20,8 @@ import trio
 from rich.console import Console
 
 from trio_sched import cli
-from trio_sched.cli.demo.board import Board, Event, HostState
-from trio_sched.cli.demo.screen import draw, save_svg
-from trio_sched.cli.demo.view import JsonView, PlainView
+from trio_sched.cli.demo.board import Board, Event
+from trio_sched.cli.demo.view import draw, json_of, save_svg, text_of
 
 COMMAND = [sys.executable, "-m", "trio_sched"]
 PATIENCE = 40  # seconds; what the demo promises
@@ -40,7 +39,7 @@ NO_TIME = """
 import functools
 from trio_sched.cli import main
 from trio_sched.cli.demo import command as demo
-demo.DemoSettings = functools.partial(demo.DemoSettings, limit=0.6)
+demo.run_demo = functools.partial(demo.run_demo, limit=0.6)
 main()
 """
 
@@ -99,18 +98,18 @@ async def test_json() -> None:
     check_story(events(out))
 
 
-def check_story(told: list[Json]) -> None:
+def check_story(posted: list[Json]) -> None:
     """What happened is what had to happen, by the events alone."""
-    states = {(event["host"], event["state"]) for event in told if event["event"] == "host"}
+    states = {(event["host"], event["state"]) for event in posted if event["event"] == "host"}
     assert sum(state == "left" for _, state in states) == 4
     (killed,) = (host for host, state in states if state == "killed")
-    at = next(n for n, event in enumerate(told) if event.get("state") == "killed")
-    before = next(event for event in reversed(told[:at]) if event["event"] == "path")
+    at = next(n for n, event in enumerate(posted) if event.get("state") == "killed")
+    before = next(event for event in reversed(posted[:at]) if event["event"] == "path")
     assert before["leader"] == killed
     assert isinstance(before["scheduled"], list)
     kept = set(before["scheduled"]) - {killed}
-    joined = next(n for n, event in enumerate(told) if event.get("host") == "host-e")
-    after = [event["hosts"] for event in told[at:joined] if event["event"] == "decision"]
+    joined = next(n for n, event in enumerate(posted) if event.get("host") == "host-e")
+    after = [event["hosts"] for event in posted[at:joined] if event["event"] == "decision"]
     known = [set(hosts) for hosts in after if isinstance(hosts, list)]
     assert known
     assert all(kept <= hosts for hosts in known)
@@ -182,7 +181,7 @@ async def test_a_signal_ends_all_of_it(number: signal.Signals) -> None:
 
 @pytest.mark.parametrize("color", [True, False])
 async def test_terminal(*, color: bool) -> None:
-    """The demo draws in a terminal, in colours unless told not to. It fails here, to be quick."""
+    """The demo draws in a terminal, in colours without NO_COLOR. It fails here, to be quick."""
     ours, theirs = pty.openpty()
     env = {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
     env |= {} if color else {"NO_COLOR": "1"}
@@ -209,73 +208,69 @@ async def test_terminal(*, color: bool) -> None:
 # ---- the pieces --------------------------------------------------------------------------------
 
 
+PATH = {"pool": ("a", "b"), "leader": "a", "scheduled": ("a",), "keys": 6, "leases": 3}
+
+
 def full_board() -> tuple[Board, list[Event]]:
     """A board on which everything has happened once."""
-    board, told = Board(100.0), list[Event]()
-    board.listeners.append(told.append)
-    board.note_etcd(100.1, "http://127.0.0.1:1", "3.5.1", "/demo")
-    step = board.note_step(100.2, "two hosts join")
+    board, posted = Board(100.0), list[Event]()
+    board.listeners.append(posted.append)
+    board.post("etcd", 100.1, endpoint="http://127.0.0.1:1", version="3.5.1", path="/demo")
+    board.post("step", 100.2, title="two hosts join")
     for pid, name in enumerate("ab", start=7):
-        board.note_started(100.3, name, pid)
-        board.note_state(100.4, name, HostState.JOINING)
-        board.note_state(100.5, name, HostState.JOINED)
-        board.note_decision(100.6, name, ["a"], 5, "a")
-    board.note_path(100.7, pool=["a", "b"], leader="a", scheduled=["a"], keys=6, leases=3)
-    board.note_measured(100.8, step, 0.25, "a note")
-    return board, told
+        board.post("host", 100.3, host=name, pid=pid, state="starting")
+        board.post("host", 100.4, host=name, pid=pid, state="joining")
+        board.post("host", 100.5, host=name, pid=pid, state="joined")
+        board.post("decision", 100.6, host=name, hosts=["a"], revision=5, leader="a")
+    board.post("path", 100.7, **PATH)
+    board.post("measured", 100.8, title="two hosts join", seconds=0.25, note="a note")
+    return board, posted
 
 
 def test_the_board_knows_when_all_agree() -> None:
     board, _ = full_board()
     assert board.agreed == ("a",)
-    board.note_decision(100.9, "b", ["b"], 6, "a")
+    board.post("decision", 100.9, host="b", hosts=["b"], revision=6, leader="a")
     assert board.agreed is None
-    board.note_decision(101.0, "a", ["b"], 6, "a")
+    board.post("decision", 101.0, host="a", hosts=["b"], revision=6, leader="a")
     assert board.agreed is None
-    board.note_path(101.1, pool=["a", "b"], leader="a", scheduled=["b"], keys=6, leases=3)
+    board.post("path", 101.1, **PATH | {"scheduled": ("b",)})
     assert board.agreed == ("b",)
     assert board.last_report(100.5) == pytest.approx(0.5)
-    board.note_state(101.2, "b", HostState.LEAVING)
+    board.post("host", 101.2, host="b", pid=8, state="leaving")
     assert board.agreed is None
 
 
 def test_the_board_says_nothing_when_nothing_has_changed() -> None:
-    board, told = full_board()
-    count = len(told)
-    board.note_path(101.0, pool=["a", "b"], leader="a", scheduled=["a"], keys=6, leases=3)
-    assert len(told) == count
+    board, posted = full_board()
+    count = len(posted)
+    board.post("path", 101.0, **PATH)
+    assert len(posted) == count
 
 
 def test_only_the_first_failure_counts() -> None:
-    board, told = full_board()
-    board.note_failure(101.0, "one")
-    board.note_failure(101.0, "two")
+    board, posted = full_board()
+    board.post("failed", 101.0, reason="one")
+    board.post("failed", 101.0, reason="two")
     assert board.failure == "one"
-    assert [event.kind for event in told].count("failed") == 1
+    assert [event.kind for event in posted].count("failed") == 1
 
 
 def test_lines() -> None:
-    board, told = full_board()
-    board.note_failure(101.0, "no luck")
-    board.note_end(102.0)
-    out = io.StringIO()
-    view = PlainView(board, out)
-    for event in told:
-        view.show(event)
-    text = out.getvalue()
+    board, posted = full_board()
+    board.post("failed", 101.0, reason="no luck")
+    board.post("summary", 102.0)
+    text = "".join(text_of(event, board) for event in posted)
     assert "b knows: a (revision 5)" in text
     assert "pool: a, b | leader: a | scheduled: a" in text
     assert "FAILED: no luck" in text
-    assert len(text.splitlines()) == len(told) + 4
+    assert len(text.splitlines()) == len(posted) + 4
 
 
 def test_json_lines() -> None:
-    _, told = full_board()
-    out = io.StringIO()
-    view = JsonView(out)
-    for event in told:
-        view.show(event)
-    assert [event["event"] for event in events(out.getvalue())] == [event.kind for event in told]
+    _, posted = full_board()
+    text = "".join(map(json_of, posted))
+    assert [event["event"] for event in events(text)] == [event.kind for event in posted]
 
 
 def drawn(board: Board) -> str:
@@ -287,18 +282,18 @@ def drawn(board: Board) -> str:
 def test_screen() -> None:
     board, _ = full_board()
     assert "0.250 s two hosts join" in drawn(board)
-    board.note_step(101.0, "the next")
+    board.post("step", 101.0, title="the next")
     assert "2.0 s the next" in drawn(board)
-    board.note_state(101.0, "b", HostState.KILLED)
+    board.post("host", 101.0, host="b", pid=8, state="killed")
     assert "killed, still in the pool" in drawn(board)
-    board.note_failure(102.0, "no luck")
-    board.note_end(102.0)
+    board.post("failed", 102.0, reason="no luck")
+    board.post("summary", 102.0)
     assert "failed: no luck" in drawn(board)
 
 
 def test_picture(tmp_path: Path) -> None:
     board, _ = full_board()
-    board.note_end(102.0)
+    board.post("summary", 102.0)
     save_svg(board, tmp_path / "demo.svg")
     picture = (tmp_path / "demo.svg").read_text()
     assert "true" in picture

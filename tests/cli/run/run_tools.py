@@ -13,6 +13,7 @@ from typing import Any
 
 import trio
 
+from tests.reaper.process_tools import ended_with_block
 from trio_sched.reaper.helper.groups import kill_group
 
 __all__ = ["Run", "done", "open_run"]
@@ -47,7 +48,7 @@ class Run:
         assert process.stderr is not None
         self.process = process
         self.events: list[dict[str, Any]] = []  # those that were read
-        self.child = 0  # the last one that was told of
+        self.child = 0  # the last one that was reported
         self._out = Lines(process.stdout)
         self._err = Lines(process.stderr)
 
@@ -98,13 +99,9 @@ async def open_run(
     )
     run = Run(process)
     try:
-        with trio.fail_after(PATIENCE):
+        async with ended_with_block(process, PATIENCE):
             yield run
     finally:
-        if process.returncode is None:
-            process.kill()
-        with trio.CancelScope(shield=True):
-            await process.wait()
         if run.child:
             kill_group(run.child, 5)
 

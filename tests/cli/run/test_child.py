@@ -24,13 +24,13 @@ SLEEP = ["sleep", "300"]
 
 
 class Recorder:
-    """Stands for a reaper, and looks at what is there when it is told of a group."""
+    """Stands for a reaper, and looks at what is there when it is sent a group."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[int | None, bytes]] = []
+        self.groups: list[tuple[int | None, bytes]] = []
 
     def group(self, pgid: int | None) -> None:
-        self.told.append((pgid, proc_bytes(pgid, "cmdline") if pgid else b""))
+        self.groups.append((pgid, proc_bytes(pgid, "cmdline") if pgid else b""))
 
 
 async def start(recorder: Recorder, *command: str) -> Child:
@@ -45,11 +45,11 @@ async def test_the_reaper_knows_the_group_before_the_command_runs() -> None:
     recorder = Recorder()
     child = await start(recorder, *SLEEP)
     assert proc_bytes(child.pid, "cmdline") == b"sleep\x00300\x00"
-    ((pgid, command),) = recorder.told
+    ((pgid, command),) = recorder.groups
     assert pgid == child.pid
     assert not command.startswith(b"sleep\x00")
     assert not await child.end(signal.SIGTERM, never)
-    assert recorder.told[1:] == [(None, b"")]
+    assert recorder.groups[1:] == [(None, b"")]
     assert child.code == 143
     assert not exists(child.pid)
 
@@ -57,7 +57,7 @@ async def test_the_reaper_knows_the_group_before_the_command_runs() -> None:
 async def test_the_number_stays_ours_until_the_reaper_knows() -> None:
     class Looking(Recorder):
         def group(self, pgid: int | None) -> None:
-            assert exists(self.told[0][0] or 0) if self.told else True
+            assert exists(self.groups[0][0] or 0) if self.groups else True
             super().group(pgid)
 
     recorder = Looking()
@@ -65,7 +65,7 @@ async def test_the_number_stays_ours_until_the_reaper_knows() -> None:
     assert await child.wait() == 0
     assert await child.wait() == 0, "it may be asked again"
     assert not await child.end(signal.SIGTERM, never)
-    assert len(recorder.told) == 2
+    assert len(recorder.groups) == 2
 
 
 async def test_a_cancelled_start_starts_nothing_or_gives_a_child() -> None:
@@ -73,7 +73,7 @@ async def test_a_cancelled_start_starts_nothing_or_gives_a_child() -> None:
     with trio.CancelScope() as scope:
         scope.cancel()
         await start(recorder, *SLEEP)
-    assert not recorder.told
+    assert not recorder.groups
 
 
 async def test_a_command_that_is_not_there() -> None:
@@ -81,8 +81,8 @@ async def test_a_command_that_is_not_there() -> None:
     with pytest.raises(CannotRun) as caught:
         await start(recorder, "/no/such/command")
     assert caught.value.code == 127
-    assert [pgid is None for pgid, _ in recorder.told] == [False, True]
-    assert not exists(recorder.told[0][0] or 0)
+    assert [pgid is None for pgid, _ in recorder.groups] == [False, True]
+    assert not exists(recorder.groups[0][0] or 0)
 
 
 async def test_arguments_arrive_as_they_are() -> None:
@@ -107,7 +107,7 @@ async def test_it_is_killed_when_asking_takes_too_long() -> None:
 
 @contextmanager
 def gate(parent: int) -> Iterator[tuple[socket.socket, subprocess.Popen[bytes]]]:
-    """The helper, waiting at its gate, with the parent that it is told of."""
+    """The helper, waiting at its gate, with the parent that it was given."""
     ours, theirs = socket.socketpair()
     command = helper_command("exec_child", str(theirs.fileno()), str(parent), "echo", "it runs")
     with (

@@ -33,7 +33,7 @@ async def slots(client: Client, path: str) -> list[str]:
 
 
 async def nothing_left(client: Client, path: str) -> None:
-    """Nobody is on the path any more."""
+    """No host is on the path any more."""
     assert not (await client.get_prefix(f"{path}/")).kvs
 
 
@@ -463,5 +463,5 @@ async def test_stopped_for_longer_than_a_ttl_the_child_is_ended_in_time(
             await second.event("started")
             assert not living_members(first.child)
             first.send(signal.SIGCONT)
-            # It hears of the loss first, or of its child's end.
+            # It learns of the loss first, or of its child's end.
             assert await first.code() in {76, 137}

@@ -13,7 +13,7 @@ from tests.places import DOCS, TESTS
 from trio_sched.cli.exits import Exit
 from trio_sched.cli.run.command import run
 from trio_sched.etcd_shim import open_client
-from trio_sched.testing._find import find_etcdctl
+from trio_sched.testing.find import find_etcdctl
 
 PAGE = DOCS.joinpath("run.md").read_text()
 
@@ -47,17 +47,17 @@ async def test_once_runs_again_on_a_host_that_comes_later(endpoint: str, path: s
 
 @pytest.mark.parametrize("command", ["timeout", "su -c", "setsid"])
 def test_commands_that_escape_are_named(command: str) -> None:
-    (told,) = re.findall(r"\*\*What escapes:\*\*.*?\n\n", PAGE, re.DOTALL)
-    assert f"`{command}`" in told
+    (named,) = re.findall(r"\*\*What escapes:\*\*.*?\n\n", PAGE, re.DOTALL)
+    assert f"`{command}`" in named
 
 
 def test_every_option_is_told_of() -> None:
-    told = set(re.findall(r"`(?:-\w`, `)?(--[\w-]+)", PAGE))
+    named = set(re.findall(r"`(?:-\w`, `)?(--[\w-]+)", PAGE))
     there = {
         name for parameter in run.params for name in (*parameter.opts, *parameter.secondary_opts)
     }
     there = {name for name in there if name.startswith("--")} - {"--reaper"}
-    assert there <= told
+    assert there <= named
 
 
 @pytest.mark.parametrize("code", [code.value for code in Exit])
@@ -87,7 +87,7 @@ async def test_its_transaction_is_refused_once_the_slot_is_gone(endpoint: str, p
         assert (await process.line(), await process.line()) == ("SUCCESS", "")
         first = (await client.get(where)).kv
         assert first is not None
-        # While it is being asked to end, and does not heed that, somebody else takes the slot.
+        # While it is being asked to end, and does not heed that, another client takes the slot.
         await client.put(f"{path}/slots/0", "other")
         await client.delete(f"{path}/slots/0")
         await client.put(f"{path}/slots/0", "other")

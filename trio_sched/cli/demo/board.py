@@ -1,241 +1,149 @@
-"""What the demo knows: the board that the scenario writes on and the views draw.
+"""What the demo knows: a board that is filled by one stream of events.
 
-Pure: no I/O and no clock. Every change is also an `Event`, which is what ``--json`` prints.
+Pure: no I/O and no clock. The host processes, the scenario and the watch on etcd post events; the
+board keeps what they add up to and passes each on to its listeners. ``--json`` prints them as they
+are. Times are seconds of the monotonic clock, which all processes of a machine share.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-__all__ = ["Board", "Event", "HostState", "HostView", "Step"]
+__all__ = ["Board", "Event", "HostState", "HostView", "PathView", "Step"]
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened.
-
-    Attributes:
-        kind: what.
-        t: when, in seconds since the demo began.
-        fields: the rest, fit for JSON.
-    """
+    """Something that happened `t` seconds after the demo began."""
 
     kind: str
     t: float
-    fields: dict[str, object]
+    fields: Mapping[str, Any]
 
 
-class HostState(enum.Enum):
+class HostState(enum.StrEnum):
     """Where a host process is in its life."""
 
-    STARTING = "starting"
-    JOINING = "joining"
-    JOINED = "joined"
-    LEAVING = "leaving"
-    LEFT = "left"
-    KILLED = "killed"
-    DIED = "died"
-
-
-ALIVE = (HostState.STARTING, HostState.JOINING, HostState.JOINED)
+    STARTING = enum.auto()
+    JOINING = enum.auto()
+    JOINED = enum.auto()
+    LEAVING = enum.auto()
+    LEFT = enum.auto()
+    KILLED = enum.auto()
+    DIED = enum.auto()
 
 
 @dataclass
 class HostView:
-    """One host process, as far as it has told.
-
-    Attributes:
-        name: its host name.
-        pid: its process id.
-        state: where it is in its life.
-        chosen: the decision that it learnt last; None before the first.
-        since: when it first reported that choice.
-        revision: of that decision.
-        called: when it called ``schedule()``.
-        ended: when it said that it had left.
-    """
+    """One host process, as far as it has reported."""
 
     name: str
     pid: int
     state: HostState = HostState.STARTING
-    chosen: tuple[str, ...] | None = None
-    since: float = 0.0
-    revision: int = 0
-    called: float = 0.0
-    ended: float = 0.0
+    reached: dict[HostState, float] = field(default_factory=dict)  # when it reached each state
+    chosen: tuple[str, ...] | None = None  # the decision that it reported last
+    revision: int = 0  # of that decision
+    since: float = 0.0  # when it first reported that choice
+
+    @property
+    def alive(self) -> bool:
+        """True if it is, or will soon be, in the pool."""
+        return self.state in {HostState.STARTING, HostState.JOINING, HostState.JOINED}
+
+
+@dataclass(frozen=True)
+class PathView:
+    """What etcd holds: the hosts, leader and decision of the path, its keys, and all leases."""
+
+    pool: tuple[str, ...] = ()
+    leader: str | None = None
+    scheduled: tuple[str, ...] = ()
+    keys: int = 0
+    leases: int = 0
 
 
 @dataclass
 class Step:
-    """One act of the demo.
-
-    Attributes:
-        title: what is done.
-        began: when, on the monotonic clock.
-        seconds: how long it took until it had come true everywhere; None while it runs.
-        note: what was found, in a few words.
-        reports: the choices that hosts reported meanwhile.
-    """
+    """One step of the scenario."""
 
     title: str
     began: float
-    seconds: float | None = None
-    note: str = ""
-    reports: list[tuple[str, ...]] = field(default_factory=list)
+    seconds: float | None = None  # until every host knew the outcome; None while it runs
+    note: str = ""  # the outcome in a few words
+    reports: list[tuple[str, ...]] = field(default_factory=list)  # of the hosts, meanwhile
 
 
+@dataclass
 class Board:
-    """All that is known, and who wants to hear of changes.
+    """Everything that is known."""
 
-    Times are seconds of the monotonic clock, as the host processes report them.
-
-    Attributes:
-        began: when the demo began.
-        etcd: what etcd it runs on, for the title.
-        hosts: by name, in the order in which they were started.
-        pool: the hosts that etcd lists.
-        leader: who leads, by the election keys.
-        scheduled: the decision, by its key.
-        keys: how many keys there are under the path.
-        leases: how many leases the server has.
-        steps: what was done so far.
-        failure: why the demo failed, if it did.
-        total: seconds that all of it took, once it is over.
-        listeners: called with each event, after the board has changed.
-    """
-
-    def __init__(self, began: float) -> None:
-        self.began = began
-        self.etcd = ""
-        self.hosts: dict[str, HostView] = {}
-        self.pool: tuple[str, ...] = ()
-        self.leader: str | None = None
-        self.scheduled: tuple[str, ...] = ()
-        self.keys = 0
-        self.leases = 0
-        self.steps: list[Step] = []
-        self.failure: str | None = None
-        self.total: float | None = None
-        self.listeners: list[Callable[[Event], None]] = []
-
-    # ---- questions -------------------------------------------------------------------------
+    began: float
+    listeners: list[Callable[[Event], None]] = field(default_factory=list)
+    etcd: str = ""  # for the title
+    hosts: dict[str, HostView] = field(default_factory=dict)
+    path: PathView = PathView()
+    steps: list[Step] = field(default_factory=list)
+    failure: str | None = None
+    total: float | None = None  # seconds that all of it took, once it is over
 
     @property
     def alive(self) -> list[HostView]:
         """The hosts that are, or will soon be, in the pool."""
-        return [host for host in self.hosts.values() if host.state in ALIVE]
+        return [host for host in self.hosts.values() if host.alive]
 
     @property
     def agreed(self) -> tuple[str, ...] | None:
-        """The choice, if all hosts alive are in the pool and know the same one, and etcd has it."""
-        alive = self.alive
-        known = {host.chosen for host in alive}
-        everyone = sorted(host.name for host in alive) == sorted(self.pool)
-        joined = all(host.state is HostState.JOINED for host in alive)
-        return self.scheduled if everyone and joined and known == {self.scheduled} else None
+        """The decision, if all hosts alive have joined and know the one that etcd has."""
+        same_hosts = sorted(host.name for host in self.alive) == sorted(self.path.pool)
+        joined = all(host.state is HostState.JOINED for host in self.alive)
+        known = {host.chosen for host in self.alive} == {self.path.scheduled}
+        return self.path.scheduled if same_hosts and joined and known else None
 
     def last_report(self, began: float) -> float:
         """Seconds from `began` until the last host alive first knew what it knows now."""
-        return (
-            max([host.since for host in self.alive if host.since >= began], default=began) - began
-        )
+        return max([began, *(host.since for host in self.alive)]) - began
 
-    # ---- changes ---------------------------------------------------------------------------
+    def post(self, kind: str, t: float, **fields: Any) -> None:
+        """Apply an event that happened at `t`, and pass it on.
 
-    def note_etcd(self, now: float, endpoint: str, version: str, path: str) -> None:
-        """A server answers."""
-        self.etcd = f"etcd {version} at {endpoint}, path {path}"
-        self._emit("etcd", now, endpoint=endpoint, version=version, path=path)
+        Ignored are a ``path`` event without a change, and every failure but the first.
+        """
+        if self._apply(kind, t, fields):
+            for listener in self.listeners:
+                listener(Event(kind, t - self.began, fields))
 
-    def note_started(self, now: float, name: str, pid: int) -> None:
-        """A host process was started."""
-        self.hosts[name] = HostView(name, pid)
-        self._emit("host", now, host=name, state="starting", pid=pid)
+    def _apply(self, kind: str, t: float, fields: dict[str, Any]) -> bool:
+        match kind:
+            case "etcd":
+                self.etcd = "etcd {version} at {endpoint}, path {path}".format(**fields)
+            case "host":
+                host = self.hosts.setdefault(
+                    fields["host"], HostView(fields["host"], fields["pid"])
+                )
+                host.state = HostState(fields["state"])
+                host.reached[host.state] = t
+            case "decision":
+                self._apply_decision(self.hosts[fields["host"]], t, fields)
+            case "path":
+                before, self.path = self.path, PathView(**fields)
+                return self.path != before
+            case "step":
+                self.steps.append(Step(fields["title"], t))
+            case "measured":
+                self.steps[-1].seconds, self.steps[-1].note = fields["seconds"], fields["note"]
+            case "failed":
+                first, self.failure = self.failure is None, self.failure or fields["reason"]
+                return first
+            case "summary":
+                self.total = t - self.began
+        return True
 
-    def note_state(self, now: float, name: str, state: HostState) -> None:
-        """A host came further in its life."""
-        host = self.hosts[name]
-        host.state = state
-        if state is HostState.JOINING:
-            host.called = now
-        elif state is HostState.LEFT:
-            host.ended = now
-        self._emit("host", now, host=name, state=state.value, pid=host.pid)
-
-    def note_decision(
-        self, now: float, name: str, chosen: Iterable[str], revision: int, leader: str | None
-    ) -> None:
-        """A host reported a decision."""
-        host, chosen = self.hosts[name], tuple(chosen)
-        if chosen != host.chosen:
-            host.since = now
-        host.chosen, host.revision = chosen, revision
+    def _apply_decision(self, host: HostView, t: float, fields: dict[str, Any]) -> None:
+        chosen = tuple(fields["hosts"])
+        host.since = host.since if chosen == host.chosen else t
+        host.chosen, host.revision = chosen, fields["revision"]
         if self.steps:
             self.steps[-1].reports.append(chosen)
-        self._emit("decision", now, host=name, hosts=list(chosen), revision=revision, leader=leader)
-
-    def note_path(
-        self,
-        now: float,
-        *,
-        pool: Iterable[str],
-        leader: str | None,
-        scheduled: Iterable[str],
-        keys: int,
-        leases: int,
-    ) -> None:
-        """What etcd holds was looked at. No event if nothing has changed."""
-        seen = (tuple(pool), leader, tuple(scheduled), keys, leases)
-        if seen != (self.pool, self.leader, self.scheduled, self.keys, self.leases):
-            self.pool, self.leader, self.scheduled, self.keys, self.leases = seen
-            self._emit(
-                "path",
-                now,
-                pool=list(self.pool),
-                leader=leader,
-                scheduled=list(self.scheduled),
-                keys=keys,
-                leases=leases,
-            )
-
-    def note_step(self, now: float, title: str) -> Step:
-        """A step begins."""
-        step = Step(title, now)
-        self.steps.append(step)
-        self._emit("step", now, title=title)
-        return step
-
-    def note_measured(self, now: float, step: Step, seconds: float, note: str) -> None:
-        """A step has come true."""
-        step.seconds, step.note = seconds, note
-        self._emit("measured", now, title=step.title, seconds=round(seconds, 4), note=note)
-
-    def note_failure(self, now: float, reason: str) -> None:
-        """Something did not come true. Only the first reason counts."""
-        if self.failure is None:
-            self.failure = reason
-            self._emit("failed", now, reason=reason)
-
-    def note_end(self, now: float) -> None:
-        """It is over."""
-        self.total = now - self.began
-        steps = [
-            {"title": step.title, "seconds": step.seconds and round(step.seconds, 4)}
-            for step in self.steps
-        ]
-        self._emit(
-            "summary",
-            now,
-            ok=self.failure is None,
-            reason=self.failure,
-            steps=steps,
-            keys=self.keys,
-            leases=self.leases,
-        )
-
-    def _emit(self, kind: str, now: float, **fields: object) -> None:
-        event = Event(kind, now - self.began, fields)
-        for listener in self.listeners:
-            listener(event)

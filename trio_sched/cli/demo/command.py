@@ -5,23 +5,26 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import click
 import trio
-from rich.console import Console
+from rich.live import Live
 
 from trio_sched._support.tasks import open_plain_nursery
-from trio_sched.cli.demo.board import Board
-from trio_sched.cli.demo.screen import LiveView, save_svg
-from trio_sched.cli.demo.story import DemoSettings, run_demo
-from trio_sched.cli.demo.view import JsonView, PlainView, View
+from trio_sched.cli.demo.board import Board, Event
+from trio_sched.cli.demo.story import run_demo
+from trio_sched.cli.demo.view import draw, json_of, save_svg, text_of
+from trio_sched.cli.output import is_live, run_until_signal, terminal
 
 __all__ = ["demo"]
 
-# Seconds of rest before each step: for those who watch, and else for the hosts, so that what is
-# measured is a change of a pool at rest.
+# Seconds of rest before each step: to watch it, and else for the hosts, so that what is measured
+# is a change of a pool at rest.
 _PACE_TO_WATCH, _PACE = 1.5, 0.3
+_REDRAW_INTERVAL = 0.1  # seconds
 
 
 @click.command
@@ -41,63 +44,46 @@ def demo(*, as_json: bool, svg: Path | None, executable: Path | None) -> None:
     """Watch hosts join, leave and crash, on a real etcd.
 
     Starts an etcd and four host processes that share a path with max_count=2. One of the scheduled
-    hosts leaves, the leader is killed with SIGKILL, a newcomer joins, everybody leaves. Tells how
-    long it took until every host knew the new decision, and what is left in etcd.
+    hosts leaves, the leader is killed with SIGKILL, a new host joins, all leave. Shows how long it
+    took until every host knew the new decision, and what is left in etcd.
 
     Exits with 0 if all of it came true, else with 1 and the reason, within 40 seconds.
     """
     board = Board(time.monotonic())
-    view = _view(board, as_json=as_json)
-    board.listeners.append(view.show)
-    settings = DemoSettings(
-        pace=_PACE_TO_WATCH if isinstance(view, LiveView) else _PACE, executable=executable
-    )
+    drawn = not as_json and is_live(terminal())
+    if not drawn:
+        board.listeners.append(partial(_write, board, as_json=as_json))
+    pace = _PACE_TO_WATCH if drawn else _PACE
+    run = partial(run_demo, board, pace=pace, executable=executable)
     try:
-        with view.opened():
-            code = trio.run(_show, board, view, settings)
-    except KeyboardInterrupt:  # before, or after, there was someone to listen for it
+        code = trio.run(run_until_signal, partial(_draw, board, run) if drawn else run)
+    except KeyboardInterrupt:  # before, or after, the signals were listened to
         code = 128 + signal.SIGINT
     if svg is not None:
         save_svg(board, svg)
     sys.exit(code)
 
 
-def _view(board: Board, *, as_json: bool) -> View:
-    if as_json:
-        return JsonView(sys.stdout)
-    console = Console()
-    # A terminal that cannot move its cursor would show each redrawing below the last.
-    if sys.stdout.isatty() and not console.is_dumb_terminal:
-        return LiveView(board, console)
-    return PlainView(board, sys.stdout)
+def _write(board: Board, event: Event, *, as_json: bool) -> None:
+    sys.stdout.write(json_of(event) if as_json else text_of(event, board))
+    sys.stdout.flush()
 
 
-async def _show(board: Board, view: View, settings: DemoSettings) -> int:
-    """Run the demo, unless a signal ends it; return the exit code."""
-    async with open_plain_nursery() as nursery:
-        codes: list[int] = []
-        await nursery.start(_end_on_signal, nursery.cancel_scope, codes)
-        if view.period is not None:
-            nursery.start_soon(_refresh, view, view.period)
-        await run_demo(board, settings)
-        nursery.cancel_scope.cancel()
-    return codes[0] if codes else int(board.failure is not None)
+async def _draw(board: Board, run: Callable[[], Awaitable[int]]) -> int:
+    """Redraw the whole board ten times a second; afterwards the last picture stays."""
+    with Live(
+        console=terminal(),
+        auto_refresh=False,
+        get_renderable=lambda: draw(board, time.monotonic()),
+    ) as live:
+        async with open_plain_nursery() as nursery:
+            nursery.start_soon(_redraw, live)
+            code = await run()
+            nursery.cancel_scope.cancel()
+    return code
 
 
-async def _end_on_signal(
-    scope: trio.CancelScope,
-    codes: list[int],
-    *,
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        task_status.started()
-        async for number in signals:
-            codes.append(128 + number)  # as a shell has it
-            scope.cancel()
-
-
-async def _refresh(view: View, period: float) -> None:
+async def _redraw(live: Live) -> None:
     while True:
-        await trio.sleep(period)
-        view.refresh()
+        live.refresh()
+        await trio.sleep(_REDRAW_INTERVAL)

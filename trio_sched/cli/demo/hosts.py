@@ -1,127 +1,119 @@
-"""The host processes of the demo: start them, read what they tell, see them end."""
+"""The host processes of the demo, and the demo's side of them.
+
+A host is this module, run with the arguments of `host` as JSON. It writes events of the board to
+its stdout, one on a line, and leaves when its stdin ends: because the demo wants so, or is gone.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
 
 import trio
 
+from trio_sched import open_client, schedule
 from trio_sched._support.tasks import open_plain_nursery
 from trio_sched.cli.demo.board import Board, HostState
 
-__all__ = ["HostSettings", "run_host"]
+__all__ = ["DemoFailed", "host", "run_host"]
 
 # A name and not code, so that a test can put a program in its place that fails.
-HOST_MODULE = "trio_sched.cli.demo.host"
-
-_STDERR_TAIL = 2_000  # bytes
-_KILL_SECONDS = 5.0  # SIGKILL cannot be refused; only a sick kernel needs longer
+HOST_MODULE = "trio_sched.cli.demo.hosts"
 
 
-@dataclass(frozen=True)
-class HostSettings:
-    """What a host process is told."""
+class DemoFailed(Exception):
+    """Something did not happen as it had to."""
 
-    endpoint: str
-    path: str
-    hostname: str
-    strategy: str
-    max_count: int
-    session_ttl: int
+
+async def host(hostname: str, endpoint: str, path: str, options: dict[str, Any]) -> None:
+    """Be a host: join, report decisions, and leave at the end of stdin."""
+    post_state = partial(_post, "host", host=hostname, pid=os.getpid())
+    async with open_plain_nursery() as nursery:
+        nursery.start_soon(_leave_at_end_of_stdin, nursery.cancel_scope)
+        async with open_client(endpoint) as client:
+            post_state(state=HostState.JOINING)
+            async with schedule(client, path, hostname, **options) as result:
+                post_state(state=HostState.JOINED)
+                async for hosts in result:
+                    decision = {"revision": hosts.revision, "leader": hosts.leader}
+                    _post("decision", host=hostname, hosts=list(hosts), **decision)
+    post_state(state=HostState.LEFT)
+
+
+async def _leave_at_end_of_stdin(scope: trio.CancelScope) -> None:
+    async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as stdin:
+        async for _ in stdin:
+            pass
+    scope.cancel()
+
+
+def _post(kind: str, **fields: Any) -> None:
+    # A line fits into the pipe's buffer, so this does not block.
+    sys.stdout.write(json.dumps({"kind": kind, "t": time.monotonic(), **fields}) + "\n")
+    sys.stdout.flush()
 
 
 async def run_host(
     board: Board,
-    settings: HostSettings,
-    *,
+    hostname: str,
+    *arguments: Any,
     task_status: trio.TaskStatus[trio.Process] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Run one host process to its end, and write on the board what it tells.
+    """Run a host process to its end, and post its events. Cancelled, it kills the process.
 
-    An end that nobody asked for is the demo's failure. Cancelled, it kills the process.
+    Raises:
+        DemoFailed: it has ended, and neither left nor was killed by us.
     """
-    process = await _start(settings)
-    name = settings.hostname
-    board.note_started(time.monotonic(), name, process.pid)
-    stderr = bytearray()
-    try:
+    ends: list[subprocess.CompletedProcess[bytes]] = []
+
+    async def run(*, task_status: trio.TaskStatus[trio.Process]) -> None:
+        command = [sys.executable, "-m", HOST_MODULE, json.dumps([hostname, *arguments])]
+        end = await trio.run_process(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            capture_stderr=True,
+            check=False,
+            start_new_session=True,  # a Ctrl-C is for the demo alone
+            deliver_cancel=_kill,
+            task_status=task_status,
+        )
+        ends.append(end)
+
+    async with open_plain_nursery() as nursery:
+        process: trio.Process = await nursery.start(run)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        post_state = partial(board.post, "host", host=hostname, pid=process.pid)
+        post_state(time.monotonic(), state=HostState.STARTING)
         task_status.started(process)
-        async with open_plain_nursery() as nursery:
-            nursery.start_soon(_collect, process, stderr)
-            nursery.start_soon(_listen, process, board, name)
-        await process.wait()
-    finally:
-        process.kill()
-        with trio.move_on_after(_KILL_SECONDS, shield=True):
-            await process.wait()
-            await _close(process)
-    _judge(board, name, process.returncode, bytes(stderr))
+        async with process.stdin, process.stdout:
+            await _pass_on(process.stdout, board)
+    (end,) = ends
+    state = board.hosts[hostname].state
+    if (state, end.returncode) not in {(HostState.KILLED, -signal.SIGKILL), (HostState.LEFT, 0)}:
+        post_state(time.monotonic(), state=HostState.DIED)
+        words = end.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        raise DemoFailed(f"{hostname} ended with exit code {end.returncode}: {words}")
 
 
-async def _start(settings: HostSettings) -> trio.Process:
-    """Start the process, in a session of its own: a Ctrl-C is for the demo alone."""
-    return await trio.lowlevel.open_process(
-        [sys.executable, "-m", HOST_MODULE, json.dumps(asdict(settings))],
-        stdin=subprocess.PIPE,  # held open for as long as the demo lives; a host leaves at its end
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
+async def _kill(process: trio.Process) -> None:
+    process.kill()
 
 
-async def _listen(process: trio.Process, board: Board, name: str) -> None:
-    assert process.stdout is not None
+async def _pass_on(stdout: trio.abc.ReceiveStream, board: Board) -> None:
     rest = b""
-    async for chunk in process.stdout:
+    async for chunk in stdout:
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
-            _note(board, name, json.loads(line))
+            board.post(**json.loads(line))
 
 
-def _note(board: Board, name: str, told: dict[str, object]) -> None:
-    """Write one line of a host on the board."""
-    match told:
-        case {"event": "joining", "t": float(t)}:
-            board.note_state(t, name, HostState.JOINING)
-        case {"event": "joined", "t": float(t)}:
-            board.note_state(t, name, HostState.JOINED)
-        case {"event": "left", "t": float(t)}:
-            board.note_state(t, name, HostState.LEFT)
-        case {"event": "decision", "t": float(t), "hosts": [*hosts], "revision": int(revision)}:
-            leader = told.get("leader")
-            leader = leader if isinstance(leader, str) else None
-            board.note_decision(t, name, [str(host) for host in hosts], revision, leader)
-        case _:
-            raise ValueError(f"{name} said {told!r}")
-
-
-async def _collect(process: trio.Process, tail: bytearray) -> None:
-    """Keep the end of what it complains about."""
-    assert process.stderr is not None
-    async for chunk in process.stderr:
-        tail += chunk
-        del tail[:-_STDERR_TAIL]
-
-
-async def _close(process: trio.Process) -> None:
-    """Close our ends of its pipes."""
-    for pipe in (process.stdin, process.stdout, process.stderr):
-        if pipe is not None:
-            await pipe.aclose()
-
-
-def _judge(board: Board, name: str, code: int | None, stderr: bytes) -> None:
-    state = board.hosts[name].state
-    if state is HostState.KILLED and code == -signal.SIGKILL:
-        return
-    if state is HostState.LEFT and code == 0:
-        return
-    now = time.monotonic()
-    words = stderr.decode(errors="replace").strip().rpartition("\n")[2] or "and said nothing"
-    board.note_state(now, name, HostState.DIED)
-    board.note_failure(now, f"{name} ended with exit code {code}: {words}")
+if __name__ == "__main__":
+    trio.run(host, *json.loads(sys.argv[1]))

@@ -3,13 +3,13 @@
 Theory of operation
 -------------------
 *Beginning.* What is started first is a helper, ``_helper/exec_child.py``. It asks the kernel to
-kill it when we die, and then waits for our word. Before we give it, the reaper is told of the
+kill it when we die, and then waits for our word. Before we give it, the reaper is sent the
 group; so there is no moment at which we could die and leave something running. The kernel kills the
 child when the *thread* that started it ends, so it is started in the thread that Trio runs in, the
 main one, and not in one of Trio's workers, which live for seconds.
 
 *Ending.* The child is not reaped before its group is gone and the reaper knows that, as until then
-its number stands for nobody else: a signal sent to the group reaches the group or nobody.
+its number stands for no other process: a signal sent to the group reaches the group or nothing.
 """
 
 from __future__ import annotations
@@ -55,10 +55,9 @@ def check_command(command: str) -> None:
     """
     if shutil.which(command) is not None:
         return
-    if os.path.dirname(command):  # noqa: PTH120 # whether it names a place at all
-        if os.path.exists(command):  # noqa: PTH110
-            raise CannotRun(command, errno.EACCES)
-    elif any(os.path.exists(os.path.join(folder, command)) for folder in os.get_exec_path()):  # noqa: PTH110, PTH118
+    folders = [""] if "/" in command else os.get_exec_path()
+    # Not `Path.exists`, which raises where a folder may not be searched.
+    if any(os.path.exists(os.path.join(folder, command)) for folder in folders):  # noqa: PTH110, PTH118 # see above
         raise CannotRun(command, errno.EACCES)
     raise CannotRun(command, errno.ENOENT)
 
@@ -102,7 +101,7 @@ class Child:
 
         Args:
             number: the signal to begin with.
-            until: tells, each time it is asked, how long to wait, by trio's clock.
+            until: returns, at each call, how long to wait, by trio's clock.
 
         Returns:
             Whether SIGKILL was needed.
@@ -110,7 +109,7 @@ class Child:
         killed = False
         if await self._members():
             self.send(number)
-            self.send(signal.SIGCONT)  # whoever is stopped would not notice
+            self.send(signal.SIGCONT)  # a stopped process does not notice SIGTERM
         while members := await self._members():
             left = until() - trio.current_time()
             if left <= 0:
@@ -133,10 +132,10 @@ async def start_child(command: Sequence[str], env: Mapping[str, str], reaper: Re
     Args:
         command: the program and its arguments.
         env: its environment.
-        reaper: is told of its group before it runs.
+        reaper: is sent its group before it runs.
 
     Raises:
-        CannotRun: it is not to be had, or may not be run.
+        CannotRun: it was not found, or may not be run.
 
     Cancelled before the command runs, it never does; cancelled later, the child is
     returned all the same.
@@ -179,7 +178,7 @@ async def _let_go(gate: socket.socket) -> int:
             gate.send(b"!")
             await trio.lowlevel.wait_readable(gate)
             answer = gate.recv(16)
-        except ConnectionError:  # it was killed before it heard us; its exit code says that
+        except ConnectionError:  # it was killed before it read our word; its exit code shows that
             return 0
         return int(answer) if answer else 0
     return errno.ETIMEDOUT

@@ -13,10 +13,10 @@ import trio
 
 from trio_sched.cli.connect import Connection, connection_options, usage_errors
 from trio_sched.cli.exits import explain
+from trio_sched.cli.reporter import Reporter
 from trio_sched.cli.run.child import CannotRun, check_command
 from trio_sched.cli.run.life import RunSettings, run_command
 from trio_sched.cli.run.signals import parse_on_lost
-from trio_sched.cli.teller import Teller
 from trio_sched.etcd_shim.lease import check_ttl
 from trio_sched.exceptions import TrioSchedError
 from trio_sched.model.keys import check_hostname, check_path
@@ -162,24 +162,24 @@ def run(
     if rest["once"] and rest["restart"]:
         raise click.UsageError("give --once or --restart, not both")
     settings = RunSettings(path, command, connection, ttl=ttl, grace=grace, **rest)
-    sys.exit(_run(settings, Teller(as_json=as_json)))
+    sys.exit(_run(settings, Reporter(as_json=as_json)))
 
 
-def _run(settings: RunSettings, teller: Teller) -> int:
+def _run(settings: RunSettings, reporter: Reporter) -> int:
     """Do it; return the exit code."""
     logger = logging.getLogger("trio_sched")
-    logger.addHandler(teller)
+    logger.addHandler(reporter)
     try:
         check_command(settings.command[0])
-        return trio.run(run_command, settings, teller)
+        return trio.run(run_command, settings, reporter)
     except (TrioSchedError, CannotRun) as error:
         code, words = explain(error, settings.connection)
-        teller.error(words, code)
+        reporter.error(words, code)
         return code
     except KeyboardInterrupt:  # before or after there was someone to listen for it
         return 128 + signal.SIGINT
     finally:
-        logger.removeHandler(teller)
+        logger.removeHandler(reporter)
 
 
 def _on_lost(text: str) -> signal.Signals:

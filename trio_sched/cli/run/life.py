@@ -19,9 +19,9 @@ import trio
 from trio_sched._support.tasks import open_plain_nursery
 from trio_sched.cli.connect import Connection
 from trio_sched.cli.exits import Exit
+from trio_sched.cli.reporter import Reporter
 from trio_sched.cli.run.child import Child, start_child
 from trio_sched.cli.run.signals import heeded_signals
-from trio_sched.cli.teller import Teller
 from trio_sched.etcd_shim._backoff import Backoff
 from trio_sched.host.result import Result
 from trio_sched.host.slots import Slot
@@ -30,7 +30,7 @@ from trio_sched.scheduler import schedule
 
 __all__ = ["RunSettings", "run_command"]
 
-_NO_WAIT = 1.0  # seconds for the leader to decide, where nobody wants to wait
+_NO_WAIT = 1.0  # seconds for the leader to decide, with --no-wait
 _LAST_MOMENT = 0.2  # seconds before the deadline at which nothing must be left of the child
 _STEADY = 10.0  # seconds: a child that ran for less is started again after a pause
 _LEAVE = 5.0  # seconds that leaving may take when etcd does not answer
@@ -73,14 +73,14 @@ class RunSettings:
     reaper: bool
 
 
-async def run_command(settings: RunSettings, teller: Teller) -> int:
+async def run_command(settings: RunSettings, reporter: Reporter) -> int:
     """Do all of it; return the exit code.
 
     Raises:
         TrioSchedError: etcd, or the strategy, does not let us go on.
-        CannotRun: the command is not to be had.
+        CannotRun: the command was not found, or may not be run.
     """
-    life = _Life(settings, teller)
+    life = _Life(settings, reporter)
     async with open_plain_nursery() as nursery:
         await nursery.start(life.heed_signals)
         code = await life.whole()
@@ -91,9 +91,9 @@ async def run_command(settings: RunSettings, teller: Teller) -> int:
 class _Life:
     """From joining to leaving."""
 
-    def __init__(self, settings: RunSettings, teller: Teller) -> None:
+    def __init__(self, settings: RunSettings, reporter: Reporter) -> None:
         self._settings = settings
-        self._tell = teller
+        self._reporter = reporter
         self._scope = trio.CancelScope()
         self._child: Child | None = None
         self._ending = False  # a signal that was passed on asks for the end
@@ -121,23 +121,23 @@ class _Life:
             ):
                 self._joined()
                 async with open_plain_nursery() as nursery:
-                    nursery.start_soon(self._tell_decisions, result)
+                    nursery.start_soon(self._report_decisions, result)
                     await self._take_turns(result, reaper)
         if self._code is None:
             self._finish(Exit.NOT_SCHEDULED, "not scheduled in time")
         assert self._code is not None
-        self._tell.event("exit", code=self._code)
+        self._reporter.event("exit", code=self._code)
         return self._code
 
     def _joined(self) -> None:
         settings = self._settings
-        self._tell.event("joined", path=settings.path, hostname=settings.hostname)
+        self._reporter.event("joined", path=settings.path, hostname=settings.hostname)
         if settings.no_wait:
             self._scope.deadline = min(self._scope.deadline, trio.current_time() + _NO_WAIT)
 
-    async def _tell_decisions(self, result: Result) -> None:
+    async def _report_decisions(self, result: Result) -> None:
         async for hosts in result:
-            self._tell.event(
+            self._reporter.event(
                 "decision", hosts=list(hosts), leader=hosts.leader, revision=hosts.revision
             )
 
@@ -146,7 +146,7 @@ class _Life:
         if self._code is None:
             self._code = code
             if why:
-                self._tell.error(why, code)
+                self._reporter.error(why, code)
         self._scope.cancel()
 
     # ---- signals -------------------------------------------------------------------
@@ -161,7 +161,7 @@ class _Life:
                 self._take_signal(signal.Signals(number))
 
     def _take_signal(self, number: signal.Signals) -> None:
-        self._tell.event("signal", signal=number.name, passed_on=self._child is not None)
+        self._reporter.event("signal", signal=number.name, passed_on=self._child is not None)
         if self._child is None:
             self._finish(128 + number)
             return
@@ -201,7 +201,7 @@ class _Life:
         child = await start_child(command, self._environment(slot, result), reaper)
         self._scope.deadline = inf  # this was in time
         self._child = child
-        self._tell.event(
+        self._reporter.event(
             "started",
             pid=child.pid,
             slot=slot.index,
@@ -212,7 +212,7 @@ class _Life:
         code: int | None = None
         try:
             async with open_plain_nursery() as nursery:
-                nursery.start_soon(_tell_deadline, slot, reaper)
+                nursery.start_soon(_post_deadline, slot, reaper)
                 code = await child.wait()
                 nursery.cancel_scope.shield = True  # from here on, no loss can change what it did
                 nursery.cancel_scope.cancel()
@@ -228,7 +228,7 @@ class _Life:
         lost = code is None
         if lost:
             name, deadline = self._settings.on_lost.name, _monotonic(slot.deadline)
-            self._tell.event("lost", signal=name, deadline=deadline)
+            self._reporter.event("lost", signal=name, deadline=deadline)
         at_most = trio.current_time() + self._settings.grace
         last_moment = min(_LAST_MOMENT, self._settings.grace / 4)
         killed = await child.end(
@@ -237,7 +237,7 @@ class _Life:
         if code is None:
             code = child.code
         self._child = None
-        self._tell.event("ended", pid=child.pid, code=code, lost=lost, killed=killed)
+        self._reporter.event("ended", pid=child.pid, code=code, lost=lost, killed=killed)
         if lost and self._ending:
             self._finish(code)
         elif lost and self._settings.once and not self._scope.cancel_called:
@@ -265,8 +265,8 @@ def _monotonic(moment: float) -> float:
     return round(time.monotonic() + moment - trio.current_time(), 3)
 
 
-async def _tell_deadline(slot: Slot, reaper: Reaper) -> None:
-    """Tell the reaper of each new deadline, well before the last one that it knows of."""
+async def _post_deadline(slot: Slot, reaper: Reaper) -> None:
+    """Send the reaper each new deadline, well before the last one that it knows of."""
     while True:
         reaper.until(slot.deadline)
         left = slot.deadline - trio.current_time()

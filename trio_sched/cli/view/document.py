@@ -11,8 +11,8 @@ from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
 
 from trio_sched.leader.diagnosis import (
+    diagnose,
     differing_options,
-    find,
     is_known_to_leader,
     is_pending,
     leader_ignores_control,
@@ -67,7 +67,7 @@ def document_of(state: PathState, ttls: Mapping[int, int | None]) -> Json:
                 "message": finding.message,
                 "hosts": [*finding.hosts],
             }
-            for finding in find(state)
+            for finding in diagnose(state)
         ],
     }
 
@@ -98,10 +98,10 @@ def control_document(control: ControlState, state: PathState | None = None) -> J
     """Return what operators want; with a state, whether evictions are still to come."""
     evictions = []
     for name, eviction in control.evictions.items():
-        told: Json = {"host": name, "revision": eviction.revision, "lease": f"{eviction.lease:x}"}
+        item: Json = {"host": name, "revision": eviction.revision, "lease": f"{eviction.lease:x}"}
         if state is not None:
-            told["pending"] = is_pending(state, name)
-        evictions.append(told)
+            item["pending"] = is_pending(state, name)
+        evictions.append(item)
     notes = {what: control.note(what) for what in control.notes}
     return {
         "revision": control.revision,
@@ -147,110 +147,113 @@ def _decision(state: PathState) -> Json | None:
 
 
 def state_of(document: object) -> PathState:
-    """Return the state that a document tells of; only ``pool`` has to be there.
+    """Return the state that a document describes; only ``pool`` has to be there.
 
     Raises:
         ValueError: it is not such a document; the message says where.
     """
-    told = _Reader(document, "the document")
-    form = told.get("format", int, _FORMAT)
+    reader = _Reader(document, "the document")
+    form = reader.get("format", int, _FORMAT)
     if form != _FORMAT:
         raise ValueError(f"format must be {_FORMAT}, not {form}")
-    if "pool" not in told.told:
+    if "pool" not in reader.raw:
         raise ValueError("the document must have a pool: that of `status -o json` has one")
-    hosts = [_host(item) for item in told.items("pool")]
-    decision = told.inner("decision")
+    hosts = [_host(item) for item in reader.items("pool")]
+    decision = reader.inner("decision")
     record = _record(decision.inner("record"))
     names = [_checked(name, str, "a host in decision.hosts") for name in decision.list("hosts")]
     leader = (record.leader, record.fence) if record is not None else (None, None)
-    path = told.get("path", str, "/dry/run")
+    path = reader.get("path", str, "/dry/run")
     check_path(path)
     return PathState(
         path,
-        told.get("revision", int, 0),
+        reader.get("revision", int, 0),
         Hosts(names, revision=decision.get("revision", int, 0), leader=leader[0], fence=leader[1]),
         record,
         MappingProxyType({host.name: host for host in hosts}),
         tuple(
             Candidate(item.get("name", str), item.lease(), item.get("fence", int, 0))
-            for item in told.items("candidates")
+            for item in reader.items("candidates")
         ),
         MappingProxyType(
-            {slot.index: slot for slot in (_slot(item) for item in told.items("slots"))}
+            {slot.index: slot for slot in (_slot(item) for item in reader.items("slots"))}
         ),
-        _control(told.inner("control")),
+        _control(reader.inner("control")),
     )
 
 
-def _host(told: _Reader) -> Host:
-    name = told.get("name", str)
+def _host(reader: _Reader) -> Host:
+    name = reader.get("name", str)
     try:
         data = HostData(
-            told.get("weight", float, 1.0),
-            told.get("zone", str, None),
-            told.get("priority", int, 0),
-            told.inner("data").told,
-            told.get("available", bool, True),
-            told.get("reason", str, ""),
+            reader.get("weight", float, 1.0),
+            reader.get("zone", str, None),
+            reader.get("priority", int, 0),
+            reader.inner("data").raw,
+            reader.get("available", bool, True),
+            reader.get("reason", str, ""),
         )
     except (TypeError, ValueError) as exc:
         raise ValueError(f"host {name!r}: {exc}") from None
     return Host(
         name,
-        told.lease(),
-        told.get("joined_revision", int, 0),
+        reader.lease(),
+        reader.get("joined_revision", int, 0),
         data.data,
-        MappingProxyType(told.inner("options").told),
+        MappingProxyType(reader.inner("options").raw),
         data.weight,
         data.zone,
         data.priority,
         data.available,
         data.reason,
-        told.get("since", str, None) or "",
+        reader.get("since", str, None) or "",
     )
 
 
-def _record(told: _Reader) -> DecisionRecord | None:
-    if not told.told:
+def _record(reader: _Reader) -> DecisionRecord | None:
+    if not reader.raw:
         return None
     return DecisionRecord(
-        {item.get("name", str): item.lease() for item in told.items("hosts")},
-        told.get("leader", str),
-        told.get("fence", int, 0),
-        told.get("reason", str, ""),
-        MappingProxyType(told.inner("options").told),
-        told.get("when", str, None) or "",
+        {item.get("name", str): item.lease() for item in reader.items("hosts")},
+        reader.get("leader", str),
+        reader.get("fence", int, 0),
+        reader.get("reason", str, ""),
+        MappingProxyType(reader.inner("options").raw),
+        reader.get("when", str, None) or "",
     )
 
 
-def _slot(told: _Reader) -> HeldSlot:
+def _slot(reader: _Reader) -> HeldSlot:
     return HeldSlot(
-        told.get("slot", int), told.get("host", str), told.get("token", int, 0), told.lease()
+        reader.get("slot", int),
+        reader.get("host", str),
+        reader.get("token", int, 0),
+        reader.lease(),
     )
 
 
-def _control(told: _Reader) -> ControlState:
-    max_count = told.get("max_count", int, None)
+def _control(reader: _Reader) -> ControlState:
+    max_count = reader.get("max_count", int, None)
     ControlState().set_count(max_count)  # checks it
     return ControlState(
-        told.get("paused", bool, False),
+        reader.get("paused", bool, False),
         frozenset(
-            _checked(name, str, "a host in control.drained") for name in told.list("drained")
+            _checked(name, str, "a host in control.drained") for name in reader.list("drained")
         ),
         max_count,
         MappingProxyType(
             {
                 item.get("host", str): Eviction(item.get("revision", int), item.lease())
-                for item in told.items("evictions")
+                for item in reader.items("evictions")
             }
         ),
         MappingProxyType(
             {
                 what: MappingProxyType(_checked(note, dict, f"control.notes[{what!r}]"))
-                for what, note in told.inner("notes").told.items()
+                for what, note in reader.inner("notes").raw.items()
             }
         ),
-        revision=told.get("revision", int, 0),
+        revision=reader.get("revision", int, 0),
     )
 
 
@@ -268,13 +271,13 @@ _WORDS = {
 class _Reader:
     """Reads an object out of JSON, and says what is wrong with it."""
 
-    def __init__(self, told: object, where: str) -> None:
-        self.told: Json = _checked(told, dict, where)
+    def __init__(self, raw: object, where: str) -> None:
+        self.raw: Json = _checked(raw, dict, where)
         self._where = where
 
     def get(self, key: str, kind: type[T], default: Any = _NEEDED) -> Any:
         """Return a field; null stands for a field that is not there."""
-        value = self.told.get(key)
+        value = self.raw.get(key)
         if value is not None:
             return _checked(value, kind, f"{key} of {self._where}")
         if default is _NEEDED:

@@ -7,14 +7,8 @@ from functools import partial
 
 import click
 
-from trio_sched.cli.common import (
-    CODES,
-    output_option,
-    path_argument,
-    read_with_ttls,
-    timeout_option,
-)
-from trio_sched.cli.connect import Connection, connection_options
+from trio_sched.cli.common import CODES, read_with_ttls, reading_options
+from trio_sched.cli.connect import Connection
 from trio_sched.cli.output import perform, show, show_json, within
 from trio_sched.cli.view.document import host_document
 from trio_sched.cli.view.tables import PoolView
@@ -31,10 +25,7 @@ Examples:
 
 
 @click.command(short_help="Show a line for each host.", epilog=f"{_EXAMPLES}\n{CODES}")
-@path_argument
-@connection_options
-@output_option
-@timeout_option
+@reading_options
 def members(path: str, connection: Connection, output: str, timeout: float) -> None:
     """Show a line for each host of PATH; as JSON, an object on each line."""
     perform(connection, partial(_members, path, connection, output, timeout))

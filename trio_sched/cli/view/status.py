@@ -7,14 +7,8 @@ from functools import partial
 
 import click
 
-from trio_sched.cli.common import (
-    CODES,
-    output_option,
-    path_argument,
-    read_with_ttls,
-    timeout_option,
-)
-from trio_sched.cli.connect import Connection, connection_options
+from trio_sched.cli.common import CODES, read_with_ttls, reading_options
+from trio_sched.cli.connect import Connection
 from trio_sched.cli.output import perform, show, show_json, within
 from trio_sched.cli.view.document import document_of
 from trio_sched.cli.view.tables import status_view
@@ -33,15 +27,12 @@ Examples:
 
 
 @click.command(short_help="Show all there is to know about a path.", epilog=f"{_EXAMPLES}\n{CODES}")
-@path_argument
-@connection_options
-@output_option
-@timeout_option
+@reading_options
 def status(path: str, connection: Connection, output: str, timeout: float) -> None:
     """Show the hosts of PATH, the leader, the decision and why, slots, and what is odd.
 
     All of it is as of one revision of etcd's store. Ages are by the clocks of those who
-    published the times, and for people only; revisions tell the order.
+    published the times, and for people only; the order is that of revisions.
     """
     perform(connection, partial(_status, path, connection, output, timeout))
 

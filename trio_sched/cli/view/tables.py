@@ -16,7 +16,7 @@ from rich.text import Text
 from trio_sched.cli.view.words import age_of, ago, as_data, control_lines, eviction_line, plain
 from trio_sched.leader.diagnosis import (
     Finding,
-    find,
+    diagnose,
     is_known_to_leader,
     is_pending,
     leader_ignores_control,
@@ -29,7 +29,7 @@ __all__ = ["PoolView", "facts", "findings_view", "status_view", "table"]
 # Where all hosts have the same to say, and it is this, the column is left out.
 _USUAL = {"WHY": "", "ZONE": "-", "WEIGHT": "1", "PRIORITY": "0", "TTL": "", "DATA": ""}
 # Columns that may be broken, and the width that they have to have.
-_SOFT, _LEAST_SOFT = ("HOST", "WHY", "DATA"), 16
+_SOFT, _MIN_SOFT = ("HOST", "WHY", "DATA"), 16
 _STYLES = {"scheduled": "green", "unavailable": "red", "drained": "yellow"}
 
 
@@ -41,12 +41,12 @@ def table(*columns: str, right: Iterable[str] = ()) -> Table:
     return made
 
 
-def facts(told: Iterable[tuple[str, str | Text]]) -> Table:
-    """Return what is told as a column of names and one of what is so; no name goes on."""
+def facts(rows: Iterable[tuple[str, str | Text]]) -> Table:
+    """Return a table of two columns, names and values; no name is wrapped."""
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
     made.add_column(style="bold", no_wrap=True)
     made.add_column(overflow="fold")
-    for name, text in told:
+    for name, text in rows:
         made.add_row(name, text if isinstance(text, Text) else Text(plain(text)))
     return made
 
@@ -58,7 +58,7 @@ def status_view(
 
     Args:
         state: the state.
-        ttls: seconds until leases lapse, by their ids; None if nobody asked.
+        ttls: seconds until leases lapse, by their ids; None if they were not read.
         now: the time, for ages.
     """
     parts: list[RenderableType] = [facts(_facts(state, now))]
@@ -66,7 +66,7 @@ def status_view(
         parts += [Text(), PoolView(state, ttls, now)]
     if state.slots:
         parts += [Text(), _slots(state)]
-    found = find(state)
+    found = diagnose(state)
     if found:
         parts += [Text(), findings_view(found)]
     return Group(*parts)
@@ -76,22 +76,22 @@ def _facts(state: PathState, now: datetime) -> Iterator[tuple[str, str | Text]]:
     yield "path", f"{state.path} (revision {state.revision})"
     leader = state.leader
     if leader is None:
-        yield "leader", "nobody"
+        yield "leader", "none"
     else:
         waiting = len(state.candidates) - 1
         yield "leader", f"{leader.name} (fence {leader.fence}, {waiting} more would lead)"
     yield from _decision(state, now)
-    wishes = list(_wishes(state, now))
-    if wishes and state.pool and not is_known_to_leader(state, state.control.revision):
+    lines = list(_control(state, now))
+    if lines and state.pool and not is_known_to_leader(state, state.control.revision):
         ignored = leader_ignores_control(state)
-        wishes.append("(the leader takes no notice)" if ignored else "(not in the decision yet)")
-    for at, line in enumerate(wishes or ["nothing"]):
+        lines.append("(the leader takes no notice)" if ignored else "(not in the decision yet)")
+    for at, line in enumerate(lines or ["nothing"]):
         yield "" if at else "control", line
 
 
 def _decision(state: PathState, now: datetime) -> Iterator[tuple[str, str | Text]]:
     hosts, record = state.hosts, state.record
-    chosen = Text(plain(", ".join(hosts)) or "nobody", style="green" if hosts else "")
+    chosen = Text(plain(", ".join(hosts)) or "none", style="green" if hosts else "")
     if hosts.revision:
         chosen.append(f" (revision {hosts.revision})", style="default")
     yield "scheduled", chosen
@@ -106,7 +106,7 @@ def _brief(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _wishes(state: PathState, now: datetime) -> Iterator[str]:
+def _control(state: PathState, now: datetime) -> Iterator[str]:
     yield from control_lines(state.control, now)
     for name in state.control.evictions:
         if is_pending(state, name):
@@ -118,7 +118,7 @@ class PoolView:
 
     Args:
         state: the state.
-        ttls: seconds until leases lapse, by their ids; None if nobody asked.
+        ttls: seconds until leases lapse, by their ids; None if they were not read.
         now: the time, for ages.
     """
 
@@ -146,7 +146,7 @@ class PoolView:
         width = 0
         for name in self._names:
             widest = max(cell_len(name), *(row[name].cell_len for row in self._rows))
-            width += 2 + (min(widest, _LEAST_SOFT) if name in _SOFT else widest)
+            width += 2 + (min(widest, _MIN_SOFT) if name in _SOFT else widest)
         return width - 2
 
     def _as_table(self) -> Table:
@@ -196,8 +196,8 @@ def _state_of(state: PathState, host: Host) -> list[str]:
         "unavailable": not host.available,
         "drained": host.name in state.control.drained,
     }
-    told = [word for word, is_so in words.items() if is_so]
-    return told if told and told != ["leads"] else ["waiting", *told]
+    found = [word for word, is_so in words.items() if is_so]
+    return found if found and found != ["leads"] else ["waiting", *found]
 
 
 def _slots(state: PathState) -> Table:

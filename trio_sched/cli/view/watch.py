@@ -15,21 +15,21 @@ from rich.segment import Segment
 from rich.text import Text
 
 from trio_sched._support.tasks import open_plain_nursery
-from trio_sched.cli.common import CODES, output_option, path_argument, timeout_option
-from trio_sched.cli.connect import Connection, connection_options
+from trio_sched.cli.common import CODES, reading_options
+from trio_sched.cli.connect import Connection
 from trio_sched.cli.output import NoAnswer, is_live, perform, show, show_json, terminal
 from trio_sched.cli.view.document import document_of
 from trio_sched.cli.view.tables import status_view
 from trio_sched.cli.view.words import plain
 from trio_sched.host.observation import PathObservation
-from trio_sched.leader.diagnosis import find
+from trio_sched.leader.diagnosis import diagnose
 from trio_sched.model.path_state import PathState
 from trio_sched.scheduler import observe
 
 __all__ = ["watch"]
 
 _REDRAWN = 1.0  # seconds after which ages are shown anew
-_RECONCILE = 2.0  # seconds without news after which etcd is asked
+_RECONCILE = 2.0  # seconds without a change after which etcd is read
 _SILENT = 3 * _RECONCILE  # seconds after which something is wrong
 
 _EXAMPLES = """\b
@@ -41,17 +41,14 @@ Examples:
 
 
 @click.command(short_help="Show a path as it changes.", epilog=f"{_EXAMPLES}\n{CODES}")
-@path_argument
-@connection_options
-@output_option
-@timeout_option
+@reading_options
 def watch(path: str, connection: Connection, output: str, timeout: float) -> None:
     """Show PATH as `status` does, and each change, until interrupted.
 
     On a terminal it is drawn anew in place; else there is a line for each change. As
-    JSON, each line is a document as `status` prints it, without the TTLs of leases. Who
-    reads slowly gets the newest state and misses some between; what was missed while
-    etcd was away is told when it is back.
+    JSON, each line is a document as `status` prints it, without the TTLs of leases. A slow
+    reader gets the newest state and misses some between; what was missed while etcd was
+    away is shown when it is back.
     """
     perform(connection, partial(_watch, path, connection, output, timeout))
 
@@ -70,33 +67,33 @@ async def _watch(path: str, connection: Connection, output: str, timeout: float)
 async def _show_all(seen: PathObservation, output: str) -> None:
     console = terminal()
     if output == "json":
-        await _tell(seen, lambda state: show_json(document_of(state, {}), on_one_line=True))
+        await _show_states(seen, lambda state: show_json(document_of(state, {}), on_one_line=True))
     elif is_live(console):
         await _draw(seen, console)
     else:
-        await _tell(seen, lambda state: show(line_of(state, datetime.now(UTC))))
+        await _show_states(seen, lambda state: show(line_of(state, datetime.now(UTC))))
 
 
-async def _tell(seen: PathObservation, tell: Callable[[PathState], None]) -> None:
+async def _show_states(seen: PathObservation, show_state: Callable[[PathState], None]) -> None:
     async with open_plain_nursery() as nursery:
-        nursery.start_soon(_tell_silence, seen)
+        nursery.start_soon(_report_silence, seen)
         async for state in seen:
-            tell(state)
+            show_state(state)
 
 
-async def _tell_silence(seen: PathObservation) -> None:
-    """Say on standard error when etcd has fallen silent, and when it is back."""
-    told = False
+async def _report_silence(seen: PathObservation) -> None:
+    """Report on standard error when etcd has fallen silent, and when it is back."""
+    silent = False
     while True:
         await trio.sleep(_REDRAWN)
         silence = _silence(seen)
-        if bool(silence) != told:
-            told = bool(silence)
+        if bool(silence) != silent:
+            silent = bool(silence)
             click.echo(f"trio-sched: {silence or 'etcd answers again'}", err=True)
 
 
 def _silence(seen: PathObservation) -> str:
-    """Say for how long etcd has not answered; nothing if it does."""
+    """Return for how long etcd has not answered, as text; empty if it does."""
     seconds = trio.current_time() - seen.heard_at
     if seconds < _SILENT:
         return ""
@@ -109,11 +106,11 @@ def line_of(state: PathState, now: datetime) -> str:
     parts = [
         f"leader {leader.name}" if leader is not None else "no leader",
         f"pool {', '.join(state.pool) or 'empty'}",
-        f"scheduled {', '.join(state.hosts) or 'nobody'}",
+        f"scheduled {', '.join(state.hosts) or 'none'}",
     ]
     if state.record is not None and state.record.reason:
         parts.append(state.record.reason)
-    parts += [f"warning: {each.message}" for each in find(state) if each.level == "warning"]
+    parts += [f"warning: {each.message}" for each in diagnose(state) if each.level == "warning"]
     return plain(f"{now:%H:%M:%S} revision {state.revision}: {'; '.join(parts)}")
 
 
@@ -133,7 +130,7 @@ async def _redraw(live: Live) -> None:
 
 
 class _View:
-    """The newest state, as many lines of it as the terminal has; it says if there are more."""
+    """The newest state, as many lines of it as the terminal has, and how many more there are."""
 
     def __init__(self, seen: PathObservation) -> None:
         self._seen = seen

@@ -16,7 +16,7 @@ _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 def plain(text: str) -> str:
     """Return text that does nothing to a terminal: what cannot be printed, as an escape.
 
-    Names and notes come out of etcd, where anybody may have written anything.
+    Names and notes come out of etcd, where any client may have written anything.
     """
     if text.isprintable():
         return text
@@ -37,7 +37,7 @@ def age_of(since: str, now: datetime) -> str:
         return "0s" if seconds > -2 else "clock ahead"
     at = next((at for at, (_, size) in enumerate(_UNITS) if seconds >= size), len(_UNITS) - 1)
     text = ""
-    for unit, size in _UNITS[at : at + 2]:  # two units are as exact as anybody needs
+    for unit, size in _UNITS[at : at + 2]:  # two units are exact enough
         count, seconds = divmod(seconds, size)
         text += f"{count}{unit}" if count or not text else ""
     return text
@@ -57,7 +57,7 @@ def as_data(data: Mapping[str, object]) -> str:
 
 
 def control_lines(control: ControlState, now: datetime) -> Iterator[str]:
-    """Say what operators want, one wish on a line."""
+    """Describe what operators want, a line for each."""
     if control.paused:
         yield "paused" + _noted(control.note("paused"), now)
     if control.max_count is not None:

@@ -39,15 +39,15 @@ def main() -> None:
 def _die_with_parent() -> None:
     """Have the kernel kill us when the thread that started us ends; kept over an exec."""
     try:
-        import ctypes  # noqa: PLC0415
+        import ctypes  # noqa: PLC0415 # not every Python has it
 
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
     except (ImportError, OSError, AttributeError):
-        pass  # not to be had here; the reaper watches, too
+        pass  # not available here; the reaper watches, too
 
 
 def _restore_signals() -> None:
-    import signal  # noqa: PLC0415
+    import signal  # noqa: PLC0415 # slow; the parent death signal is set before
 
     for number in (_SIGPIPE, _SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)

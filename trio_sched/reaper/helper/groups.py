@@ -1,7 +1,7 @@
-"""Process groups: who is in one, and how to end all of it.
+"""Process groups: which processes are in one, and how to end all of it.
 
-A group that cannot be seen is asked for with signal 0, which also finds zombies: where nobody reaps
-orphans, as in many containers, they stay for ever. So ``/proc`` is read where there is one.
+Signal 0 finds a group, but finds zombies, too: where no parent reaps orphans, as in many
+containers, they stay for ever. So ``/proc`` is read where there is one.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import time
 __all__ = ["kill_group", "living_members", "signal_group"]
 
 _SIGKILL = 9
-_LOOK = 0.02  # seconds between two looks where the end of a process cannot be waited for
+_POLL_INTERVAL = 0.02  # seconds between two checks where the end of a process cannot be waited for
 
 
 def signal_group(pgid: int, number: int) -> bool:
-    """Send a signal to all of a group; tell whether there is anybody in it, be it a zombie."""
+    """Send a signal to all of a group; return whether it has a process, zombies included."""
     try:
         os.killpg(pgid, number)
     except ProcessLookupError:
@@ -40,7 +40,7 @@ def living_members(pgid: int) -> list[int]:
 
 def _lives_in(pid: str, pgid: int) -> bool:
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 # the same
             text = file.read()
     except OSError:
         return False  # it has just ended
@@ -50,7 +50,7 @@ def _lives_in(pid: str, pgid: int) -> bool:
 
 
 def kill_group(pgid: int, patience: float) -> bool:
-    """Kill a group and wait until it is gone; tell whether it is, within `patience` seconds."""
+    """Kill a group and wait until it is gone; return whether it is, within `patience` seconds."""
     end = time.monotonic() + patience
     while True:
         signal_group(pgid, _SIGKILL)
@@ -68,7 +68,7 @@ def _wait_for_one(pid: int, patience: float) -> None:
     try:
         descriptor = os.pidfd_open(pid)
     except (AttributeError, OSError):  # an old kernel, or it has just ended
-        time.sleep(_LOOK)
+        time.sleep(_POLL_INTERVAL)
         return
     try:
         poll = select.poll()

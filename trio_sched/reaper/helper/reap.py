@@ -2,19 +2,19 @@
 
 Theory of operation
 -------------------
-It reads words from a pipe until the pipe closes. Nobody but the process that it belongs to holds
-the other end, with whatever that one forked without an exec. So it closes when all of them are
-gone, by whatever way, and never while one of them lives, be it stopped. All that it knows it was
-told:
+It reads words from a pipe until the pipe closes. Only the process that it belongs to, and its
+forks without an exec, hold the other end. So it closes when all of them are
+gone, in any way, and never while one of them lives, even if stopped. All that it knows are
+these instructions:
 
     endpoint SCHEME HOST PORT       a member, in the order in which they are to be tried
     files CACERT CERT KEY           for https
     user NAME PASSWORD
     hold LEASE SECONDS              a lease that is about to be granted, and its TTL
-    release LEASE                   it was given back
+    release LEASE                   it was revoked by its owner
     group PGID                      a process group that runs under the lease; 0 for none
     until SECONDS                   by CLOCK_MONOTONIC, when that group must have ended
-    bye                             all was given back, or is meant to lapse
+    bye                             all was revoked, or is meant to lapse
 
 Texts are in hex. Each line is written at once and whole.
 
@@ -23,7 +23,7 @@ next host starts as soon as that is done. If the group cannot be ended, the leas
 
 While the process lives the group is ended only if the moment passes that `until` names. Its owner
 does that by itself, and moves the moment with each renewal; unless it is stopped or hangs. Then
-nobody else could end the group before the lease lapses.
+nothing else could end the group before the lease lapses.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ import time
 
 from trio_sched.reaper.helper.groups import kill_group
 
-__all__ = ["Told", "main", "serve"]
+__all__ = ["Instructions", "main", "serve"]
 
 _PATIENCE = 60.0  # seconds for a group to go that was killed
 _ATTEMPT = (0.3, 5.0)  # seconds for a member to answer: at first, and at most
 _PAUSE = (0.05, 2.0)  # seconds between two rounds: at first, and at most
-_LONG = 60_000.0  # milliseconds between two looks at the clock
+_LONG = 60_000.0  # milliseconds between two checks of the clock
 _MORE = 2.0  # seconds to go on for after the lease should have lapsed
 
 
-class Told:
-    """What the reaper was told.
+class Instructions:
+    """What the reaper was instructions.
 
     Attributes:
         endpoints: scheme, host and port of each member.
@@ -68,8 +68,8 @@ class Told:
         self.until: float | None = None
         self.bye = False
 
-    def take(self, line: bytes) -> None:
-        """Take one line in."""
+    def handle(self, line: bytes) -> None:
+        """Apply one line."""
         what, *words = line.decode().split(" ")
         if what == "endpoint":
             self.endpoints.append((_text(words[0]), _text(words[1]), int(words[2])))
@@ -97,76 +97,78 @@ def _text(word: str) -> str:
 def main() -> None:
     """Serve the pipe that is standard input."""
     _ignore_signals()
-    told = Told()
-    serve(told, 0)
-    if not told.bye and _end_group(told) and told.leases:
-        _revoke(told)
+    instructions = Instructions()
+    serve(instructions, 0)
+    if not instructions.bye and _end_group(instructions) and instructions.leases:
+        _revoke(instructions)
     os._exit(0)  # nothing is left to be tidied up, and it is quicker
 
 
 def _ignore_signals() -> None:
-    """Stay: whoever stops all of a service signals us, too, but we have to see our owner's end."""
+    """Stay: what stops all of a service signals us, too, but we have to see our owner's end."""
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
 
-def serve(told: Told, pipe: int) -> None:
-    """Take in all that is said, until the pipe closes."""
+def serve(instructions: Instructions, pipe: int) -> None:
+    """Apply all lines, until the pipe closes."""
     poll = select.poll()
     poll.register(pipe, select.POLLIN)
     rest = b""
     begun = False
-    while not told.bye:
-        if not poll.poll(_milliseconds(told)):
-            _end_overdue_group(told)
+    while not instructions.bye:
+        if not poll.poll(_milliseconds(instructions)):
+            _end_overdue_group(instructions)
             continue
         chunk = os.read(pipe, 65536)
         if not chunk:
             return
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
-            told.take(line)
+            instructions.handle(line)
         if not begun:
             begun = True
-            _warm_up(told)
+            _warm_up(instructions)
 
 
-def _end_overdue_group(told: Told) -> None:
+def _end_overdue_group(instructions: Instructions) -> None:
     """End the group if its time is up: its owner should have done that by now."""
-    if told.until is not None and told.until <= time.monotonic():
-        told.until = None
-        _end_group(told)
+    if instructions.until is not None and instructions.until <= time.monotonic():
+        instructions.until = None
+        _end_group(instructions)
 
 
-def _warm_up(told: Told) -> None:
+def _warm_up(instructions: Instructions) -> None:
     """Import now, while there is time, what will be needed when there is none."""
     importlib.import_module("trio_sched.reaper.helper.revoke")
-    if any(scheme == "https" for scheme, _, _ in told.endpoints):
+    if any(scheme == "https" for scheme, _, _ in instructions.endpoints):
         importlib.import_module("ssl")
 
 
-def _milliseconds(told: Told) -> float | None:
-    """Return how long to wait for words; None for ever."""
-    if told.until is None or not told.group:
+def _milliseconds(instructions: Instructions) -> float | None:
+    """Return how long to wait for the next line; None for ever."""
+    if instructions.until is None or not instructions.group:
         return None
-    return min(max(0.0, (told.until - time.monotonic()) * 1000), _LONG)
+    return min(max(0.0, (instructions.until - time.monotonic()) * 1000), _LONG)
 
 
-def _end_group(told: Told) -> bool:
-    return not told.group or kill_group(told.group, _PATIENCE)
+def _end_group(instructions: Instructions) -> bool:
+    return not instructions.group or kill_group(instructions.group, _PATIENCE)
 
 
-def _revoke(told: Told) -> None:
+def _revoke(instructions: Instructions) -> None:
     """Try each member in turn, again and again, until the lease must have lapsed."""
-    from trio_sched.reaper.helper.revoke import Refused, Target, revoke_leases  # noqa: PLC0415
+    from trio_sched.reaper.helper.revoke import Refused, Target, revoke_leases  # noqa: PLC0415 # see _warm_up
 
-    end = time.monotonic() + max(told.leases.values()) + _MORE
-    leases = list(told.leases)
+    end = time.monotonic() + max(instructions.leases.values()) + _MORE
+    leases = list(instructions.leases)
     attempt, pause = _ATTEMPT[0], _PAUSE[0]
     while leases:
-        for endpoint in told.endpoints:
+        for endpoint in instructions.endpoints:
             try:
-                leases = revoke_leases(Target(*endpoint, *told.files), *told.user, leases, attempt)
+                leases = revoke_leases(
+                    Target(*endpoint, *instructions.files), *instructions.user, leases, attempt
+                )
             except (OSError, Refused):
                 continue  # `ssl.SSLError` is an OSError, too
             if not leases:

@@ -6,7 +6,7 @@ A unary call in gRPC is one HTTP/2 request: frames of 9 bytes of head and a body
 that are never compressed, so there is no table to keep, and read nothing of the answer but its
 DATA: etcd answers a call that it carried out with a message, and a refused one with none. So
 neither HPACK nor a status has to be understood. What was refused is tried again for a while by
-whoever calls this; a lease that is not there costs a few tries.
+the caller; a lease that is not there costs a few tries.
 
 Why not etcd's JSON gateway, which would be shorter still: it can be switched off, and moved to
 another port (``--listen-client-http-urls``), etcd's proxy has none, and it does not know users by

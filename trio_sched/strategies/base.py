@@ -17,7 +17,7 @@ __all__ = ["Strategy", "StrategyFunction", "StrategyOptions", "choose", "describ
 
 @dataclass(frozen=True, slots=True)
 class StrategyOptions:
-    """What a strategy is told beside the hosts.
+    """What a strategy is given beside the hosts.
 
     Attributes:
         max_count: how many hosts may be chosen at most; 1 or more.
@@ -68,7 +68,7 @@ def choose(
     """Return what a strategy chooses, once it has been found to keep the rules.
 
     Args:
-        strategy: whom to ask.
+        strategy: the strategy.
         hosts: the hosts that may be chosen, by name.
         options: handed to the strategy as they are.
 

@@ -48,12 +48,12 @@ class _Case:
 def _code(host: Host) -> str:
     """Return the code that makes a host, without what is the default."""
     plain = Host(host.name)
-    told = [
+    fields = [
         f"{name}={getattr(host, name)!r}"
         for name in ("joined_revision", "weight", "zone", "priority")
         if getattr(host, name) != getattr(plain, name)
     ]
-    return f"Host({', '.join([repr(host.name), *told])})"
+    return f"Host({', '.join([repr(host.name), *fields])})"
 
 
 _Make: TypeAlias = Callable[[], Strategy]
@@ -94,12 +94,12 @@ def check_strategy(
         strategy: its name, itself, a class or function that makes it, or a plain
             function of ``(hosts, options)``.
         full: it has to choose ``max_count`` hosts if there are as many.
-        sticky: it has to keep whom the last decision chose, unless there are too many.
+        sticky: it has to keep the hosts of the last decision, unless there are too many.
         examples: how many pools to try.
         seed: of the pools.
 
     Raises:
-        AssertionError: it breaks a law. The message tells which, and shows the smallest
+        AssertionError: it breaks a law. The message has the law, and shows the smallest
             case that was found, as code to paste.
         TypeError: `strategy` is none.
         ValueError: no strategy has this name, or `examples` is less than 1.
@@ -127,7 +127,7 @@ def _maker(strategy: str | Strategy | StrategyFactory | StrategyFunction) -> _Ma
     return lambda: get_strategy(found)
 
 
-# The laws: each tells what is wrong with a case, or None.
+# The laws: each returns what is wrong with a case, or None.
 
 
 def _of_rules(make: _Make, case: _Case) -> str | None:
@@ -176,7 +176,7 @@ def _of_stickiness(make: _Make, case: _Case) -> str | None:
     dropped = [name for name in kept if name not in chosen]
     if len(dropped) <= max(0, len(kept) - case.options.max_count):
         return None
-    return f"it chose {list(chosen)}, and dropped {dropped}, for whom there was room"
+    return f"it chose {list(chosen)}, and dropped {dropped}, though there was room"
 
 
 _LAWS = (
@@ -186,7 +186,7 @@ _LAWS = (
     _Law("it stands by what it chose when nothing has changed", _of_settling),
 )
 _FULL = _Law("it chooses max_count hosts if there are as many", _of_use)
-_STICKY = _Law("it keeps whom the last decision chose, unless there are too many", _of_stickiness)
+_STICKY = _Law("it keeps the hosts of the last decision, unless there are too many", _of_stickiness)
 
 
 # Cases
@@ -194,7 +194,7 @@ _STICKY = _Law("it keeps whom the last decision chose, unless there are too many
 _NAMES: Final = (
     *(f"host-{letter}" for letter in "abcdefghijklmnop"), "Z", "a.b", "a b", "é", "日", "\udcff"
 )  # fmt: skip
-_PLAIN: Final = {"weight": 1.0, "zone": None, "priority": 0, "joined_revision": 0}
+_PLAIN: Final[dict[str, Any]] = {"weight": 1.0, "zone": None, "priority": 0, "joined_revision": 0}
 
 
 def _made_up(chance: Random) -> _Case:
@@ -230,7 +230,7 @@ def _smaller(case: _Case) -> Iterator[_Case]:
     for at, host in enumerate(case.hosts):
         for name, value in _PLAIN.items():
             if getattr(host, name) != value:
-                simpler = replace(host, **{name: value})  # type: ignore[arg-type]
+                simpler = replace(host, **{name: value})
                 yield replace(case, hosts=(*case.hosts[:at], simpler, *case.hosts[at + 1 :]))
 
 

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 import trio
 
 from trio_sched.exceptions import TrioSchedError
-
-from . import _http
-from ._find import version_of
-from ._process import ChildProcess
+from trio_sched.testing import _http
+from trio_sched.testing._process import ChildProcess
+from trio_sched.testing.find import version_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["EtcdStartFailed", "Member", "Ports", "Settings"]
 
 _POLL = 0.01  # seconds between looks at /health
-_ONE_LOOK = 1.0  # seconds for one look; a member that is paused accepts and never answers
+_CHECK_TIMEOUT = 1.0  # seconds for one check; a member that is paused accepts and never answers
 _STOP_SECONDS = 5.0
 _LOG_TAIL = 4_000  # characters
 _NO_FSYNC_SINCE = (3, 5)
@@ -155,7 +154,7 @@ class Member:
 
     async def healthy(self) -> bool:
         """What its ``/health`` says at this moment; no answer within a second is a no."""
-        with trio.move_on_after(_ONE_LOOK):
+        with trio.move_on_after(_CHECK_TIMEOUT):
             try:
                 status, _ = await _http.get("127.0.0.1", self._ports.metrics, "/health")
             except (OSError, ValueError, trio.BrokenResourceError):

@@ -54,8 +54,8 @@ def find_etcdctl() -> Path:
 
 @functools.cache
 def version_of(executable: Path) -> tuple[int, int]:
-    """Major and minor version of an etcd; (0, 0) when it does not tell."""
-    answer = subprocess.run(  # noqa: S603 - the caller's own program
+    """Major and minor version of an etcd; (0, 0) when it is not known."""
+    answer = subprocess.run(  # noqa: S603 # the caller's own program
         [executable, "--version"], capture_output=True, text=True, check=False, timeout=10
     )
     found = re.search(r"etcd Version: (\d+)\.(\d+)", answer.stdout)

@@ -1,13 +1,13 @@
 """The built-in strategies: what each prefers, and what it keeps.
 
-Where one is sticky, whom the last decision chose goes before others of the same
+Where one is sticky, a host of the last decision goes before others of the same
 rank. Where one draws lots, the lot of a host depends on the path and the host's name
 alone, by a hash that is the same in every process; so hosts that come and go leave
 the lots of the others as they are, and little moves.
 
 How `weighted` draws
 --------------------
-Of k places a host is due the share ``k * weight / total`` of one. Whoever is due a
+Of k places a host is due the share ``k * weight / total`` of one. A host that is due a
 whole one gets it; the rest is drawn among the others. The lot of each is a uniform u
 in (0, 1). For one place the shares come out exactly if the least ``-log(1 - u) /
 weight`` wins: a race of exponential clocks. For more places such a race would give
@@ -25,7 +25,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import nsmallest
 from typing import TYPE_CHECKING, Final
 
-from trio_sched.strategies._base import Strategy, StrategyOptions
+from trio_sched._support.text import bytewise
+from trio_sched.strategies.base import Strategy, StrategyOptions
 
 if TYPE_CHECKING:
     from trio_sched.model.records import Host
@@ -34,7 +35,7 @@ __all__ = ["BUILT_IN"]
 
 
 class RoundRobin(Strategy):
-    """Keeps whom it chose and who still lives; appends newcomers as they joined."""
+    """Keeps the chosen hosts that still live; appends newcomers as they joined."""
 
     name = "rr"
 
@@ -55,11 +56,11 @@ class Alpha(Strategy):
 
     def schedule(self, hosts: Mapping[str, Host], options: StrategyOptions) -> Sequence[str]:
         """See `Strategy`."""
-        return nsmallest(options.max_count, hosts, key=_bytewise)
+        return nsmallest(options.max_count, hosts, key=bytewise)
 
 
 class Priority(Strategy):
-    """Takes those of the highest priority; keeps whom it chose among equals."""
+    """Takes those of the highest priority; keeps the chosen hosts among equals."""
 
     name = "priority"
 
@@ -74,10 +75,10 @@ class Priority(Strategy):
 
 
 class Spread(Strategy):
-    """Spreads evenly over zones; keeps whom it chose as far as that allows.
+    """Spreads evenly over zones; keeps the chosen hosts as far as that allows.
 
     Two zones differ by at most one chosen host, unless the one with fewer has no more.
-    Hosts that told no zone are one zone together.
+    Hosts without a zone are one zone together.
     """
 
     name = "spread"
@@ -117,7 +118,7 @@ class Random(Strategy):
     """Draws lots anew whenever a host joins.
 
     The seed is the path and the newest joined_revision of the hosts, so the choice is
-    the same on whoever leads, and stays until somebody joins, or that host leaves.
+    the same on every leader, and stays until a host joins, or that host leaves.
     """
 
     name = "random"
@@ -135,7 +136,7 @@ class Weighted(Strategy):
 
     def schedule(self, hosts: Mapping[str, Host], options: StrategyOptions) -> Sequence[str]:
         """See `Strategy`."""
-        by_weight = sorted(hosts.values(), key=lambda host: (host.weight, _bytewise(host.name)))
+        by_weight = sorted(hosts.values(), key=lambda host: (host.weight, bytewise(host.name)))
         totals: list[float] = []  # of each host with all that are lighter
         for host in by_weight:
             totals.append(host.weight + (totals[-1] if totals else 0.0))
@@ -150,12 +151,12 @@ class Weighted(Strategy):
         lots, total = _lots(options.path), totals[-1]
 
         def race(host: Host) -> tuple[float, bytes]:
-            return -math.log1p(-_uniform(lots(host))) / host.weight, _bytewise(host.name)
+            return -math.log1p(-_uniform(lots(host))) / host.weight, bytewise(host.name)
 
         def odds(host: Host) -> tuple[float, bytes]:
             u, due = _uniform(lots(host)), places * host.weight
             lot = math.log(u) - math.log1p(-u)
-            return lot - math.log(due) + math.log(total - due), _bytewise(host.name)
+            return lot - math.log(due) + math.log(total - due), bytewise(host.name)
 
         return certain + _first(places, by_weight, race if places == 1 else odds)
 
@@ -167,11 +168,7 @@ def _first(
 
 
 def _age(host: Host) -> tuple[int, bytes]:
-    return host.joined_revision, _bytewise(host.name)
-
-
-def _bytewise(name: str) -> bytes:
-    return name.encode(errors="surrogateescape")
+    return host.joined_revision, bytewise(host.name)
 
 
 def _seniority(last: Sequence[str]) -> Callable[[Host], tuple[int, int, bytes]]:
@@ -189,10 +186,10 @@ _LOT_BITS: Final = 52  # so that a lot and a half is a float, exactly
 
 def _lots(seed: str) -> Callable[[Host], tuple[int, bytes]]:
     """Return a rank that is as good as random, and always the same for a seed and a name."""
-    seeded = hashlib.blake2b(_bytewise(seed), digest_size=16).digest()
+    seeded = hashlib.blake2b(bytewise(seed), digest_size=16).digest()
 
     def rank(host: Host) -> tuple[int, bytes]:
-        name = _bytewise(host.name)
+        name = bytewise(host.name)
         digest = hashlib.blake2b(name, key=seeded, digest_size=8).digest()
         return int.from_bytes(digest) >> (64 - _LOT_BITS), name
 

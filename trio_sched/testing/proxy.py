@@ -1,4 +1,4 @@
-"""A TCP proxy that can be told to misbehave: what lies between us and etcd."""
+"""A TCP proxy between us and etcd that misbehaves on demand."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ class FaultyLink:
         self._flowing.set()
         self._answering.set()
 
-    async def _serve(self, ours: trio.SocketStream) -> None:
+    async def serve(self, ours: trio.SocketStream) -> None:
+        """Carry one connection to its end."""
         self.connections += 1
         async with ours:
             if self._refusing:
@@ -113,7 +114,7 @@ async def open_faulty_link(endpoint: str) -> AsyncIterator[FaultyLink]:
     port = listeners[0].socket.getsockname()[1]
     link.endpoint = f"{urlsplit(endpoint).scheme}://127.0.0.1:{port}"
     async with trio.open_nursery() as nursery:
-        await nursery.start(trio.serve_listeners, link._serve, listeners)  # noqa: SLF001 # made here
+        await nursery.start(trio.serve_listeners, link.serve, listeners)
         try:
             yield link
         finally:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ._find import find_etcd, find_etcdctl, version_of
-from ._member import EtcdStartFailed, Member, Ports, Settings, peer_url
-from ._ports import free_ports
+from trio_sched.testing._ports import free_ports
+from trio_sched.testing.find import find_etcd, find_etcdctl, version_of
+from trio_sched.testing.member import EtcdStartFailed, Member, Ports, Settings, peer_url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Etcd", "EtcdStartFailed", "open_etcd"]
 
-_PORT_RACES = 5  # how many times in a row somebody may take a port before etcd does
+_PORT_RACES = 5  # how many times in a row another process may take a port before etcd does
 # All data is thrown away, so a clean end is a courtesy. One member is gone in a few milliseconds;
 # those of a cluster look for another to hand leadership to, for seconds, and in vain.
 _END_SECONDS = 0.5
@@ -64,7 +64,7 @@ class Etcd:
             for member in self.members:
                 if member.running and await _leads(member):
                     return member
-            await trio.sleep(0.02)  # no event tells of a foreign cluster's election
+            await trio.sleep(0.02)  # there is no event for a foreign cluster's election
 
     async def etcdctl(
         self, *args: str, check: bool = True, stdin: str = ""
@@ -105,7 +105,7 @@ class Etcd:
         if self._settings.client_tls is None:
             return []
         cert, key, _ = self._settings.client_tls
-        # It talks to the child that we have just started; whom to trust is not its subject.
+        # It talks to the child that we have just started; trust is not its subject.
         return [f"--cert={cert}", f"--key={key}", "--insecure-skip-tls-verify"]
 
 
