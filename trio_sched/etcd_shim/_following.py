@@ -11,9 +11,10 @@ happened (etcd issues 15402, 18089). Nothing in the watch itself shows it. With
 `reconcile`, the state is read anew every so many seconds, linearizably, so it is
 the newest; that proves that nothing was missed, or heals it.
 
-A watch that is created behind the store's revision gets its first events by a slow
-path, up to 0.1 s late. The state is then read at once, and what the watch brings of
-that time is dropped.
+The watch comes before the read, so it is never behind what was read; what it brings of
+the time before is dropped. A watch that begins at a revision behind the store's gets its
+first events by a slow path, up to 0.1 s late. Where that cannot be avoided, as the state
+was read already, it is read again at once.
 """
 
 from __future__ import annotations
@@ -46,20 +47,22 @@ class Follower:
         fresh_at: by trio's clock, when `state` was known to be the newest last.
     """
 
-    def __init__(self, first: GetResult, read: Read, watch: Watch, reconcile: float | None) -> None:
-        self.first = first
+    def __init__(self, read: Read, watch: Watch, reconcile: float | None, *, at_once: bool) -> None:
+        self.first = GetResult((), 0, 0, more=False)
         self.healed = 0
         self.fresh_at = trio.current_time()
         self._read = read
         self._watch = watch
         self._reconcile = inf if reconcile is None else reconcile
-        self._state = {kv.key: kv for kv in first}
-        self._revision = first.revision
-        self._read_at = first.revision  # events up to this revision are known already
+        self._at_once = at_once
+        self._state: dict[bytes, KeyValue] = {}
+        self._revision = 0
+        self._read_at = 0  # events up to this revision are known already
         self._unread: deque[Event] = deque()
         self._watching = AsyncExitStack()
         self._watcher: Watcher | None = None
-        self._late = False  # whether the watch began behind the store
+        self._late = False  # whether the state has to be read at once
+        self._restart_at = 0  # revision from which to watch anew; 0 if the watch can go on
 
     @property
     def state(self) -> Mapping[bytes, KeyValue]:
@@ -84,8 +87,10 @@ class Follower:
             try:
                 events, revision = await self._next()
             except (Compacted, WatchOverflow):
-                events, revision = await self._read_again(restart=True)
+                await self._watch_from(0)
+                self._late = True  # what was missed is in the read that comes now
                 self.healed += 1
+                continue
             self._revision = revision
             if events:
                 self._apply(events)
@@ -94,32 +99,29 @@ class Follower:
     async def _next(self) -> tuple[tuple[Event, ...], int]:
         """Wait for what the watch brings; read anew if it is time to, or at once if it is late."""
         assert self._watcher is not None
+        if self._restart_at:
+            await self._watch_from(self._restart_at)
+            self._restart_at = 0
         if self._late:
-            found = await self._read_again(restart=False)
+            found = await self._read_again()
             self._late = False
             return found
         with trio.move_on_at(self.fresh_at + self._reconcile):
             batch = await self._watcher.receive()
             fresh = tuple(event for event in batch.events if event.kv.mod_revision > self._read_at)
             return fresh, max(self._revision, batch.revision)
-        return await self._read_again(restart=None)
+        known = self._revision
+        events, revision = await self._read_again()
+        if events or revision < known:  # what this watch did not bring it may never bring
+            self.healed += 1
+            self._restart_at = revision + 1
+        return events, revision
 
-    async def _read_again(self, *, restart: bool | None) -> tuple[tuple[Event, ...], int]:
-        """Read the state; return how it differs, and its revision.
-
-        Args:
-            restart: whether a new watch begins behind it; None for if it differs: what
-                the watch did not bring it may never bring.
-        """
+    async def _read_again(self) -> tuple[tuple[Event, ...], int]:
+        """Read the state; return how it differs, and its revision."""
         asked_at = trio.current_time()
         now = await self._read()
-        went_back = now.revision < self._revision
-        events = tuple(self._differences(now, anew=went_back))
-        if restart is None:
-            restart = bool(events)
-            self.healed += restart
-        if restart or went_back:
-            await self._start(now.revision)
+        events = tuple(self._differences(now, anew=now.revision < self._revision))
         self._read_at, self.fresh_at = now.revision, asked_at
         return events, now.revision
 
@@ -134,14 +136,36 @@ class Follower:
             self._unread.extend((await self.receive()).events)
         return self._unread.popleft()
 
-    async def _start(self, revision: int) -> None:
-        """Watch from after `revision`, in place of what was watched before."""
+    async def begin(self, first: GetResult | None) -> None:
+        """Begin with what was read already, or watch and read now."""
+        if first is None:
+            await self._watch_from(0)
+            asked_at = trio.current_time()
+            first = await self._read()
+            self.fresh_at = asked_at
+            self._late = self._created_revision > first.revision  # it was read before, after all
+        else:
+            await self._watch_from(first.revision + 1)
+        self.first = first
+        self._state = {kv.key: kv for kv in first}
+        self._revision = self._read_at = first.revision
+
+    async def _watch_from(self, revision: int) -> None:
+        """Watch from `revision` on, or from now for 0, in place of what was watched before."""
         fresh = AsyncExitStack()
-        self._watcher = await fresh.enter_async_context(self._watch(revision + 1))
-        # One that wraps a watcher need not say how late it is; then only its events count.
-        self._late = getattr(self._watcher, "created_revision", 0) > revision
+        self._watcher = await fresh.enter_async_context(self._watch(revision))
+        self._late = self._at_once and 0 < revision <= self._created_revision
         stale, self._watching = self._watching, fresh
         await stale.aclose()
+
+    @property
+    def _created_revision(self) -> int:
+        # One that wraps a watcher need not say how late it is; then only its events count.
+        return getattr(self._watcher, "created_revision", 0)
+
+    async def end(self) -> None:
+        """Watch no more."""
+        await self._watching.aclose()
 
     def _differences(self, now: GetResult, *, anew: bool) -> Iterator[Event]:
         """Yield what leads from the state to what was read.
@@ -170,21 +194,25 @@ class Follower:
 
 @asynccontextmanager
 async def open_follower(
-    read: Read, watch: Watch, reconcile: float | None, first: GetResult | None = None
+    read: Read,
+    watch: Watch,
+    reconcile: float | None,
+    first: GetResult | None = None,
+    *,
+    at_once: bool = True,
 ) -> AsyncIterator[Follower]:
     """Follow what `read` reads by what `watch` watches from a revision on.
 
     Args:
         read: reads the state, linearizably.
-        watch: opens a watch from a revision on.
+        watch: opens a watch from a revision on; 0 for now.
         reconcile: seconds from one read of the state to the next; None for never.
         first: the state, if it was read already.
+        at_once: whether to read again if the watch began too late to be fast.
     """
-    if first is None:
-        first = await read()
-    follower = Follower(first, read, watch, reconcile)
+    follower = Follower(read, watch, reconcile, at_once=at_once)
     try:
-        await follower._start(first.revision)  # noqa: SLF001 # made here
+        await follower.begin(first)
         yield follower
     finally:
-        await follower._watching.aclose()  # noqa: SLF001 # leaving a watch never waits
+        await follower.end()  # noqa: ASYNC102 # leaving a watch never waits

@@ -20,13 +20,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 
 import trio
 
 from trio_sched._support.tasks import open_plain_nursery
 from trio_sched.etcd_shim import Client, Compare, Get, GetResult, KeyValue
 from trio_sched.etcd_shim._backoff import persist
-from trio_sched.etcd_shim._following import open_follower
+from trio_sched.etcd_shim._following import Read, open_follower
 from trio_sched.etcd_shim.errors import RevisionWentBack
 from trio_sched.etcd_shim.watch import EventType, WatchBatch, Watcher
 from trio_sched.model.keys import KeyRange, PathKeys
@@ -96,32 +97,50 @@ class PathFollower:
             self._watching[covered].cancel()
 
     async def follow(
-        self, covered: KeyRange, first: GetResult | None = None, reconcile: float | None = None
+        self,
+        covered: KeyRange,
+        first: GetResult | Read | None = None,
+        reconcile: float | None = None,
+        *,
+        at_once: bool = True,
     ) -> None:
         """Keep a range up to date until cancelled, or until it is not covered any more.
 
         Args:
             covered: the range.
-            first: what a read of it gave; None to read it now.
+            first: what a read of it gave, which is covered already; or what waits for a read
+                that is made elsewhere, while the watch begins; None to read it now.
             reconcile: seconds from one read of all of it to the next; None for never.
+            at_once: whether to read it again if the watch begins behind `first`.
 
         Raises:
             RevisionWentBack: the store is another one.
             EtcdError: the watch cannot go on.
         """
-        if first is None:
-            first = await self.read(covered)
-        self.cover(covered, first)
+        read = _Reads(first if callable(first) else None, partial(self._read_and_cover, covered))
+        found = None if callable(first) else first
+        if found is not None:
+            self.cover(covered, found)
         try:
-            while covered in self.view.covered:
+            while True:
                 with trio.CancelScope() as self._watching[covered]:
-                    await self._watch(covered, first, reconcile)
-                first = self._corrections.pop(covered, first)
+                    await self._watch(covered, read, found, reconcile, at_once=at_once)
+                if covered not in self.view.covered:
+                    return
+                found = self._corrections.pop(covered, None)
         finally:
             del self._watching[covered]
             self.view.uncover(covered)
 
-    async def _watch(self, covered: KeyRange, first: GetResult, reconcile: float | None) -> None:
+    async def _watch(
+        self,
+        covered: KeyRange,
+        read: Read,
+        first: GetResult | None,
+        reconcile: float | None,
+        *,
+        at_once: bool,
+    ) -> None:
         def watch(revision: int) -> AbstractAsyncContextManager[Watcher]:
             return self._client.watch(
                 covered.first,
@@ -130,19 +149,18 @@ class PathFollower:
                 buffer_size=_BUFFER_SIZE,
             )
 
-        async def read() -> GetResult:
-            asked_at = trio.current_time()
-            found = await self.read(covered)
-            if covered in self.view.covered:
-                self.cover(covered, found, asked_at)
-            return found
-
-        async with open_follower(read, watch, reconcile, first) as follower:
+        async with open_follower(read, watch, reconcile, first, at_once=at_once) as follower:
             while covered in self.view.covered:
                 batch = await follower.receive()
                 self._take(covered, batch)
                 self.healed += follower.healed
                 follower.healed = 0
+
+    async def _read_and_cover(self, covered: KeyRange) -> GetResult:
+        asked_at = trio.current_time()
+        found = await self.read(covered)
+        self.cover(covered, found, asked_at)
+        return found
 
     def _take(self, covered: KeyRange, batch: WatchBatch) -> None:
         """Take in what a watch brought, unless the range was given up meanwhile."""
@@ -193,17 +211,25 @@ class PathFollower:
             await self.changed.park()
 
     async def wait_changed_key(self, kv: KeyValue, revision: int) -> None:
-        """Wait until a key that was so at `revision` is deleted, or created anew."""
+        """Wait until a key that was so at `revision` is deleted, or created anew.
+
+        If that was just before the watch, it is noticed up to 0.1 s late.
+        """
         found = found_keys(revision, kv)
 
         def is_another(view: PathView) -> bool:
             now = view.get(kv.key)
             return now is None or now.create_revision != kv.create_revision
 
-        await self.wait_for(KeyRange.of(kv.key), found, is_another)
+        await self.wait_for(KeyRange.of(kv.key), found, is_another, at_once=False)
 
     async def wait_for(
-        self, covered: KeyRange, found: GetResult, condition: Callable[[PathView], bool]
+        self,
+        covered: KeyRange,
+        found: GetResult,
+        condition: Callable[[PathView], bool],
+        *,
+        at_once: bool = True,
     ) -> None:
         """Follow a range, from what a read of it gave, until something holds.
 
@@ -213,7 +239,8 @@ class PathFollower:
         """
         async with open_plain_nursery() as nursery:
             self.cover(covered, found)
-            nursery.start_soon(self.follow, covered, found)
+            follow = partial(self.follow, at_once=at_once)
+            nursery.start_soon(follow, covered, found, name=self.follow)
             await self.wait(condition)
             nursery.cancel_scope.cancel()
 
@@ -295,6 +322,18 @@ class PathFollower:
         known = 0 if kv is None else _mod_revision(self.view.get(kv.key))
         if kv is not None and kv.mod_revision < known:
             raise RevisionWentBack(known, kv.mod_revision)
+
+
+class _Reads:
+    """Reads a range: the first time by what waits for another's read, if that is given."""
+
+    def __init__(self, first: Read | None, then: Read) -> None:
+        self._first = first
+        self._then = then
+
+    async def __call__(self) -> GetResult:
+        first, self._first = self._first, None
+        return await (self._then if first is None else first)()
 
 
 def _mod_revision(kv: StoredKey | None) -> int:

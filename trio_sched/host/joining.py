@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
+from math import inf
 
 import trio
 
@@ -61,7 +62,7 @@ class Joined:
 
 
 async def join(
-    client: Client, follower: PathFollower, hostname: str, value: bytes, session: Session
+    client: Client, keys: PathKeys, hostname: str, value: bytes, session: Session
 ) -> Joined:
     """Register a host and its candidacy under its session.
 
@@ -71,7 +72,6 @@ async def join(
         HostnameInUse: its lease is being renewed by another process.
         SessionLost: our own lease was lost meanwhile.
     """
-    keys = follower.view.keys
     key, candidate = keys.host(hostname), keys.candidate(session.lease)
     while True:
         asked_at = trio.current_time()
@@ -98,7 +98,7 @@ async def join(
         if kv is not None and kv.lease == session.lease:
             return await resume(client, keys, hostname, value, session)
         if kv is not None:
-            await _wait_for_name(client, follower, hostname, kv, answer.revision)
+            await _wait_for_name(client, keys, hostname, kv, answer.revision)
 
 
 def _look_around(keys: PathKeys) -> Txn:
@@ -157,15 +157,15 @@ async def resume(
 
 
 async def _wait_for_name(
-    client: Client, follower: PathFollower, hostname: str, kv: KeyValue, revision: int
+    client: Client, keys: PathKeys, hostname: str, kv: KeyValue, revision: int
 ) -> None:
     """Wait until a key of our name has lapsed, unless another process keeps it alive."""
-    in_use = HostnameInUse(follower.view.keys.path, hostname, kv.lease)
+    in_use = HostnameInUse(keys.path, hostname, kv.lease)
     if not kv.lease:
         raise in_use
     async with open_plain_nursery() as nursery:
         nursery.start_soon(_raise_if_renewed, client, kv.lease, in_use)
-        await follower.wait_changed_key(kv, revision)
+        await PathFollower(client, keys, inf).wait_changed_key(kv, revision)
         nursery.cancel_scope.cancel()
 
 

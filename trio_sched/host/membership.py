@@ -27,7 +27,7 @@ from typing import Final
 import trio
 
 from trio_sched._support.tasks import open_plain_nursery
-from trio_sched.etcd_shim import Client, EtcdError
+from trio_sched.etcd_shim import Client, EtcdError, GetResult
 from trio_sched.etcd_shim._backoff import TRANSIENT, Backoff, persist
 from trio_sched.etcd_shim.errors import (
     LeaseNotFound,
@@ -55,6 +55,8 @@ from trio_sched.strategies import Strategy
 __all__ = ["Membership", "Settings"]
 
 _HEALABLE: Final = (*TRANSIENT, RevisionWentBack, SessionLost, WatchCanceled, WatchOverflow)
+
+_WATCH_TIMEOUT: Final = 1.0  # seconds; without its watches a host joins late rather than never
 
 _PROOFS_PER_TTL: Final = 3  # that the view of the path is the newest
 
@@ -159,17 +161,7 @@ class Membership:
         try:
             async with open_plain_nursery() as nursery:
                 nursery.start_soon(session.keep_alive)
-                joined = (
-                    await persist(self._join, session, follower) if already is None else already
-                )
-                self._note_joined(session, joined)
-                self._cover(follower, joined)
-                nursery.start_soon(self._publish_decisions, follower)
-                nursery.start_soon(self._guard_keys, session, follower, joined.fence)
-                nursery.start_soon(self._demand_proof, session)
-                nursery.start_soon(follower.keep_fresh)
-                nursery.start_soon(self._publisher.publish, self._client, own[0], session)
-                nursery.start_soon(self._take_part, session, follower, joined)
+                await self._take_part(session, follower, already, nursery)
         except _HEALABLE as exc:
             lost = True
             self._note_loss(session, exc)
@@ -234,15 +226,49 @@ class Membership:
             settings.reaper.hold(lease, ttl)
         return session, joined
 
-    async def _join(self, session: Session, follower: PathFollower) -> Joined:
+    async def _join(self, session: Session) -> Joined:
         settings = self._settings
         self._publisher.begin()
         value, version = self._publisher.value()
-        joined = await join(self._client, follower, settings.hostname, value, session)
+        joined = await join(self._client, self._keys, settings.hostname, value, session)
         self._publisher.note_published(version)
         return joined
 
     # ---- following the path ----------------------------------------------------------
+
+    async def _take_part(
+        self,
+        session: Session,
+        follower: PathFollower,
+        already: Joined | None,
+        nursery: trio.Nursery,
+    ) -> None:
+        """Join, follow the path until we are elected, and lead.
+
+        What is followed is watched already while we join: so nothing that happens after the
+        joining transaction comes by etcd's slow path.
+        """
+        joining = _Joining()
+        own = KeyRange.of(self._keys.host(self._settings.hostname))
+        async with open_plain_nursery() as following:
+            following.start_soon(follower.follow, self._keys.decision, joining.read_decision)
+            following.start_soon(follower.follow, own, joining.read_own)
+            with trio.move_on_after(_WATCH_TIMEOUT):
+                await joining.wait_watched()
+            joined = await persist(self._join, session) if already is None else already
+            self._cover(follower, joined)
+            self._note_joined(session, joined)
+            joining.end(joined)
+            self._start_tasks(session, follower, joined, nursery)
+            everything = joined.everything
+            if everything is None:
+                everything = await wait_elected(
+                    self._client, follower, joined.fence, joined.predecessor, joined.revision
+                )
+            leading = self._begin_to_lead(session, follower, joined.fence)
+            leading.take_over(everything)
+            following.cancel_scope.cancel()
+        await leading.run(everything)
 
     def _cover(self, follower: PathFollower, joined: Joined) -> None:
         """Load what the joining transaction read: a leader's range, or a follower's three."""
@@ -250,30 +276,19 @@ class Membership:
             follower.cover(self._keys.leading, joined.everything, joined.asked_at)
             return
         follower.cover(self._keys.decision, joined.decision, joined.asked_at)
-        for kv in joined.own:
+        for kv in joined.own:  # nobody acts on our candidate key; it is proven, and not watched
             follower.cover(KeyRange.of(kv.key), found_keys(joined.revision, kv))
 
-    async def _take_part(self, session: Session, follower: PathFollower, joined: Joined) -> None:
-        """Follow the path until we are elected, and lead."""
-        everything = joined.everything
-        if everything is None:
-            async with open_plain_nursery() as nursery:
-                # Our candidate key needs no watch: nobody acts on it, and the proofs cover it.
-                host = joined.own[0]
-                nursery.start_soon(follower.follow, self._keys.decision, joined.decision)
-                nursery.start_soon(
-                    follower.follow, KeyRange.of(host.key), found_keys(joined.revision, host)
-                )
-                everything = await wait_elected(
-                    self._client, follower, joined.fence, joined.predecessor, joined.revision
-                )
-                leading = self._begin_to_lead(session, follower, joined.fence)
-                leading.take_over(everything)
-                nursery.cancel_scope.cancel()
-        else:
-            leading = self._begin_to_lead(session, follower, joined.fence)
-            leading.take_over(everything)
-        await leading.run(everything)
+    def _start_tasks(
+        self, session: Session, follower: PathFollower, joined: Joined, nursery: trio.Nursery
+    ) -> None:
+        """Start what goes on as long as the session lives."""
+        host_key = self._keys.host(self._settings.hostname)
+        nursery.start_soon(self._publish_decisions, follower)
+        nursery.start_soon(self._guard_keys, session, follower, joined.fence)
+        nursery.start_soon(self._demand_proof, session)
+        nursery.start_soon(follower.keep_fresh)
+        nursery.start_soon(self._publisher.publish, self._client, host_key, session)
 
     def _begin_to_lead(self, session: Session, follower: PathFollower, fence: int) -> Leading:
         settings = self._settings
@@ -354,3 +369,36 @@ class Membership:
             self._log(logging.WARNING, "etcd did not confirm all; it lapses", what=unfinished)
         else:
             self._log(logging.INFO, "left")
+
+
+class _Joining:
+    """What the joining transaction is about to read, for those who watch already."""
+
+    def __init__(self) -> None:
+        self._watched = trio.Event()
+        self._watching = 0
+        self._ended = trio.Event()
+        self._joined: Joined | None = None
+
+    def end(self, joined: Joined) -> None:
+        self._joined = joined
+        self._ended.set()
+
+    async def wait_watched(self) -> None:
+        """Wait until both watches are there: what reads comes after them."""
+        await self._watched.wait()
+
+    async def read_decision(self) -> GetResult:
+        return (await self._wait()).decision
+
+    async def read_own(self) -> GetResult:
+        joined = await self._wait()
+        return found_keys(joined.revision, joined.own[0])
+
+    async def _wait(self) -> Joined:
+        self._watching += 1
+        if self._watching == 2:
+            self._watched.set()
+        await self._ended.wait()
+        assert self._joined is not None
+        return self._joined
