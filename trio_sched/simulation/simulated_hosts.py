@@ -47,7 +47,7 @@ __all__ = ["PATH", "TTL", "Leader", "Process", "World"]
 PATH = "/simulated"
 TTL = 10.0  # seconds that a session's lease lives without being renewed
 _DECISION_TTLS = 3  # how much longer a leader's decision lease does
-_PATIENCE = 0.25  # seconds for which the other half of a decision is awaited
+_SETTLE_TIMEOUT = 0.25  # seconds for which the other half of a decision is awaited
 
 
 @dataclass(slots=True)
@@ -106,7 +106,7 @@ class Leader:
         """Begin to lead."""
         self.read_decision()
         self._inbox.append(Elected(self._candidate.fence))
-        self.ring()
+        self.notify()
 
     def stop(self) -> None:
         """Handle nothing more."""
@@ -118,15 +118,15 @@ class Leader:
         held, self._held = self._held, None
         if held is not None:
             self._send(held)
-        self.ring()
+        self.notify()
 
     # ---- batches
 
     def _post(self, event: Event) -> None:
         self._inbox.append(event)
-        self.ring()
+        self.notify()
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         """See to it that what has happened is handled soon."""
         if not (self._awake or self._writing or self._stopped or self._process.paused):
             self._awake = True
@@ -158,7 +158,7 @@ class Leader:
                     self._send(intent)
             case StartTimer(delay):
                 self._timers += 1
-                self._time.after(delay, partial(self._ring_timer, self._timers))
+                self._time.after(delay, partial(self._notify_timer, self._timers))
             case Fail(error):
                 raise error
 
@@ -171,10 +171,10 @@ class Leader:
         process.freeze = 0.0
         return True
 
-    def _ring_timer(self, number: int) -> None:
+    def _notify_timer(self, number: int) -> None:
         if number == self._timers:
             self._due = True
-            self.ring()
+            self.notify()
 
     # ---- what it reads and watches
 
@@ -233,13 +233,13 @@ class Leader:
             self._settle()
         elif watch == self._watch:
             self._inbox += events
-            self.ring()
+            self.notify()
 
     def _settle(self) -> None:
         if self._view.settled:
             self._post(StoredChanged(self._view.stored))
         else:
-            self._time.after(_PATIENCE, self._complete)
+            self._time.after(_SETTLE_TIMEOUT, self._complete)
 
     def _complete(self) -> None:
         if not (self._view.settled or self._stopped):
