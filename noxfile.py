@@ -74,14 +74,14 @@ def soak(session: nox.Session) -> None:
 
 @nox.session
 def plain(session: nox.Session) -> None:
-    """The whole test suite with every frame through h2, none by the short way of the channel."""
+    """The whole test suite with every frame through h2, none by the fast path of the channel."""
     session.install("-e", ".[cli]", *group("tests"))
     session.run("pytest", *session.posargs, env={"PLAIN_CHANNEL": "1"})
 
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """A million examples of the short way against h2; or as many tens of thousands as ``-- N``.
+    """A million examples of the fast path against h2; or as many tens of thousands as ``-- N``.
 
     Each ten thousand have a process of their own, as Hypothesis remembers what it tried.
     """

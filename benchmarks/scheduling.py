@@ -34,7 +34,7 @@ from trio_sched.testing import Etcd, open_etcd
 
 MAX_COUNT = 2
 TTL = 600  # seconds
-MOST_REQUESTS_TO_JOIN = 5  # and six for the first host, which leads.0
+MOST_REQUESTS_TO_JOIN = 5  # and six for the first host, which leads
 MOST_REQUESTS_TO_LEAVE = 10.0
 MOST_BYTES_AT_200 = 3e6
 MOST_CPU_AT_200 = 2.0

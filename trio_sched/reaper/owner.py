@@ -25,7 +25,7 @@ from trio_sched.reaper.helper import helper_command
 
 __all__ = ["Reaper", "check_reapable", "open_reaper"]
 
-_FAREWELL = 2.0  # seconds for the helper to end when there is nothing left for it to do
+_END_TIMEOUT = 2.0  # seconds for the helper to end when there is nothing left for it to do
 _MAX_SECONDS = 1e9  # a deadline further away than this is none
 _ENVIRONMENT = ("SSL_CERT_FILE", "SSL_CERT_DIR")  # where OpenSSL looks for authorities
 
@@ -137,7 +137,7 @@ class _OwnedReaper(Reaper):
         self._send("bye")
         self._lost = True
         os.close(self._pipe)
-        with trio.move_on_after(_FAREWELL, shield=True):
+        with trio.move_on_after(_END_TIMEOUT, shield=True):
             await self._ended.wait()
         if not self._ended.is_set():  # it is stopped, or hangs
             self._give_up()

@@ -101,7 +101,7 @@ class Leader:
         """Begin to lead."""
         self.read_decision()
         self._inbox.append(Elected(self._candidate.fence))
-        self.ring()
+        self.notify()
 
     def stop(self) -> None:
         """Handle nothing more."""
@@ -113,15 +113,15 @@ class Leader:
         held, self._held = self._held, None
         if held is not None:
             self._send(held)
-        self.ring()
+        self.notify()
 
     # ---- batches
 
     def _post(self, event: Event) -> None:
         self._inbox.append(event)
-        self.ring()
+        self.notify()
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         """See to it that what has happened is handled soon."""
         if not (self._awake or self._writing or self._stopped or self._process.paused):
             self._awake = True
@@ -153,7 +153,7 @@ class Leader:
                     self._send(intent)
             case StartTimer(delay):
                 self._timers += 1
-                self._time.after(delay, partial(self._ring_timer, self._timers))
+                self._time.after(delay, partial(self._notify_timer, self._timers))
             case Fail(error):
                 raise error
 
@@ -166,10 +166,10 @@ class Leader:
         process.freeze = 0.0
         return True
 
-    def _ring_timer(self, number: int) -> None:
+    def _notify_timer(self, number: int) -> None:
         if number == self._timers:
             self._due = True
-            self.ring()
+            self.notify()
 
     # ---- what it reads and watches
 
@@ -217,7 +217,7 @@ class Leader:
             events()
         elif watch == self._watch:
             self._inbox += events
-            self.ring()
+            self.notify()
 
     # ---- what it writes
 

@@ -1,4 +1,4 @@
-"""What a strategy is, and what is not believed of one."""
+"""What a strategy is, and how its answer is checked."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from trio_sched.cli.connect import Connection
 from trio_sched.cli.exits import Exit
 from trio_sched.cli.reporter import Reporter
 from trio_sched.cli.run.child import Child, start_child
-from trio_sched.cli.run.signals import heeded_signals
+from trio_sched.cli.run.signals import handled_signals
 from trio_sched.etcd_shim._backoff import Backoff
 from trio_sched.host.result import Result
 from trio_sched.host.slots import Slot
@@ -82,7 +82,7 @@ async def run_command(settings: RunSettings, reporter: Reporter) -> int:
     """
     life = _Life(settings, reporter)
     async with open_plain_nursery() as nursery:
-        await nursery.start(life.heed_signals)
+        await nursery.start(life.handle_signals)
         code = await life.whole()
         nursery.cancel_scope.cancel()
     return code
@@ -151,11 +151,11 @@ class _Life:
 
     # ---- signals -------------------------------------------------------------------
 
-    async def heed_signals(
+    async def handle_signals(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Pass signals on to the child, or end if there is none."""
-        with trio.open_signal_receiver(*heeded_signals()) as numbers:
+        with trio.open_signal_receiver(*handled_signals()) as numbers:
             task_status.started()
             async for number in numbers:
                 self._take_signal(signal.Signals(number))

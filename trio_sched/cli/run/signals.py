@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import signal
 
-__all__ = ["heeded_signals", "parse_on_lost"]
+__all__ = ["handled_signals", "parse_on_lost"]
 
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
-def heeded_signals() -> tuple[signal.Signals, ...]:
+def handled_signals() -> tuple[signal.Signals, ...]:
     """Return those to listen to: not what was ignored when we were started.
 
     ``nohup`` ignores SIGHUP, and a shell that runs us in the background may ignore

@@ -49,9 +49,9 @@ def _lives_in(pid: str, pgid: int) -> bool:
     return int(group) == pgid and state not in b"ZX"
 
 
-def kill_group(pgid: int, patience: float) -> bool:
-    """Kill a group and wait until it is gone; return whether it is, within `patience` seconds."""
-    end = time.monotonic() + patience
+def kill_group(pgid: int, seconds: float) -> bool:
+    """Kill a group and wait until it is gone; return whether it is, within these seconds."""
+    end = time.monotonic() + seconds
     while True:
         signal_group(pgid, _SIGKILL)
         members = living_members(pgid)
@@ -63,8 +63,8 @@ def kill_group(pgid: int, patience: float) -> bool:
         _wait_for_one(members[0], min(left, 0.5))
 
 
-def _wait_for_one(pid: int, patience: float) -> None:
-    """Wait until a process has ended, or `patience` seconds."""
+def _wait_for_one(pid: int, seconds: float) -> None:
+    """Wait until a process has ended, or for these seconds."""
     try:
         descriptor = os.pidfd_open(pid)
     except (AttributeError, OSError):  # an old kernel, or it has just ended
@@ -73,6 +73,6 @@ def _wait_for_one(pid: int, patience: float) -> None:
     try:
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)
-        poll.poll(patience * 1000)
+        poll.poll(seconds * 1000)
     finally:
         os.close(descriptor)

@@ -39,7 +39,7 @@ from trio_sched.reaper.helper.groups import kill_group
 
 __all__ = ["Instructions", "main", "serve"]
 
-_PATIENCE = 60.0  # seconds for a group to go that was killed
+_KILL_TIMEOUT = 60.0  # seconds for a group to go that was killed
 _ATTEMPT = (0.3, 5.0)  # seconds for a member to answer: at first, and at most
 _PAUSE = (0.05, 2.0)  # seconds between two rounds: at first, and at most
 _LONG = 60_000.0  # milliseconds between two checks of the clock
@@ -153,7 +153,7 @@ def _milliseconds(instructions: Instructions) -> float | None:
 
 
 def _end_group(instructions: Instructions) -> bool:
-    return not instructions.group or kill_group(instructions.group, _PATIENCE)
+    return not instructions.group or kill_group(instructions.group, _KILL_TIMEOUT)
 
 
 def _revoke(instructions: Instructions) -> None:
