@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
+from typing import Any
+
 import pytest
 import trio
 
 from tests.helpers import watch_leftovers
 from trio_sched import EndOfResults, Observation, Result, observe, open_client, schedule
-from trio_sched.testing import open_faulty_link
+from trio_sched.testing import open_etcd, open_faulty_link
 
 
 async def read_until(observation: Observation, *names: str) -> int:
@@ -134,3 +137,27 @@ async def test_many_tasks_may_wait(endpoint: str, path: str) -> None:
             for number in range(5):
                 nursery.start_soon(wait, result, number)
     assert sorted(done) == list(range(5))
+
+
+@pytest.mark.parametrize("pool", [False, True])
+async def test_f42_an_observer_goes_on_over_a_restart_of_etcd(*, pool: bool) -> None:
+    """It is away for longer than a single request is tried for."""
+    async with open_etcd() as server, open_client(server.endpoint) as client:
+        await client.put("/p/scheduled", "before")
+        (member,) = server.members
+        async with AsyncExitStack() as stack:
+            seen: Any = await stack.enter_async_context(
+                observe(client, "/p", pool=True, reconcile=0.1)
+                if pool
+                else observe(client, "/p", reconcile=0.1)
+            )
+            await seen.next()
+            await member.stop()
+            await trio.sleep(4)
+            await member.start()
+            async with open_client(server.endpoint) as other:
+                await other.put("/p/scheduled", "after")
+            while True:
+                newest = await seen.next()
+                if (newest.hosts if pool else newest) == ("after",):
+                    break
