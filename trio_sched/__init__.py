@@ -9,62 +9,38 @@ from trio_sched._support.lazy import lazy
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from trio_sched.control import Control as Control
-    from trio_sched.etcd_shim import Client as Client
-    from trio_sched.etcd_shim import open_client as open_client
+    from trio_sched.etcd_shim import Client as Client, open_client as open_client
     from trio_sched.etcd_shim.errors import EtcdError as EtcdError
     from trio_sched.exceptions import (
         EndOfResults as EndOfResults,
-    )
-    from trio_sched.exceptions import (
         HostnameInUse as HostnameInUse,
-    )
-    from trio_sched.exceptions import (
         HostNotFound as HostNotFound,
-    )
-    from trio_sched.exceptions import (
         SessionLost as SessionLost,
-    )
-    from trio_sched.exceptions import (
         StrategyError as StrategyError,
-    )
-    from trio_sched.exceptions import (
         TrioSchedError as TrioSchedError,
     )
-    from trio_sched.host.observation import Observation as Observation
-    from trio_sched.host.observation import PathObservation as PathObservation
-    from trio_sched.host.result import (
-        Result as Result,
+    from trio_sched.host.observation import (
+        Observation as Observation,
+        PathObservation as PathObservation,
     )
     from trio_sched.host.result import (
+        Result as Result,
         ResultStatistics as ResultStatistics,
     )
     from trio_sched.host.slots import Slot as Slot
     from trio_sched.model.control_state import ControlState as ControlState
     from trio_sched.model.path_state import (
         Candidate as Candidate,
-    )
-    from trio_sched.model.path_state import (
         HeldSlot as HeldSlot,
-    )
-    from trio_sched.model.path_state import (
         PathState as PathState,
     )
-    from trio_sched.model.records import Host as Host
-    from trio_sched.model.records import Hosts as Hosts
-    from trio_sched.reaper.owner import Reaper as Reaper
-    from trio_sched.reaper.owner import open_reaper as open_reaper
-    from trio_sched.scheduler import observe as observe
-    from trio_sched.scheduler import schedule as schedule
+    from trio_sched.model.records import Host as Host, Hosts as Hosts
+    from trio_sched.reaper.owner import Reaper as Reaper, open_reaper as open_reaper
+    from trio_sched.scheduler import observe as observe, schedule as schedule
     from trio_sched.strategies import (
         Strategy as Strategy,
-    )
-    from trio_sched.strategies import (
         StrategyOptions as StrategyOptions,
-    )
-    from trio_sched.strategies import (
         known_strategies as known_strategies,
-    )
-    from trio_sched.strategies import (
         register as register,
     )
 

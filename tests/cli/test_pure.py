@@ -20,8 +20,7 @@ from tests.places import DOCS
 from trio_sched.cli.output import terminal
 from trio_sched.cli.view.document import document_of, state_of
 from trio_sched.cli.view.tables import status_view
-from trio_sched.cli.view.watch import _report_silence, _View
-from trio_sched.cli.view.watch import line_of as watch_line
+from trio_sched.cli.view.watch import _report_silence, _View, line_of as watch_line
 from trio_sched.cli.view.words import age_of, plain
 from trio_sched.exceptions import StrategyError
 from trio_sched.leader.diagnosis import diagnose

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from tests.leader.machine_etcd import HOSTS
 from tests.leader.machine_model import CANDIDATES, SETTINGS, Model, make_machine

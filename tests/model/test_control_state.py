@@ -6,8 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from trio_sched.model.control_state import ControlState, Eviction, Note
 from trio_sched.model.records import DecisionRecord

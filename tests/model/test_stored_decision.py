@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from trio_sched.model.records import DecisionRecord, encode_scheduled
 from trio_sched.model.stored_decision import StoredDecision

@@ -9,8 +9,7 @@ from types import MappingProxyType
 
 import pytest
 import trio
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from trio_sched import strategies
 from trio_sched.exceptions import StrategyError

@@ -11,8 +11,7 @@ from dataclasses import replace
 from itertools import combinations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from trio_sched.model.records import Host
 from trio_sched.strategies import Strategy, StrategyOptions, choose, get_strategy

@@ -25,11 +25,11 @@ from trio_sched.testing import (
     Member,
     _http,
     _ports,
+    etcd as etcd_module,
     find_etcd,
     find_etcdctl,
     open_etcd,
 )
-from trio_sched.testing import etcd as etcd_module
 from trio_sched.testing.find import version_of
 
 if TYPE_CHECKING:

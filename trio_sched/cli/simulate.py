@@ -12,8 +12,7 @@ from trio_sched.cli.common import complete_strategy, max_count_option, output_op
 from trio_sched.cli.exits import strategy_failed
 from trio_sched.cli.output import show_json, terminal
 from trio_sched.exceptions import StrategyError
-from trio_sched.simulation import Replay, Trace, svg_chart, text_chart
-from trio_sched.simulation import simulate as replay_trace
+from trio_sched.simulation import Replay, Trace, simulate as replay_trace, svg_chart, text_chart
 
 __all__ = ["simulate"]
 

@@ -17,11 +17,13 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from trio_sched.strategies.base import Strategy as Strategy
-from trio_sched.strategies.base import StrategyFunction as StrategyFunction
-from trio_sched.strategies.base import StrategyOptions as StrategyOptions
-from trio_sched.strategies.base import choose as choose
-from trio_sched.strategies.base import described
+from trio_sched.strategies.base import (
+    Strategy as Strategy,
+    StrategyFunction as StrategyFunction,
+    StrategyOptions as StrategyOptions,
+    choose as choose,
+    described,
+)
 from trio_sched.strategies.built_in import BUILT_IN
 
 if TYPE_CHECKING:

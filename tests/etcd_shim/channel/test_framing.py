@@ -5,8 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from trio_sched.etcd_shim.channel._framing import PREFIX_SIZE, MessageDecoder, encode_message
 from trio_sched.etcd_shim.errors import EtcdError, MessageTooLarge, RemoteProtocolError

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 from hpack import Decoder, Encoder, HPACKError, NeverIndexedHeaderTuple
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from trio_sched.etcd_shim.channel import _hpack
 from trio_sched.etcd_shim.channel._hpack import CachingDecoder, CachingEncoder, _FirstSteps

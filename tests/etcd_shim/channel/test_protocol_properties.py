@@ -13,8 +13,7 @@ from dataclasses import fields, is_dataclass
 from h2.errors import ErrorCodes
 from h2.exceptions import H2Error
 from h2.settings import SettingCodes
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from tests.etcd_shim.channel.h2_peer import GRPC, REQUEST, Peer
 from tests.etcd_shim.channel.pure_half import Protocol
