@@ -19,7 +19,7 @@ __all__ = ["Caller", "HeaderList", "OneConnection"]
 
 Req = TypeVar("Req", bound=ProtoMessage)
 Rep = TypeVar("Rep", bound=ProtoMessage)
-HeaderList = list[tuple[bytes, bytes]]
+HeaderList = tuple[tuple[bytes, bytes], ...]
 
 _LONGEST_TIMEOUT = 99_999_999  # milliseconds; eight digits are what the header takes
 
@@ -81,7 +81,7 @@ class Caller(ABC):
     ) -> HeaderList:
         """Return the headers of a request."""
         cached = _request_headers(connection.endpoint, path)
-        extra: HeaderList = []
+        extra: list[tuple[bytes, bytes]] = []
         if timeout is not None:
             limit = max(1, min(int(timeout * 1000), _LONGEST_TIMEOUT))
             # A value that is another each time would push all others out of hpack's table.
@@ -90,7 +90,7 @@ class Caller(ABC):
             extra.append((b"token", self.token.encode()))
         if metadata:
             extra += [(key.encode(), value.encode()) for key, value in metadata.items()]
-        return cached + extra if extra else cached
+        return (*cached, *extra) if extra else cached
 
 
 class OneConnection(Caller):
@@ -125,7 +125,7 @@ class OneConnection(Caller):
 
 @lru_cache(maxsize=256)  # the same lists for all clients, which do not change them
 def _request_headers(endpoint: Endpoint, path: str) -> HeaderList:
-    return [
+    return (
         (b":method", b"POST"),
         (b":scheme", b"https" if endpoint.scheme == "https" else b"http"),
         (b":path", path.encode()),
@@ -133,4 +133,4 @@ def _request_headers(endpoint: Endpoint, path: str) -> HeaderList:
         (b"te", b"trailers"),
         (b"content-type", b"application/grpc"),
         (b"user-agent", b"trio-sched"),
-    ]
+    )

@@ -44,8 +44,7 @@ from trio_sched.etcd_shim.channel._endpoint import (
     open_byte_stream,
     root_cause,
 )
-from trio_sched.etcd_shim.channel._fast import FastProtocol
-from trio_sched.etcd_shim.channel._protocol import Protocol, greeting
+from trio_sched.etcd_shim.channel.http2 import Http2Connection, connection_preface
 from trio_sched.etcd_shim.channel._settings import ChannelSettings, Credentials, PingPolicy
 from trio_sched.etcd_shim.errors import (
     ClientClosed,
@@ -252,20 +251,19 @@ class Channel(Caller):
 
     async def _open_connection(self, attempt: _Attempt, endpoint: Endpoint) -> Connection | None:
         timeout = self._settings.connect_timeout
-        protocol = FastProtocol if self._settings.fast else Protocol
         try:
             with trio.CancelScope(deadline=trio.current_time() + timeout):
                 stream = await open_byte_stream(endpoint, self._ssl_context)
-                said = _greet(stream)
+                sent = _send_preface(stream)
                 return Connection(
                     endpoint,
                     stream,
-                    protocol(max_message_size=self._settings.max_message_size),
+                    Http2Connection(max_message_size=self._settings.max_message_size),
                     self._settings,
                     self._pings,
                     self._services,
                     partial(self._win, attempt),
-                    said=said,
+                    sent=sent,
                 )
         except (OSError, trio.BrokenResourceError) as exc:
             self._lose(attempt, endpoint, root_cause(exc))
@@ -360,10 +358,10 @@ class Channel(Caller):
         return True
 
 
-def _greet(stream: ByteStream) -> int:
-    """Say first things first: they are answered while we get ready. Return how much was said."""
+def _send_preface(stream: ByteStream) -> int:
+    """Send the connection preface, which is answered while we get ready; return how much was sent."""
     try:
-        return stream.send_nowait(greeting())
+        return stream.send_nowait(connection_preface())
     except OSError:
         stream.close()
         raise

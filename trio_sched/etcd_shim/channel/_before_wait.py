@@ -19,14 +19,14 @@ from typing import TypeVarTuple
 
 import trio
 
-__all__ = ["TurnEnds"]
+__all__ = ["BeforeWaitHook"]
 
 Ts = TypeVarTuple("Ts")
 
-_current: trio.lowlevel.RunVar[TurnEnds] = trio.lowlevel.RunVar("trio_sched_turn_ends")
+_current: trio.lowlevel.RunVar[BeforeWaitHook] = trio.lowlevel.RunVar("trio_sched_before_wait")
 
 
-class TurnEnds(trio.abc.Instrument):
+class BeforeWaitHook(trio.abc.Instrument):
     """Calls back when trio is about to wait, or one turn later if it always has work."""
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class TurnEnds(trio.abc.Instrument):
         self._token = trio.lowlevel.current_trio_token()
 
     @classmethod
-    def current(cls) -> TurnEnds:
+    def current(cls) -> BeforeWaitHook:
         """Return the one of this run of trio."""
         try:
             return _current.get()
