@@ -293,7 +293,7 @@ async def test_breakage_6_stream_ids_used_up() -> None:
         await get(channel)
         current = channel._current
         assert current is not None
-        current._protocol._h2.highest_outbound_stream_id = 2**31 - 5
+        current._protocol._last_stream_id = 2**31 - 5
         async with watch(channel).Watch.open() as call:
             await call.send_message(watch_request())
             for _ in range(3):

@@ -22,7 +22,7 @@ from trio.testing import (
 
 from tests.etcd_shim.channel.channel_tools import get, kv, open_pair, watch, watch_request
 from tests.etcd_shim.channel.h2_peer import Peer
-from tests.etcd_shim.channel.pure_half import Protocol
+from trio_sched.etcd_shim.channel.http2 import Http2Connection
 from tests.etcd_shim.channel.scripted_server import Manners, ServerCall, answer
 from trio_sched._support.tasks import open_service_nursery
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
@@ -111,7 +111,7 @@ async def open_member(
         connection = Connection(
             ENDPOINT,
             MemoryByteStream(ours),
-            Protocol(),
+            Http2Connection(),
             ChannelSettings(),
             pings or PingPolicy(),
             services,

@@ -22,9 +22,9 @@ from h2.settings import SettingCodes
 from h2.stream import H2StreamStateMachine
 from hpack import NeverIndexedHeaderTuple
 
-from trio_sched.etcd_shim.channel._events import ConnectionBroken, Event, Message
+from trio_sched.etcd_shim.channel.http2.events import ConnectionBroken, Event, Message
 from trio_sched.etcd_shim.channel._fast import FastProtocol
-from trio_sched.etcd_shim.channel._framing import encode_message
+from trio_sched.etcd_shim.channel.http2.messages import encode_message
 from trio_sched.etcd_shim.channel._h2 import PatientH2Connection
 from trio_sched.etcd_shim.channel._hpack import StampedTable
 from trio_sched.etcd_shim.channel._protocol import Protocol

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trio_sched.etcd_shim.channel._framing import PREFIX_SIZE, MessageDecoder, encode_message
+from trio_sched.etcd_shim.channel.http2.messages import PREFIX_SIZE, MessageDecoder, encode_message
 from trio_sched.etcd_shim.errors import EtcdError, MessageTooLarge, RemoteProtocolError
 
 LIMIT = 300
