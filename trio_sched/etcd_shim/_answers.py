@@ -34,9 +34,7 @@ class KeyValue:
     @classmethod
     def decode(cls, kv: pb.KeyValue) -> Self:
         """Return the value for a message."""
-        return cls(
-            kv.key, kv.value, kv.create_revision, kv.mod_revision, kv.version, kv.lease
-        )
+        return cls(kv.key, kv.value, kv.create_revision, kv.mod_revision, kv.version, kv.lease)
 
 
 @dataclass(frozen=True, slots=True)

@@ -413,9 +413,7 @@ def open_client(
     credentials = None if user is None or password is None else Credentials(user, password)
     if not connect_timeout > 0:
         raise ValueError(f"connect_timeout must be more than 0 seconds, not {connect_timeout!r}")
-    settings = ChannelSettings(
-        connect_timeout=connect_timeout, max_message_size=max_message_size
-    )
+    settings = ChannelSettings(connect_timeout=connect_timeout, max_message_size=max_message_size)
     services = ServiceNursery()
     channel = Channel(services, parsed, ssl_context, credentials, settings, pings or PingPolicy())
     return ServiceBlock(services, Client(channel))

@@ -30,6 +30,7 @@ from trio_sched.etcd_shim.errors import (
     MessageTooLarge,
     RemoteProtocolError,
     Unavailable,
+    Unimplemented,
 )
 
 
@@ -207,7 +208,7 @@ async def test_server_ends_a_call_that_we_are_still_sending() -> None:
     ("head", "expected"),
     [
         ([(b":status", b"503")], Unavailable),
-        ([(b":status", b"404")], RemoteProtocolError),
+        ([(b":status", b"404")], Unimplemented),
         ([(b":status", b"200"), (b"content-type", b"text/html")], RemoteProtocolError),
     ],
 )
@@ -320,7 +321,7 @@ async def test_idle_connection_that_ends_is_replaced() -> None:
 async def test_peer_that_makes_us_talk_and_does_not_read_is_cut_off(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_connection, "_MAX_OUTPUT", 10_000)
+    monkeypatch.setattr(_connection, "MAX_OUTPUT", 10_000)
     async with open_pair(stall, Manners()) as (server, channel):
         async with trio.open_nursery() as nursery:
 

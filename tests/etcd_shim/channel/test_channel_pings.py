@@ -22,7 +22,6 @@ from trio.testing import (
 
 from tests.etcd_shim.channel.channel_tools import get, kv, open_pair, watch, watch_request
 from tests.etcd_shim.channel.h2_peer import Peer
-from trio_sched.etcd_shim.channel.http2 import Http2Connection
 from tests.etcd_shim.channel.scripted_server import Manners, ServerCall, answer
 from trio_sched._support.tasks import open_service_nursery
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
@@ -30,6 +29,7 @@ from trio_sched.etcd_shim.channel import Channel, ChannelSettings, Endpoint, Pin
 from trio_sched.etcd_shim.channel._caller import OneConnection
 from trio_sched.etcd_shim.channel._connection import Connection
 from trio_sched.etcd_shim.channel._endpoint import ByteStream
+from trio_sched.etcd_shim.channel.http2 import Http2Connection
 from trio_sched.etcd_shim.errors import ConnectionLost
 
 MemoryStream = trio.StapledStream[MemorySendStream, MemoryReceiveStream]
@@ -60,7 +60,7 @@ class Member:
 
     def __init__(self, stream: trio.abc.Stream, *, settings: bool) -> None:
         self.peer = Peer()
-        self.silent = False
+        self.silent = not settings
         self.pinged_at: list[float] = []
         self._pinged = trio.lowlevel.ParkingLot()
         self._stream = stream

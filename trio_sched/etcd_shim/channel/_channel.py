@@ -44,8 +44,8 @@ from trio_sched.etcd_shim.channel._endpoint import (
     open_byte_stream,
     root_cause,
 )
-from trio_sched.etcd_shim.channel.http2 import Http2Connection, connection_preface
 from trio_sched.etcd_shim.channel._settings import ChannelSettings, Credentials, PingPolicy
+from trio_sched.etcd_shim.channel.http2 import Http2Connection, connection_preface
 from trio_sched.etcd_shim.errors import (
     ClientClosed,
     ConnectionFailed,
@@ -359,7 +359,7 @@ class Channel(Caller):
 
 
 def _send_preface(stream: ByteStream) -> int:
-    """Send the connection preface, which is answered while we get ready; return how much was sent."""
+    """Send the connection preface, to be answered meanwhile; return how much was sent."""
     try:
         return stream.send_nowait(connection_preface())
     except OSError:

@@ -34,7 +34,9 @@ import trio
 
 from trio_sched._support.tasks import Doorbell
 from trio_sched.etcd_shim.channel._admission import Admission
+from trio_sched.etcd_shim.channel._before_wait import BeforeWaitHook
 from trio_sched.etcd_shim.channel._endpoint import root_cause
+from trio_sched.etcd_shim.channel._liveness import PeerLiveness, Verdict
 from trio_sched.etcd_shim.channel.http2.events import (
     CallEnded,
     ConnectionBroken,
@@ -44,15 +46,13 @@ from trio_sched.etcd_shim.channel.http2.events import (
     RequestSent,
     SettingsChanged,
 )
-from trio_sched.etcd_shim.channel._before_wait import BeforeWaitHook
-from trio_sched.etcd_shim.channel._liveness import PeerLiveness, Verdict
 from trio_sched.etcd_shim.errors import ConnectionLost, EtcdError, again
 
 if TYPE_CHECKING:
     from trio_sched._support.tasks import ServiceNursery
     from trio_sched.etcd_shim.channel._endpoint import ByteStream, Endpoint
-    from trio_sched.etcd_shim.channel.http2 import Http2Connection
     from trio_sched.etcd_shim.channel._settings import ChannelSettings, PingPolicy
+    from trio_sched.etcd_shim.channel.http2 import Http2Connection
 
 __all__ = ["CallState", "Connection", "ConnectionStatistics"]
 
@@ -134,10 +134,12 @@ class Connection:
     """
 
     __slots__ = (
+        "_before_wait",
         "_calls",
         "_drained",
         "_error",
         "_gathering",
+        "_liveness",
         "_on_ready",
         "_pings",
         "_protocol",
@@ -145,9 +147,7 @@ class Connection:
         "_services",
         "_started_calls",
         "_stream",
-        "_before_wait",
         "_unsent",
-        "_liveness",
         "_woken",
         "_write_scope",
         "_writer",

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from trio_sched.etcd_shim.channel._settings import PingPolicy
 
-__all__ = ["Verdict", "PeerLiveness"]
+__all__ = ["PeerLiveness", "Verdict"]
 
 LAST_CHECK_DELAY: Final = 0.001  # seconds: enough to be told what the kernel has already
 
@@ -58,9 +58,9 @@ class PeerLiveness:
         "_pinged_at",
         "_pings",
         "asked_at",
-        "next_check",
-        "idle",
         "has_spoken",
+        "idle",
+        "next_check",
     )
 
     def __init__(self, pings: PingPolicy, now: float, first_words_by: float) -> None:

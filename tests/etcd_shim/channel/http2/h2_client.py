@@ -24,7 +24,7 @@ __all__ = ["Fault", "H2Client", "Seen"]
 
 Seen = tuple[object, ...]
 
-DATA, SETTINGS, GOAWAY = 0, 4, 7
+SETTINGS, WINDOW_UPDATE = 4, 8
 LARGEST = 16_384
 
 
@@ -147,12 +147,17 @@ class H2Client:
                 return
             frame, self.input = self.input[: 9 + length], self.input[9 + length :]
             self.began = True
+            stream_id = int.from_bytes(frame[5:9]) & 0x7FFFFFFF
+            opened = stream_id & 1 and stream_id <= self.h2.highest_outbound_stream_id
+            late = bool(opened and stream_id not in self.calls)
+            if frame[3] == WINDOW_UPDATE and length == 4:  # hyperframe heeds a reserved bit
+                frame = frame[:9] + (int.from_bytes(frame[9:]) & 0x7FFFFFFF).to_bytes(4)
             try:
                 events = self.h2.receive_data(frame)
             except (StreamClosedError, StreamIDTooLowError) as exc:
                 raise Fault(exc, late=True) from exc
             except (H2Error, HPACKError, HyperframeError) as exc:
-                raise Fault(exc) from exc
+                raise Fault((exc, frame), late=late) from exc
             for event in events:
                 self.take(event, seen)
 

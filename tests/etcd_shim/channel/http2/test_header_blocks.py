@@ -162,12 +162,12 @@ def test_smallest_and_last_size_are_signalled(settings: list[int], expected: lis
 
 def test_sizes_of_two_frames_are_signalled_each() -> None:
     encoder, peer = RequestEncoder(), Decoder(LARGEST)
-    for given in ((100,), (100,), (50, 200), (4096,)):
-        for size in given:
+    for settings_ in ((100,), (100,), (50, 200), (4096,)):
+        for size in settings_:
             encoder.resize(size)
         for _ in range(2):
             assert plain(list(peer.decode(encoder.encode(tuple(HEADERS)), raw=True))) == HEADERS
-        assert peer.header_table_size == given[-1]
+        assert peer.header_table_size == settings_[-1]
 
 
 def test_breakage_8_what_left_the_table_is_not_meant_any_more_when_encoding() -> None:
@@ -295,7 +295,11 @@ def test_caches_are_bounded() -> None:
     for number in range(300):
         encoder, decoder = RequestEncoder(), ResponseDecoder(LARGEST)
         decoder.decode(encoder.encode(((b"name", b"%d" % number),)))
-    assert len(header_blocks._shared_requests._steps) == len(header_blocks._shared_responses._steps) == 128
+    assert (
+        len(header_blocks._shared_requests._steps)
+        == len(header_blocks._shared_responses._steps)
+        == 128
+    )
     assert len(header_blocks._shared_requests._reached) == 129
     encoder, decoder = RequestEncoder(), ResponseDecoder(LARGEST)
     for number in range(300):

@@ -176,7 +176,9 @@ def told(value: object) -> object:
     return value
 
 
-def hear(pieces: Iterable[bytes], *, reads: bool = False) -> tuple[Http2Connection, list[Event], bytes]:
+def hear(
+    pieces: Iterable[bytes], *, reads: bool = False
+) -> tuple[Http2Connection, list[Event], bytes]:
     client = opened()[0]
     events: list[Event] = []
     output = b""

@@ -70,6 +70,4 @@ class ConnectionBroken:
     error: EtcdError
 
 
-Event: TypeAlias = (
-    Message | CallEnded | RequestSent | SettingsChanged | GoAway | ConnectionBroken
-)
+Event: TypeAlias = Message | CallEnded | RequestSent | SettingsChanged | GoAway | ConnectionBroken

@@ -41,7 +41,7 @@ class Step(enum.Enum):
 
 def _steps() -> dict[tuple[bool, BlockKind, bool], Step]:
     """Return the step for each state (has the head come?), block, and END_STREAM or not."""
-    table = {key: Step.MALFORMED for key in product((False, True), BlockKind, (False, True))}
+    table = dict.fromkeys(product((False, True), BlockKind, (False, True)), Step.MALFORMED)
     table[False, BlockKind.INFORMATIONAL, False] = Step.IGNORE  # 8.1: it must not end the stream
     table[False, BlockKind.HEAD, False] = Step.BEGIN
     table[False, BlockKind.HEAD, True] = Step.NO_STATUS
