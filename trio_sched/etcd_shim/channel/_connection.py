@@ -232,6 +232,9 @@ class Connection:
                 except (OSError, trio.BrokenResourceError) as exc:
                     self._lose(exc)
                     return
+            elif self._protocol.held_back:
+                for event in self._protocol.resume():
+                    self._take(event)
             else:
                 if self._writing:
                     self._writing = False
@@ -283,7 +286,7 @@ class Connection:
         except OSError as exc:
             self._before_wait.run_soon(self._lose, exc)
         else:
-            if self._unsent:
+            if self._unsent or self._protocol.held_back:
                 self._before_wait.run_soon(self.flush)
 
     def _tell_ready(self) -> None:
@@ -460,7 +463,7 @@ class Connection:
         except OSError as exc:
             self._lose(exc)
             return True
-        return not self._unsent
+        return not (self._unsent or self._protocol.held_back)
 
     def _offer(self) -> None:
         data = self._protocol.take_output()

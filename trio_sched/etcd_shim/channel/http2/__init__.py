@@ -4,11 +4,7 @@
 rule names its section of RFC 9113.
 """
 
-from trio_sched.etcd_shim.channel.http2.connection import (
-    Http2Connection as Http2Connection,
-)
-from trio_sched.etcd_shim.channel.http2.connection import (
-    connection_preface as connection_preface,
-)
+from trio_sched.etcd_shim.channel.http2.connection import Http2Connection as Http2Connection
+from trio_sched.etcd_shim.channel.http2.connection import connection_preface as connection_preface
 
 __all__ = ["Http2Connection", "connection_preface"]

@@ -32,9 +32,10 @@ answers that the server does not read; and empty DATA frames in a row.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Final
 
+from trio_sched.etcd_shim.channel.http2 import events as e
 from trio_sched.etcd_shim.channel.http2 import frames as f
 from trio_sched.etcd_shim.channel.http2 import settings as s
 from trio_sched.etcd_shim.channel.http2.errors import (
@@ -43,26 +44,22 @@ from trio_sched.etcd_shim.channel.http2.errors import (
     StreamFault,
     name_of,
 )
-from trio_sched.etcd_shim.channel.http2.events import (
-    CallEnded,
-    ConnectionBroken,
-    Event,
-    GoAway,
-    Message,
-    SettingsChanged,
-)
-from trio_sched.etcd_shim.channel.http2.header_blocks import ResponseDecoder
+from trio_sched.etcd_shim.channel.http2.events import Event
+from trio_sched.etcd_shim.channel.http2.header_blocks import OpenBlock, ResponseDecoder
 from trio_sched.etcd_shim.channel.http2.messages import MessageDecoder, whole_message
-from trio_sched.etcd_shim.channel.http2.responses import HeaderBlock
+from trio_sched.etcd_shim.channel.http2.responses import (
+    NO_STATUS,
+    BlockKind,
+    HeaderBlock,
+    Progress,
+    Step,
+)
 from trio_sched.etcd_shim.channel.http2.sending import Sender
-from trio_sched.etcd_shim.channel.http2.streams import STEPS, Step, Stream
+from trio_sched.etcd_shim.channel.http2.streams import Stream
 from trio_sched.etcd_shim.errors import ConnectionLost, EtcdError, RemoteProtocolError
 
 __all__ = ["Http2Connection", "connection_preface"]
 
-MAX_HEADER_BLOCK: Final = 2**16  # bytes, encoded
-MAX_CONTINUATIONS: Final = 512  # of one block
-MAX_EMPTY_CONTINUATIONS: Final = 16
 MAX_ANSWERS: Final = 10_000  # to PING and SETTINGS, queued
 MAX_EMPTY_DATA: Final = 1000  # frames in a row
 
@@ -70,29 +67,6 @@ _PROTOCOL_ERROR: Final = ErrorCode.PROTOCOL_ERROR
 _HEAD: Final = f.FRAME_HEAD_SIZE
 _LENGTH_AND_TYPE: Final = 4  # bytes at the beginning of a frame's head
 _PING_SIZE: Final = 8
-
-
-class _OpenBlock:
-    """A header block whose CONTINUATIONs are still to come (RFC 9113, 6.10)."""
-
-    __slots__ = ("data", "empty", "ends", "frames", "stream_id")
-
-    def __init__(self, stream_id: int, data: bytes, *, ends: bool) -> None:
-        self.stream_id = stream_id
-        self.data = bytearray(data)
-        self.ends = ends
-        self.frames = self.empty = 0
-
-    def add(self, data: bytes) -> None:
-        self.frames += 1
-        self.empty += not data
-        self.data += data
-        if (
-            len(self.data) > MAX_HEADER_BLOCK
-            or self.frames > MAX_CONTINUATIONS
-            or self.empty > MAX_EMPTY_CONTINUATIONS
-        ):
-            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "10.5.1", "an endless header block")
 
 
 class Http2Connection(Sender):
@@ -105,16 +79,6 @@ class Http2Connection(Sender):
         connection_window: how much it may send before any of it is received.
     """
 
-    __slots__ = (
-        "_decoder",
-        "_empty_data",
-        "_goaway_id",
-        "_input",
-        "_max_message_size",
-        "_open_block",
-        "_saw_settings",
-    )
-
     def __init__(
         self,
         *,
@@ -126,7 +90,7 @@ class Http2Connection(Sender):
         self._max_message_size = max_message_size
         self._decoder = ResponseDecoder(s.MAX_HEADER_LIST)
         self._input = b""  # of a frame that is not complete
-        self._open_block: _OpenBlock | None = None
+        self._open_block: OpenBlock | None = None
         self._saw_settings = False
         self._empty_data = 0
         self._goaway_id = f.MAX_STREAM_ID
@@ -141,7 +105,7 @@ class Http2Connection(Sender):
         except ConnectionFault as exc:
             error = RemoteProtocolError(f"the peer does not speak HTTP/2 as it should: {exc!r}")
             error.__cause__ = exc
-            events.append(ConnectionBroken(error))
+            events.append(e.ConnectionBroken(error))
             self._input = b""
             self._close(exc.code)
         return events
@@ -151,7 +115,7 @@ class Http2Connection(Sender):
         if self._closed:
             return []
         self._closed = True
-        return [ConnectionBroken(ConnectionLost("the server closed the connection"))]
+        return [e.ConnectionBroken(ConnectionLost("the server closed the connection"))]
 
     # ---- frames ------------------------------------------------------------
 
@@ -159,7 +123,7 @@ class Http2Connection(Sender):
         if self._input:
             data = self._input + data
         start, size = 0, len(data)
-        unpack = f.FRAME_HEAD.unpack_from
+        unpack, handlers = f.FRAME_HEAD.unpack_from, self._HANDLERS
         while size - start >= _HEAD:
             high, low, kind, flags, stream_id = unpack(data, start)
             body = start + _HEAD
@@ -168,12 +132,12 @@ class Http2Connection(Sender):
                 self._check_head(data[start : start + 24])
             if end > size:
                 break
-            if self._open_block is not None or kind >= len(_HANDLERS):
+            if self._open_block is not None or kind >= f.CONTINUATION:
                 self._receive_seldom(kind, flags, stream_id, data[body:end], events)
             else:
                 stream_id &= f.STREAM_ID_MASK
                 try:
-                    _HANDLERS[kind](self, flags, stream_id, data[body:end], events)
+                    handlers[kind](self, flags, stream_id, data[body:end], events)
                 except StreamFault as exc:
                     self._fail(stream_id, exc, events)
             start = end
@@ -223,7 +187,7 @@ class Http2Connection(Sender):
         size = len(body)
         self._unacknowledged += size
         if self._unacknowledged * 2 >= self._connection_window:
-            self._check_connection_window()
+            self._acknowledge_connection()
         if flags & f.PADDED:
             body = f.strip_padding(flags & f.PADDED, body)
         stream = self._streams.get(stream_id)
@@ -231,7 +195,7 @@ class Http2Connection(Sender):
             self._check_not_idle(stream_id)
             self._count_empty(size)  # dropped: 5.1
             return
-        if not stream.has_head:
+        if not stream.progress:
             raise StreamFault(_PROTOCOL_ERROR, "8.1", "DATA before the head of the answer")
         stream.receive_window -= size
         if stream.receive_window < 0:
@@ -244,14 +208,15 @@ class Http2Connection(Sender):
         if size > len(body) and stream_id in self._streams:
             self._acknowledge(stream_id, stream, size - len(body))
         if flags & f.END_STREAM and stream_id in self._streams:
-            error = RemoteProtocolError("the answer ended without a gRPC status")
+            error = RemoteProtocolError(NO_STATUS)
             self._end(stream_id, error, events)
 
-    def _check_connection_window(self) -> None:
+    def _acknowledge_connection(self) -> None:
         if self._unacknowledged > self._connection_window:
             message = "more than the connection's window"
             raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "6.9.1", message)
-        self._acknowledge_connection()
+        self._output += f.window_update_frame(0, self._unacknowledged)
+        self._unacknowledged = 0
 
     def _count_empty(self, size: int) -> None:
         self._empty_data = 0 if size else self._empty_data + 1
@@ -263,16 +228,17 @@ class Http2Connection(Sender):
     ) -> None:
         """Cut messages out of a DATA frame (gRPC: Length-Prefixed-Message)."""
         decoder = stream.decoder
-        if decoder is None:
+        if decoder is None or not decoder.partial:
             payload = whole_message(data, self._max_message_size)
             if payload is not None:
                 stream.waiting += 1
-                events.append(Message(stream_id, payload))
+                events.append(e.Message(stream_id, payload))
                 return
+        if decoder is None:
             decoder = stream.decoder = MessageDecoder(self._max_message_size)
         messages = decoder.feed(data)
         if messages:
-            events += [Message(stream_id, payload) for payload in messages]
+            events += [e.Message(stream_id, payload) for payload in messages]
             # What was acknowledged of the first of them is not acknowledged again.
             stream.unacknowledged -= stream.partial
             stream.partial = 0
@@ -291,7 +257,7 @@ class Http2Connection(Sender):
             self._take_block(stream_id, body, events, ends=ends)
         else:
             self._check_not_idle(stream_id)
-            self._open_block = _OpenBlock(stream_id, body, ends=ends)
+            self._open_block = OpenBlock(stream_id, body, ends=ends)
 
     def _take_block(self, stream_id: int, body: bytes, events: list[Event], *, ends: bool) -> None:
         """Take a whole header block (RFC 9113, 8.1); one of a closed stream is decoded (4.3)."""
@@ -301,13 +267,15 @@ class Http2Connection(Sender):
         block = self._decoder.decode(body)
         if stream is None:
             return
-        step = STEPS[stream.has_head, block.kind, ends]
+        step = block.steps[stream.progress + ends]
         if step is Step.BEGIN:
-            stream.has_head = True
+            stream.progress = Progress.BODY
         elif step is Step.FINISH:
             self._finish(stream_id, stream, block, events, ends=ends)
-        elif step is not Step.IGNORE:
-            self._take_odd_block(stream_id, block, events, step, ends=ends)
+        elif step is Step.MALFORMED:
+            out_of_place = f"{block.kind.value}, with END_STREAM {ends}, out of place"
+            detail = str(block.error) if block.kind is BlockKind.INVALID else out_of_place
+            raise StreamFault(_PROTOCOL_ERROR, "8.1.1", detail)
 
     def _finish(
         self, stream_id: int, stream: Stream, block: HeaderBlock, events: list[Event], *, ends: bool
@@ -315,15 +283,6 @@ class Http2Connection(Sender):
         error = block.error
         if error is None and stream.decoder is not None and stream.decoder.partial:
             error = RemoteProtocolError("the answer ended within a message")
-        self._end(stream_id, error, events, reset=None if ends else ErrorCode.CANCEL)
-
-    def _take_odd_block(
-        self, stream_id: int, block: HeaderBlock, events: list[Event], step: Step, *, ends: bool
-    ) -> None:
-        if step is Step.MALFORMED:
-            detail = block.error or f"{block.kind.value}, END_STREAM {ends}, out of place"
-            raise StreamFault(_PROTOCOL_ERROR, "8.1.1", str(detail))
-        error = block.error or RemoteProtocolError("the answer ended without a gRPC status")
         self._end(stream_id, error, events, reset=None if ends else ErrorCode.CANCEL)
 
     def _take_priority(self, _flags: int, stream_id: int, body: bytes, _: list[Event]) -> None:
@@ -347,7 +306,7 @@ class Http2Connection(Sender):
             processed=code != ErrorCode.REFUSED_STREAM,  # 8.7
         )
         self._forget(stream_id)
-        events.append(CallEnded(stream_id, error))
+        events.append(e.CallEnded(stream_id, error))
 
     def _take_settings(self, flags: int, stream_id: int, body: bytes, events: list[Event]) -> None:
         """RFC 9113, 6.5."""
@@ -365,17 +324,19 @@ class Http2Connection(Sender):
         for key, value in values:
             self._apply_setting(key, value)
         self._answer(f.frame(f.SETTINGS, f.ACK, 0))
-        events.append(SettingsChanged())
+        events.append(e.SettingsChanged())
         self._push_blocked(events)
 
     def _apply_setting(self, key: int, value: int) -> None:
-        if key == s.HEADER_TABLE_SIZE:
+        if key == s.SettingCode.HEADER_TABLE_SIZE:
             self._encoder.resize(value)
-        elif key == s.MAX_CONCURRENT_STREAMS:
+        elif key == s.SettingCode.MAX_CONCURRENT_STREAMS:
             self._max_calls = value
-        elif key == s.MAX_FRAME_SIZE:
+        elif key == s.SettingCode.MAX_FRAME_SIZE:
             self._max_frame_size = value
-        elif key == s.INITIAL_WINDOW_SIZE:  # 6.9.2: windows in use change by the difference
+        elif (
+            key == s.SettingCode.INITIAL_WINDOW_SIZE
+        ):  # 6.9.2: windows in use change by the difference
             difference, self._initial_window = value - self._initial_window, value
             for stream in self._streams.values():
                 stream.send_window += difference
@@ -414,7 +375,7 @@ class Http2Connection(Sender):
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "6.8", message)
         last = int.from_bytes(body[:4]) & f.STREAM_ID_MASK
         self._goaway_id = min(self._goaway_id, last)
-        events.append(GoAway(self._goaway_id, int.from_bytes(body[4:8]), body[8:]))
+        events.append(e.GoAway(self._goaway_id, int.from_bytes(body[4:8]), body[8:]))
 
     def _take_window(self, _flags: int, stream_id: int, body: bytes, events: list[Event]) -> None:
         """RFC 9113, 6.9."""
@@ -473,23 +434,20 @@ class Http2Connection(Sender):
             self._forget(stream_id)
         else:
             self._reset(stream_id, reset)
-        events.append(CallEnded(stream_id, error))
+        events.append(e.CallEnded(stream_id, error))
 
-
-_Handler: TypeAlias = Callable[[Http2Connection, int, int, bytes, list[Event]], None]
-
-# By the type of the frame; CONTINUATION and unknown types are `_receive_seldom`'s.
-_HANDLERS: Final[tuple[_Handler, ...]] = (
-    Http2Connection._take_data,  # noqa: SLF001 # of this module, as all below
-    Http2Connection._take_headers,  # noqa: SLF001 # as above
-    Http2Connection._take_priority,  # noqa: SLF001 # as above
-    Http2Connection._take_reset,  # noqa: SLF001 # as above
-    Http2Connection._take_settings,  # noqa: SLF001 # as above
-    Http2Connection._take_push,  # noqa: SLF001 # as above
-    Http2Connection._take_ping,  # noqa: SLF001 # as above
-    Http2Connection._take_goaway,  # noqa: SLF001 # as above
-    Http2Connection._take_window,  # noqa: SLF001 # as above
-)
+    # By the type of the frame; CONTINUATION and unknown types are `_receive_seldom`'s.
+    _HANDLERS: ClassVar[Sequence[Callable[[Any, int, int, bytes, list[Event]], None]]] = (
+        _take_data,
+        _take_headers,
+        _take_priority,
+        _take_reset,
+        _take_settings,
+        _take_push,
+        _take_ping,
+        _take_goaway,
+        _take_window,
+    )
 
 
 def connection_preface() -> bytes:

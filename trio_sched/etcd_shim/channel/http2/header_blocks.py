@@ -32,11 +32,14 @@ from trio_sched.etcd_shim.channel.http2.errors import ConnectionFault, ErrorCode
 from trio_sched.etcd_shim.channel.http2.responses import HeaderBlock, classify
 from trio_sched.etcd_shim.channel.http2.settings import DEFAULT_TABLE_SIZE
 
-__all__ = ["Field", "RequestEncoder", "ResponseDecoder", "added_fields"]
+__all__ = ["Field", "OpenBlock", "RequestEncoder", "ResponseDecoder", "added_fields"]
 
 Field: TypeAlias = tuple[bytes, bytes]
 Result = TypeVar("Result")
 
+MAX_HEADER_BLOCK: Final = 2**16  # bytes, encoded
+MAX_CONTINUATIONS: Final = 512  # of one block
+MAX_EMPTY_CONTINUATIONS: Final = 16
 MAX_BLOCKS: Final = 128  # remembered at a time; a client has about a dozen
 MAX_REMEMBERED: Final = 2048  # bytes of a block that is remembered
 
@@ -89,6 +92,34 @@ def _integer(block: bytes, at: int, bits: int) -> tuple[int, int]:
             if byte < 0x80:
                 break
     return value, at
+
+
+class OpenBlock:
+    """A header block whose CONTINUATIONs are still to come (RFC 9113, 6.10)."""
+
+    __slots__ = ("data", "empty", "ends", "frames", "stream_id")
+
+    def __init__(self, stream_id: int, data: bytes, *, ends: bool) -> None:
+        self.stream_id = stream_id
+        self.data = bytearray(data)
+        self.ends = ends
+        self.frames = self.empty = 0
+
+    def add(self, data: bytes) -> None:
+        """Go on with it.
+
+        Raises:
+            ConnectionFault: it is longer, or in more parts, than any block has to be.
+        """
+        self.frames += 1
+        self.empty += not data
+        self.data += data
+        if (
+            len(self.data) > MAX_HEADER_BLOCK
+            or self.frames > MAX_CONTINUATIONS
+            or self.empty > MAX_EMPTY_CONTINUATIONS
+        ):
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "10.5.1", "an endless header block")
 
 
 class _Step(NamedTuple, Generic[Result]):
@@ -146,6 +177,8 @@ class RequestEncoder:
         """
         size = min(size, DEFAULT_TABLE_SIZE)
         current = self._encoder.header_table_size
+        if self._sizes is None and size == current:
+            return
         smallest = size if self._sizes is None else min(self._sizes[0], size)
         self._sizes = (smallest, size) if (smallest, size) != (current, current) else None
         self._forget()

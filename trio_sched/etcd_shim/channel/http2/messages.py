@@ -53,10 +53,6 @@ class MessageDecoder:
         """Take bytes and return the messages that are complete with them."""
         if self.error is not None:
             return []
-        if not self._buffer:
-            message = whole_message(data, self._limit)
-            if message is not None:
-                return [message]
         self._buffer += data
         return self._cut()
 

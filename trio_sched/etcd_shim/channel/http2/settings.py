@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import struct
 from typing import Final
 
@@ -10,24 +11,24 @@ from trio_sched.etcd_shim.channel.http2.errors import ConnectionFault, ErrorCode
 __all__ = [
     "DEFAULT_TABLE_SIZE",
     "DEFAULT_WINDOW",
-    "ENABLE_PUSH",
-    "HEADER_TABLE_SIZE",
-    "INITIAL_WINDOW_SIZE",
-    "MAX_CONCURRENT_STREAMS",
-    "MAX_FRAME_SIZE",
     "MAX_HEADER_LIST",
-    "MAX_HEADER_LIST_SIZE",
     "MAX_WINDOW",
+    "SettingCode",
     "our_settings",
     "parse_settings",
 ]
 
-HEADER_TABLE_SIZE: Final = 0x1
-ENABLE_PUSH: Final = 0x2
-MAX_CONCURRENT_STREAMS: Final = 0x3
-INITIAL_WINDOW_SIZE: Final = 0x4
-MAX_FRAME_SIZE: Final = 0x5
-MAX_HEADER_LIST_SIZE: Final = 0x6
+
+class SettingCode(enum.IntEnum):
+    """RFC 9113, 6.5.2."""
+
+    HEADER_TABLE_SIZE = 0x1
+    ENABLE_PUSH = 0x2
+    MAX_CONCURRENT_STREAMS = 0x3
+    INITIAL_WINDOW_SIZE = 0x4
+    MAX_FRAME_SIZE = 0x5
+    MAX_HEADER_LIST_SIZE = 0x6
+
 
 DEFAULT_WINDOW: Final = 2**16 - 1  # 6.9.2
 MAX_WINDOW: Final = 2**31 - 1  # 6.9.1
@@ -39,9 +40,9 @@ _SETTING: Final = struct.Struct(">HL")
 # The least and the most of each setting that has such bounds, and the error: 6.5.2. Of
 # ENABLE_PUSH, a server may send no other value than 0.
 _BOUNDS: Final = {
-    ENABLE_PUSH: (0, 0, ErrorCode.PROTOCOL_ERROR),
-    INITIAL_WINDOW_SIZE: (0, MAX_WINDOW, ErrorCode.FLOW_CONTROL_ERROR),
-    MAX_FRAME_SIZE: (2**14, 2**24 - 1, ErrorCode.PROTOCOL_ERROR),
+    SettingCode.ENABLE_PUSH: (0, 0, ErrorCode.PROTOCOL_ERROR),
+    SettingCode.INITIAL_WINDOW_SIZE: (0, MAX_WINDOW, ErrorCode.FLOW_CONTROL_ERROR),
+    SettingCode.MAX_FRAME_SIZE: (2**14, 2**24 - 1, ErrorCode.PROTOCOL_ERROR),
 }
 
 
@@ -51,9 +52,10 @@ def our_settings(call_window: int) -> bytes:
     Args:
         call_window: how many bytes the server may send for a new stream.
     """
-    values = ((ENABLE_PUSH, 0), (INITIAL_WINDOW_SIZE, call_window))
+    values = ((SettingCode.ENABLE_PUSH, 0), (SettingCode.INITIAL_WINDOW_SIZE, call_window))
     return b"".join(
-        _SETTING.pack(*value) for value in (*values, (MAX_HEADER_LIST_SIZE, MAX_HEADER_LIST))
+        _SETTING.pack(*value)
+        for value in (*values, (SettingCode.MAX_HEADER_LIST_SIZE, MAX_HEADER_LIST))
     )
 
 

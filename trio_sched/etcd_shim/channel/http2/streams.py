@@ -9,50 +9,18 @@ idle, and even ones always. It is *open* until our half has ended, *half-closed
 has reset it: we never go on sending to a server that has answered. Streams that
 are open or half-closed have a `Stream`; closed ones leave nothing behind, since
 what comes for them late is dropped, whichever way they were closed.
-
-What a header block does to a call depends on whether the head has come, what the
-block is, and whether it ends the stream: `STEPS` says what, for all of them.
 """
 
 from __future__ import annotations
 
-import enum
-from itertools import product
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from trio_sched.etcd_shim.channel.http2.responses import BlockKind
+from trio_sched.etcd_shim.channel.http2.responses import Progress
 
 if TYPE_CHECKING:
     from trio_sched.etcd_shim.channel.http2.messages import MessageDecoder
 
-__all__ = ["STEPS", "Step", "Stream"]
-
-
-class Step(enum.Enum):
-    """What a header block does to a call."""
-
-    IGNORE = "nothing"
-    BEGIN = "the answer begins"
-    FINISH = "the call ends by its gRPC status"
-    REJECT = "the call ends, as it is no gRPC answer"
-    NO_STATUS = "the call ends without a gRPC status"
-    MALFORMED = "the call ends by a stream error"  # RFC 9113, 8.1.1
-
-
-def _steps() -> dict[tuple[bool, BlockKind, bool], Step]:
-    """Return the step for each state (has the head come?), block, and END_STREAM or not."""
-    table = dict.fromkeys(product((False, True), BlockKind, (False, True)), Step.MALFORMED)
-    table[False, BlockKind.INFORMATIONAL, False] = Step.IGNORE  # 8.1: it must not end the stream
-    table[False, BlockKind.HEAD, False] = Step.BEGIN
-    table[False, BlockKind.HEAD, True] = Step.NO_STATUS
-    table[True, BlockKind.TRAILERS, True] = Step.FINISH  # 8.1: trailers end the stream
-    for end in (False, True):
-        table[False, BlockKind.STATUS, end] = Step.FINISH
-        table[False, BlockKind.NOT_GRPC, end] = Step.REJECT
-    return table
-
-
-STEPS: Final = _steps()
+__all__ = ["Stream"]
 
 
 class Stream:
@@ -67,7 +35,7 @@ class Stream:
         outgoing: what the windows had no room for.
         end_queued: our half ends after `outgoing`.
         half_closed: our half has ended.
-        has_head: the head of the answer has come.
+        progress: how far the answer is.
         decoder: of messages that came in parts; made when the first one does.
     """
 
@@ -75,9 +43,9 @@ class Stream:
         "decoder",
         "end_queued",
         "half_closed",
-        "has_head",
         "outgoing",
         "partial",
+        "progress",
         "receive_window",
         "send_window",
         "unacknowledged",
@@ -93,5 +61,5 @@ class Stream:
         self.outgoing: bytes | memoryview = b""
         self.end_queued = False
         self.half_closed = False
-        self.has_head = False
+        self.progress = Progress.NO_HEAD
         self.decoder: MessageDecoder | None = None
