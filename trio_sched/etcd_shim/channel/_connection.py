@@ -5,23 +5,23 @@ Theory of operation
 The protocol (`Http2Connection`) turns bytes into events; this half moves the bytes.
 All of its bookkeeping is synchronous, so no cancellation can come in between.
 
-Service tasks own the byte stream. Nobody else ever awaits it: a cancelled
+Service tasks own the byte stream. No other task awaits it: a cancelled
 `send_all` would leave half a frame behind, and the server would have to reset
-the connection with everybody's calls on it. Whoever has something to send puts
+the connection with all calls on it. A task that has something to send puts
 it into the protocol and calls `flush`. That tries the socket once, without
 waiting; what the kernel does not take at once is left to the writer, a task that
 is started when it is first needed: never, for most connections. What comes of an
-answer, by those whom it woke, is gathered until they have run, and sent at once.
+answer, by the tasks that it woke, is gathered until they have run, and sent at once.
 
-A call waits at most for two things: to be let in (`Admission`), and for news
+A call waits at most for two things: to be let in (`Admission`), and for events
 (`CallState`), which the reader brings. Messages of a stream that many share it
 hands over itself, see `Call.deliver`.
 
 The reader also looks after the peer, at the times that its `PeerLiveness` asks for. A
-look breaks off a wait for bytes, in which none can get lost: the scope around
+check breaks off a wait for bytes, in which none can get lost: the scope around
 the wait ends, the peer is judged, and the wait goes on in the next scope. (With
-TLS a read may have to send, too: when the peer renews its keys and wants ours
-renewed. A look in just that moment would end the connection.)
+TLS a read may have to send, too: when the peer rewakeup its keys and wants ours
+renewed. A check in just that moment would end the connection.)
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CallState", "Connection", "ConnectionStatistics"]
 
-MAX_EVENTS: Final = 256  # in a turn: three are a call, so that 64 calls that end together fit
+MAX_EVENTS: Final = 256  # in a tick: three are a call, so that 64 calls that end together fit
 
 # A peer that makes us answer (pings, settings) and does not read is cut off.
 MAX_OUTPUT = 32 * 2**20
@@ -65,7 +65,7 @@ MAX_OUTPUT = 32 * 2**20
 class CallState:
     """What has arrived for one call, and who waits for more."""
 
-    __slots__ = ("_room", "ended", "error", "messages", "news", "sent", "sink")
+    __slots__ = ("_room", "ended", "error", "messages", "sent", "sink", "wakeup")
 
     def __init__(self) -> None:
         self.messages: list[bytes] = []
@@ -73,14 +73,14 @@ class CallState:
         self.ended = False
         self.error: EtcdError | None = None
         self.sent = True  # nothing of ours waits for a window
-        self.news = Doorbell()
+        self.wakeup = Doorbell()
         self._room: Doorbell | None = None  # most calls never wait for it
 
     def finish(self, error: EtcdError | None) -> bool:
-        """Note how the call ended and wake whoever waits; tell whether somebody did."""
+        """Note how the call ended; wake the tasks that wait, and return whether there were any."""
         self.ended = True
         self.error = error
-        return self.news.ring() | self.ring_room()
+        return self.wakeup.ring() | self.wake_room()
 
     async def wait_for_room(self) -> None:
         """Wait until what was queued is sent, or the call has ended; see `sent` and `ended`."""
@@ -88,8 +88,8 @@ class CallState:
             self._room = Doorbell()
         await self._room.wait()
 
-    def ring_room(self) -> bool:
-        """Wake whoever waits for room; tell whether somebody did."""
+    def wake_room(self) -> bool:
+        """Wake the task that waits for room; return whether there was one."""
         return self._room is not None and self._room.ring()
 
 
@@ -130,7 +130,7 @@ class Connection:
     Attributes:
         endpoint: as given.
         accepting: whether it takes new calls.
-        admission: where a new call waits for its turn.
+        admission: where a new call waits until it may be sent.
     """
 
     __slots__ = (
@@ -274,9 +274,9 @@ class Connection:
             await trio.lowlevel.cancel_shielded_checkpoint()
 
     def _send_gathered(self) -> None:
-        """Send at once what comes of a turn, after those who were just woken have run.
+        """Send what comes of a scheduler tick, after the tasks that were just woken have run.
 
-        This is called between two turns of trio's, in which no task may be woken.
+        This is called between two ticks, in which no task may be woken.
         """
         self._gathering = False
         if self._error is not None or self._writing or self._services.closing:
@@ -325,7 +325,7 @@ class Connection:
                 self._woken += self._forget(event.stream_id).finish(event.error)
             else:
                 call.sent = True
-                call.ring_room()
+                call.wake_room()
         elif isinstance(event, SettingsChanged):
             self.admission.set_limit(self._protocol.max_calls)
             self._liveness.has_spoken = True
@@ -337,7 +337,7 @@ class Connection:
     def _take_message(self, call: CallState, event: Message) -> None:
         if call.sink is None:
             call.messages.append(event.payload)
-            self._woken += call.news.ring()
+            self._woken += call.wakeup.ring()
         else:
             call.sink(event.payload)
             self._protocol.consumed(event.stream_id, event.payload)

@@ -1,11 +1,11 @@
-"""Whether a peer that says nothing is still there. Pure: it is told the time.
+"""Whether a peer that says nothing is still there. Pure: the time is an argument.
 
 A connection can die without a word: a host that was switched off, a cable, a
-stopped process whose kernel still takes our bytes. So a connection looks at its
+stopped process whose kernel still takes our bytes. So a connection checks its
 peer now and then, at the times that a `PeerLiveness` asks for:
 
 - Until its first words have come, once, when the time for them is over.
-- While there are no calls, never. The next call begins the vigil.
+- While there are no calls, never. The next call begins the checks.
 - While there are calls, each `patience` seconds. If the peer has been silent for
   too long, it is to be pinged.
 - After a ping, when the time for an answer is over, and then once more at once:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PeerLiveness", "Verdict"]
 
-LAST_CHECK_DELAY: Final = 0.001  # seconds: enough to be told what the kernel has already
+LAST_CHECK_DELAY: Final = 0.001  # seconds: enough to read what the kernel has already
 
 
 class Verdict(enum.Enum):
@@ -47,9 +47,9 @@ class PeerLiveness:
         next_check: when `check` is to be called; later calls of the other methods
             can change it.
         has_spoken: whether the peer has said its first words.
-        idle: whether there is no vigil, and `begin` has something to do.
+        idle: whether there are no checks, and `begin` has something to do.
         asked_at: when something was sent first that the peer should acknowledge
-            and has not yet; to be set by whoever sends.
+            and has not yet; to be set by the sender.
     """
 
     __slots__ = (
@@ -68,13 +68,13 @@ class PeerLiveness:
         self._heard_at = now
         self.asked_at: float | None = None
         self._pinged_at = -inf
-        self._chances = 0  # looks that are left to a peer that was pinged
+        self._chances = 0  # checks that are left to a peer that was pinged
         self.idle = True
         self.next_check = first_words_by
         self.has_spoken = False
 
     def begin(self, now: float) -> bool:
-        """Note that there is a call; tell whether that changes `next_check`."""
+        """Note that there is a call; return whether that changes `next_check`."""
         if not self.idle or not self.has_spoken:
             return False
         self.idle = False
@@ -82,7 +82,7 @@ class PeerLiveness:
         return True
 
     def heard(self, now: float) -> bool:
-        """Note that the peer said something; tell whether that changes `next_check`."""
+        """Note that the peer said something; return whether that changes `next_check`."""
         self._heard_at = now
         self.asked_at = None
         if not self._chances:

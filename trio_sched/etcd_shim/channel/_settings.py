@@ -1,4 +1,4 @@
-"""What a channel may be told about how to behave. Times in seconds, sizes in bytes."""
+"""Options of a channel. Times in seconds, sizes in bytes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class PingPolicy:
 
     etcd closes connections that ping more often than each five seconds, or
     without an open call. One policy is shared by a channel's connections, so
-    what one of them is told counts for the next.
+    what one of them learns counts for the next.
 
     Attributes:
         gap: at least this long between two pings.

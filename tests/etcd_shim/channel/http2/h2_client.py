@@ -24,7 +24,7 @@ __all__ = ["Fault", "H2Client", "Seen"]
 
 Seen = tuple[object, ...]
 
-SETTINGS, WINDOW_UPDATE = 4, 8
+PRIORITY, SETTINGS, WINDOW_UPDATE = 2, 4, 8
 LARGEST = 16_384
 
 
@@ -70,6 +70,7 @@ class H2Client:
         self.blocked: dict[int, None] = {}
         self.input = b""
         self.began = False
+        self.last = 2**31 - 1
 
     # ---- what it is asked ------------------------------------------------------
 
@@ -150,6 +151,8 @@ class H2Client:
             stream_id = int.from_bytes(frame[5:9]) & 0x7FFFFFFF
             opened = stream_id & 1 and stream_id <= self.h2.highest_outbound_stream_id
             late = bool(opened and stream_id not in self.calls)
+            if frame[3] == PRIORITY and stream_id:
+                continue  # it means nothing any more: RFC 9113, 5.3.2
             if frame[3] == WINDOW_UPDATE and length == 4:  # hyperframe heeds a reserved bit
                 frame = frame[:9] + (int.from_bytes(frame[9:]) & 0x7FFFFFFF).to_bytes(4)
             try:
@@ -165,8 +168,9 @@ class H2Client:
         call = self.calls.get(getattr(event, "stream_id", 0))
         match event:
             case h2e.ConnectionTerminated():
-                last, code = event.last_stream_id or 0, int(event.error_code or 0)
-                seen.append(("goaway", last, code, event.additional_data or b""))
+                self.last = min(self.last, event.last_stream_id or 0)  # it must not rise: 6.8
+                code = int(event.error_code or 0)
+                seen.append(("goaway", self.last, code, event.additional_data or b""))
             case h2e.RemoteSettingsChanged():
                 seen.append(("settings",))
                 self.push_blocked(seen)
@@ -202,7 +206,7 @@ class H2Client:
         block = classify(fields)
         trailers = isinstance(event, h2e.TrailersReceived)
         error = block.error
-        if block.kind is BlockKind.MALFORMED or trailers != (block.kind is BlockKind.TRAILERS):
+        if block.kind is BlockKind.INVALID or trailers != (block.kind is BlockKind.TRAILERS):
             kind = "RemoteProtocolError"
         elif block.kind is BlockKind.HEAD:
             return

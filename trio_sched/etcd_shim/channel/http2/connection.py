@@ -146,9 +146,12 @@ class Http2Connection(Sender):
             self._check_head(self._input[:24])
 
     def _check_head(self, head: bytes) -> None:
-        """Judge a frame before all of it is there (RFC 9113, 3.4 and 4.2)."""
-        acknowledges = len(head) > _LENGTH_AND_TYPE and head[_LENGTH_AND_TYPE] & f.ACK
-        if not self._saw_settings and (head[3] != f.SETTINGS or acknowledges):
+        """Judge a frame before all of it is there (RFC 9113, 3.4 and 4.2).
+
+        An acknowledgement before the server's own SETTINGS is let pass: a server sends
+        it that has read our preface before it sent its own.
+        """
+        if not self._saw_settings and head[3] != f.SETTINGS:
             message = f"it began with {head!r}, not with SETTINGS"
             raise ConnectionFault(_PROTOCOL_ERROR, "3.4", message)
         length = int.from_bytes(head[:3])
