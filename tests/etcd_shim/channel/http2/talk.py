@@ -1,4 +1,4 @@
-"""A client under test, and a server that says what a test wants, frame by frame, with no rules of its own."""
+"""A client under test, and a server without rules, that says what a test wants frame by frame."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hpack import Decoder, Encoder
 from trio_sched.etcd_shim.channel.http2 import Http2Connection
 from trio_sched.etcd_shim.channel.http2 import frames as f
 from trio_sched.etcd_shim.channel.http2.errors import ErrorCode
-from trio_sched.etcd_shim.channel.http2.events import CallEnded, ConnectionBroken, Event, Message
+from trio_sched.etcd_shim.channel.http2.events import CallEnded, ConnectionBroken, Message
 from trio_sched.etcd_shim.channel.http2.messages import encode_message
 from trio_sched.etcd_shim.errors import EtcdError, RemoteProtocolError
 
@@ -38,7 +38,7 @@ def settings(*values: tuple[int, int]) -> bytes:
 class Talk:
     """Begun by both sides, unless `first` is something else than SETTINGS."""
 
-    def __init__(self, first: bytes = settings(), **options: int) -> None:  # noqa: B008 # bytes do not change
+    def __init__(self, first: bytes = settings(), **options: int) -> None:  # bytes do not change
         self.client = Http2Connection(**options)
         self.encoder = Encoder()
         self.decoder = Decoder()
@@ -83,9 +83,7 @@ class Talk:
         return f.frame(f.DATA, flags, stream_id, encode_message(payload))
 
     def answer(self, stream_id: int, payload: bytes = b"answer") -> bytes:
-        return (
-            self.head(stream_id) + self.message(stream_id, payload) + self.trailers(stream_id)
-        )
+        return self.head(stream_id) + self.message(stream_id, payload) + self.trailers(stream_id)
 
     # ---- what must come of it --------------------------------------------------
 

@@ -3,8 +3,8 @@
 A *tape* is a string of bytes that says, step by step, what the clients are asked for, what a server
 answers, and how its bytes are cut. `play` plays it to both, and fails at the first difference: in
 what they return, report, queue, or remember of windows and tables. Most steps are lawful, as
-nothing is compared after the first that is not: that one must be found by both, but h2 ends the connection
-by most faults of a single stream.
+nothing is compared after the first that is not: that one must be found by both, but h2 ends the
+connection by most faults of a single stream.
 """
 
 from __future__ import annotations

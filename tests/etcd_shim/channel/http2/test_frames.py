@@ -169,9 +169,7 @@ def test_more_padding_than_frame(
 def test_frame_that_is_all_padding(talk: Talk) -> None:
     call = talk.call()
     padding = f.frame(f.DATA, f.PADDED, call, b"\x03abc")
-    talk.expect_answer(
-        talk.head(call) + padding + talk.message(call) + talk.trailers(call), call
-    )
+    talk.expect_answer(talk.head(call) + padding + talk.message(call) + talk.trailers(call), call)
 
 
 def test_priority_means_nothing(talk: Talk) -> None:
@@ -311,3 +309,23 @@ def test_strip_padding() -> None:
     assert f.strip_padding(f.WITH_PRIORITY, bytes(5) + b"body") == b"body"
     with pytest.raises(ConnectionFault):
         f.strip_padding(f.PADDED, b"\3ab")
+
+
+# ---- bytes that are cut anywhere ---------------------------------------------------------
+
+
+def test_any_cut_of_bytes_that_look_like_frames() -> None:
+    inside = f.frame(f.PING, 0, 0, b"not mine") * 3  # a message may hold what looks like a frame
+    size = len(Talk().answer(1, inside))
+    for place in range(size + 1):
+        talk = Talk()
+        call = talk.call()
+        data = talk.answer(call, inside)
+        events = talk.client.receive(data[:place]) + talk.client.receive(data[place:])
+        assert events == [Message(call, inside), CallEnded(call, None)]
+
+
+def test_cuts_that_leave_a_frame_header_alone(talk: Talk) -> None:
+    call = talk.call()
+    events = [event for byte in talk.answer(call) for event in talk.client.receive(bytes([byte]))]
+    assert events == [Message(call, b"answer"), CallEnded(call, None)]

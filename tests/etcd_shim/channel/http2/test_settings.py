@@ -35,7 +35,11 @@ def test_value_that_must_not_be(key: int, value: int, code: ErrorCode) -> None:
         (PUSH, 0),
         *[(WINDOW, value) for value in (0, 2**31 - 1)],
         *[(FRAME, value) for value in (2**14, 2**24 - 1)],
-        *[(key, value) for key in (TABLE, CALLS, LIST, 0, 0x10, 0xFFFF) for value in (0, 2**32 - 1)],
+        *[
+            (key, value)
+            for key in (TABLE, CALLS, LIST, 0, 0x10, 0xFFFF)
+            for value in (0, 2**32 - 1)
+        ],
     ],
 )
 def test_value_that_may_be_and_unknown_settings(key: int, value: int) -> None:
