@@ -8,6 +8,7 @@ a caller's own exception or cancellation is never replaced by one from here.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, NoReturn, Protocol, Self, TypeVar, cast
@@ -44,17 +45,21 @@ class ProtoMessage(Protocol):
         ...
 
 
-class Connections(Protocol):
-    """Where a call gets its connection: what is needed of a `Caller`."""
+class Connections(ABC):
+    """Where a call gets its connection."""
+
+    __slots__ = ()
 
     @property
+    @abstractmethod
     def ready(self) -> Connection | None:
         """The connection that `connection` would return at once, if there is one."""
 
+    @abstractmethod
     async def connection(self) -> Connection:
         """Return a connection that takes calls."""
-        ...
 
+    @abstractmethod
     def headers(
         self,
         connection: Connection,
@@ -63,8 +68,8 @@ class Connections(Protocol):
         timeout: float | None,
     ) -> Sequence[Field]:
         """Return the headers of a request."""
-        ...
 
+    @abstractmethod
     def note_failure(self, connection: Connection, error: EtcdError) -> None:
         """Learn from the error that a call ended with."""
 

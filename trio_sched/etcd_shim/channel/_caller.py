@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import TypeVar
@@ -10,7 +9,7 @@ from typing import TypeVar
 from grpclib.const import Cardinality
 from hpack import NeverIndexedHeaderTuple
 
-from trio_sched.etcd_shim.channel._call import Call, ProtoMessage
+from trio_sched.etcd_shim.channel._call import Call, Connections, ProtoMessage
 from trio_sched.etcd_shim.channel._connection import Connection
 from trio_sched.etcd_shim.channel._endpoint import Endpoint
 from trio_sched.etcd_shim.errors import ConnectionLost, EtcdError
@@ -24,7 +23,7 @@ HeaderList = tuple[tuple[bytes, bytes], ...]
 _LONGEST_TIMEOUT = 99_999_999  # milliseconds; eight digits are what the header takes
 
 
-class Caller(ABC):
+class Caller(Connections):
     """Makes calls on connections that a subclass provides."""
 
     __slots__ = ("token",)
@@ -59,19 +58,6 @@ class Caller(ABC):
             raise TypeError("a deadline is not supported: give a timeout, or use a cancel scope")
         return Call(self, name, cardinality, reply_type, timeout, metadata)
 
-    @property
-    @abstractmethod
-    def ready(self) -> Connection | None:
-        """The connection that `connection` would return at once, if there is one."""
-
-    @abstractmethod
-    async def connection(self) -> Connection:
-        """Return a connection that takes calls."""
-
-    @abstractmethod
-    def note_failure(self, connection: Connection, error: EtcdError) -> None:
-        """Learn from the error that a call ended with."""
-
     def headers(
         self,
         connection: Connection,
@@ -79,7 +65,6 @@ class Caller(ABC):
         metadata: Mapping[str, str] | None,
         timeout: float | None,
     ) -> HeaderList:
-        """Return the headers of a request."""
         cached = _request_headers(connection.endpoint, path)
         extra: list[tuple[bytes, bytes]] = []
         if timeout is not None:

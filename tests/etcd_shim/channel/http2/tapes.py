@@ -5,6 +5,8 @@ answers, and how its bytes are cut. `play` plays it to both, and fails at the fi
 what they return, report, queue, or remember of windows and tables. Most steps are lawful, as
 nothing is compared after the first that is not: that one must be found by both, but h2 ends the
 connection by most faults of a single stream.
+
+Longer than 500 lines, as the language of tapes, its player and the comparison are read together.
 """
 
 from __future__ import annotations

@@ -66,7 +66,11 @@ MAX_EMPTY_DATA: Final = 1000  # frames in a row
 _PROTOCOL_ERROR: Final = ErrorCode.PROTOCOL_ERROR
 _HEAD: Final = f.FRAME_HEAD_SIZE
 _LENGTH_AND_TYPE: Final = 4  # bytes at the beginning of a frame's head
-_PING_SIZE: Final = 8
+
+
+def _check(holds: bool, code: ErrorCode, section: str, fault: str) -> None:  # noqa: FBT001 # as assert
+    if not holds:
+        raise ConnectionFault(code, section, fault)
 
 
 class Http2Connection(Sender):
@@ -297,9 +301,7 @@ class Http2Connection(Sender):
 
     def _take_reset(self, _flags: int, stream_id: int, body: bytes, events: list[Event]) -> None:
         """RFC 9113, 6.4."""
-        if len(body) != 4:
-            message = f"RST_STREAM of {len(body)} bytes"
-            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "6.4", message)
+        _check(len(body) == 4, ErrorCode.FRAME_SIZE_ERROR, "6.4", "RST_STREAM of another length")
         if stream_id not in self._streams:
             self._check_not_idle(stream_id)
             return
@@ -313,12 +315,9 @@ class Http2Connection(Sender):
 
     def _take_settings(self, flags: int, stream_id: int, body: bytes, events: list[Event]) -> None:
         """RFC 9113, 6.5."""
-        if stream_id:
-            raise ConnectionFault(_PROTOCOL_ERROR, "6.5", f"SETTINGS of stream {stream_id}")
+        _check(not stream_id, _PROTOCOL_ERROR, "6.5", "SETTINGS of a stream")
         if flags & f.ACK:
-            if body:
-                message = "SETTINGS that acknowledge and say more"
-                raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "6.5", message)
+            _check(not body, ErrorCode.FRAME_SIZE_ERROR, "6.5", "an acknowledgement that says more")
             return
         values = s.parse_settings(body)
         if not self._saw_settings:
@@ -361,30 +360,22 @@ class Http2Connection(Sender):
 
     def _take_ping(self, flags: int, stream_id: int, body: bytes, _events: list[Event]) -> None:
         """RFC 9113, 6.7."""
-        if stream_id:
-            raise ConnectionFault(_PROTOCOL_ERROR, "6.7", f"PING of stream {stream_id}")
-        if len(body) != _PING_SIZE:
-            message = f"PING of {len(body)} bytes"
-            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "6.7", message)
+        _check(not stream_id, _PROTOCOL_ERROR, "6.7", "PING of a stream")
+        _check(len(body) == 8, ErrorCode.FRAME_SIZE_ERROR, "6.7", "PING of another length")
         if not flags & f.ACK:
             self._answer(b"\0\0\x08\x06\x01\0\0\0\0" + body)
 
     def _take_goaway(self, _flags: int, stream_id: int, body: bytes, events: list[Event]) -> None:
         """RFC 9113, 6.8: the last stream's id may fall, and is never taken to rise."""
-        if stream_id:
-            raise ConnectionFault(_PROTOCOL_ERROR, "6.8", f"GOAWAY of stream {stream_id}")
-        if len(body) < 8:
-            message = f"GOAWAY of {len(body)} bytes"
-            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "6.8", message)
+        _check(not stream_id, _PROTOCOL_ERROR, "6.8", "GOAWAY of a stream")
+        _check(len(body) >= 8, ErrorCode.FRAME_SIZE_ERROR, "6.8", "GOAWAY that is too short")
         last = int.from_bytes(body[:4]) & f.STREAM_ID_MASK
         self._goaway_id = min(self._goaway_id, last)
         events.append(e.GoAway(self._goaway_id, int.from_bytes(body[4:8]), body[8:]))
 
     def _take_window(self, _flags: int, stream_id: int, body: bytes, events: list[Event]) -> None:
         """RFC 9113, 6.9."""
-        if len(body) != 4:
-            message = f"WINDOW_UPDATE of {len(body)} bytes"
-            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "6.9", message)
+        _check(len(body) == 4, ErrorCode.FRAME_SIZE_ERROR, "6.9", "WINDOW_UPDATE of another length")
         increment = int.from_bytes(body) & s.MAX_WINDOW
         if stream_id:
             self._take_stream_window(stream_id, increment, events)

@@ -8,34 +8,12 @@ from typing import Final
 from trio_sched.etcd_shim.channel.http2.errors import ConnectionFault, ErrorCode
 
 __all__ = [
-    "ACK",
-    "CONTINUATION",
-    "DATA",
-    "DEFAULT_FRAME_SIZE",
-    "END_HEADERS",
-    "END_STREAM",
-    "FRAME_HEAD",
-    "FRAME_HEAD_SIZE",
-    "GOAWAY",
-    "HEADERS",
-    "MAX_STREAM_ID",
-    "PADDED",
-    "PING",
-    "PREFACE",
-    "PRIORITY",
-    "PUSH_PROMISE",
-    "RST_STREAM",
-    "SETTINGS",
-    "STREAM_ID_MASK",
-    "WINDOW_UPDATE",
-    "WITH_PRIORITY",
-    "frame",
-    "goaway_frame",
-    "header_frames",
-    "reset_frame",
-    "strip_padding",
+    "ACK", "CONTINUATION", "DATA", "DEFAULT_FRAME_SIZE", "END_HEADERS", "END_STREAM", "FRAME_HEAD",
+    "FRAME_HEAD_SIZE", "GOAWAY", "HEADERS", "MAX_STREAM_ID", "PADDED", "PING", "PREFACE",
+    "PRIORITY", "PUSH_PROMISE", "RST_STREAM", "SETTINGS", "STREAM_ID_MASK", "WINDOW_UPDATE",
+    "WITH_PRIORITY", "frame", "goaway_frame", "header_frames", "reset_frame", "strip_padding",
     "window_update_frame",
-]
+]  # fmt: skip
 
 DATA: Final = 0x0
 HEADERS: Final = 0x1
