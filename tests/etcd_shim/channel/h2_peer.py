@@ -89,7 +89,7 @@ class Peer:
         self.order: list[int] = []  # the calls of the DATA frames, as they came
         self.pings = 0
         self.resets: list[tuple[int, int]] = []
-        self.goodbyes = 0
+        self.goaways = 0
         self.frames: list[tuple[int, int]] = []  # type and call of each frame that came
         self._unparsed = bytearray()
         self._preface = 24
@@ -141,7 +141,7 @@ class Peer:
             case h2e.PingReceived():
                 self.pings += 1
             case h2e.ConnectionTerminated():
-                self.goodbyes += 1
+                self.goaways += 1
 
     def _take_data(self, event: h2e.DataReceived) -> None:
         request = self.requests[event.stream_id]
@@ -212,7 +212,7 @@ class Peer:
         code: int = ErrorCodes.NO_ERROR,
         reason: bytes = b"",
     ) -> None:
-        """Say goodbye, and go on: h2's own would close the connection."""
+        """Send GOAWAY, and go on: h2's own would close the connection."""
         self.raw(GoAwayFrame(0, last_stream_id, code, reason))
 
     def raw(self, frame: Frame) -> None:

@@ -338,7 +338,7 @@ async def test_those_who_wait_move_to_the_next_connection(graceful: bool) -> Non
             await crowd.come(b"a", b"b", b"c")
             (first,) = server.connections
             if graceful:
-                await first.goodbye(waiter.calls[b"a"].stream_id)
+                await first.goaway(waiter.calls[b"a"].stream_id)
             else:
                 await first.hang_up()
             await waiter.answer(b"a")

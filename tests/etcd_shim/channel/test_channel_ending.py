@@ -344,12 +344,12 @@ async def test_peer_that_makes_us_talk_and_does_not_read_is_cut_off(
 # ---- leaving the channel ---------------------------------------------------------------------
 
 
-async def test_leaving_says_goodbye() -> None:
+async def test_leaving_sends_goaway() -> None:
     async with open_server() as server:
         async with open_channel([server.endpoint]) as channel:
             await get(channel)
         await server.until(lambda: server.connections[0].closed)
-        assert server.connections[0].peer.goodbyes == 1
+        assert server.connections[0].peer.goaways == 1
         assert channel.statistics().connections == ()
 
 
@@ -405,7 +405,7 @@ async def test_clean_up_under_a_shield_can_still_call() -> None:
             assert scope.cancelled_caught
             assert len(server.connections) == 2
             await server.until(lambda: server.connections[1].closed)
-            assert server.connections[1].peer.goodbyes == 1
+            assert server.connections[1].peer.goaways == 1
 
 
 async def test_exception_of_the_block_leaves_as_it_is() -> None:

@@ -298,7 +298,7 @@ async def test_f16_too_many_pings_doubles_the_gap(autojump_clock: MockClock) -> 
 @pytest.mark.parametrize(
     ("code", "reason"), [(ErrorCodes.NO_ERROR, b""), (ErrorCodes.ENHANCE_YOUR_CALM, b"calm down")]
 )
-async def test_other_goodbyes_change_nothing(
+async def test_other_goaways_change_nothing(
     autojump_clock: MockClock, code: ErrorCodes, reason: bytes
 ) -> None:
     pings = PingPolicy()
@@ -332,7 +332,7 @@ async def test_dead_server_is_left_for_a_new_connection() -> None:
 async def test_server_that_complains_of_pings_is_pinged_half_as_often() -> None:
     async def script(call: ServerCall) -> None:
         if len(server.connections) == 1:
-            await call.connection.goodbye(0, ErrorCodes.ENHANCE_YOUR_CALM, b"too_many_pings")
+            await call.connection.goaway(0, ErrorCodes.ENHANCE_YOUR_CALM, b"too_many_pings")
         else:
             await answer(call)
 

@@ -130,7 +130,7 @@ def test_ping(wire: Wire) -> None:
     assert wire.peer.pings == 1
 
 
-def test_close_says_goodbye_once(wire: Wire) -> None:
+def test_close_sends_goaway_once(wire: Wire) -> None:
     wire.client.close()
     wire.client.close()
     assert wire.client.output_size == len(wire.client.take_output()) == 9 + 8

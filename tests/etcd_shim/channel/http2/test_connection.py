@@ -106,14 +106,14 @@ def test_goaway_for_too_many_pings(wire: Wire) -> None:
     wire.peer.goaway(0, ErrorCodes.ENHANCE_YOUR_CALM, b"too_many_pings")
     wire.peer.goaway(0, ErrorCodes.ENHANCE_YOUR_CALM)
     wire.peer.goaway(0, 0xBEEF, b"something else")
-    goodbyes = wire.exchange()
-    assert [isinstance(event, GoAway) and event.too_many_pings for event in goodbyes] == [
+    goaways = wire.exchange()
+    assert [isinstance(event, GoAway) and event.too_many_pings for event in goaways] == [
         True,
         False,
         False,
     ]
-    assert isinstance(goodbyes[2], GoAway)
-    assert goodbyes[2].error_code == 0xBEEF
+    assert isinstance(goaways[2], GoAway)
+    assert goaways[2].error_code == 0xBEEF
 
 
 def test_end_of_the_bytes(wire: Wire) -> None:
