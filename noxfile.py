@@ -8,6 +8,7 @@ installer's own ``--group`` needs a newer pip than some systems have.
 from __future__ import annotations
 
 import difflib
+import re
 import shutil
 from pathlib import Path
 
@@ -52,6 +53,11 @@ def group(name: str) -> list[str]:
     return list(nox.project.dependency_groups(PYPROJECT, name))
 
 
+def lowest(requirement: str) -> str:
+    """Return a requirement of the lowest version that this one admits."""
+    return re.sub(r">=([\w.]+).*", r"==\1", requirement)
+
+
 @nox.session
 def tests(session: nox.Session) -> None:
     """The whole test suite, with coverage; arguments go to pytest."""
@@ -73,15 +79,18 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session
-def plain(session: nox.Session) -> None:
-    """The whole test suite with every frame through h2, none by the fast path of the channel."""
-    session.install("-e", ".[cli]", *group("tests"))
-    session.run("pytest", *session.posargs, env={"PLAIN_CHANNEL": "1"})
+def oldest(session: nox.Session) -> None:
+    """The test suite on the oldest of all that pyproject.toml admits; arguments go to pytest."""
+    project = PYPROJECT["project"]
+    stated = [*project["dependencies"], *project["optional-dependencies"]["cli"], *group("tests")]
+    session.install(*(lowest(requirement) for requirement in stated))
+    session.install("--no-deps", "-e", ".")
+    session.run("pytest", *session.posargs)
 
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """A million examples of the fast path against h2; or as many tens of thousands as ``-- N``.
+    """A million tapes for our HTTP/2 and h2; or as many tens of thousands as ``-- N``.
 
     Each ten thousand have a process of their own, as Hypothesis remembers what it tried.
     """
@@ -92,7 +101,7 @@ def fuzz(session: nox.Session) -> None:
         command = (
             "pytest",
             "-q",
-            "tests/etcd_shim/channel/test_fast_properties.py",
+            "tests/etcd_shim/channel/http2/test_fuzz.py",
             f"--hypothesis-seed={seed}",
         )
         session.run(*command, *arguments, log=False)

@@ -6,9 +6,6 @@ leader. etcd's ``/metrics`` tell how many requests that took and how many bytes;
 the growth from one N to the next is what matters. Renewals, and the reads that
 prove a decision fresh, come once in a third of a TTL and are not counted: the
 TTL is too long for that here.
-
-With ``--compare`` each N is measured in turn with the channel's short way for
-frequent frames and without it (``open_client(fast=False)``).
 """
 
 from __future__ import annotations
@@ -21,7 +18,6 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -139,12 +135,12 @@ async def agree(hosts: list[Host], lot: trio.lowlevel.ParkingLot, gone: str | No
 Costs: TypeAlias = dict[str, Cost]
 
 
-async def run(count: int, *, fast: bool) -> Costs:
+async def run(count: int) -> Costs:
     """Let `count` hosts join; then let a chosen follower leave, and then the leader."""
     lot = trio.lowlevel.ParkingLot()
     hosts = [Host(f"host-{number:05}") for number in range(count)]
     costs: Costs = {}
-    async with open_etcd() as server, open_client(server.endpoint, fast=fast) as client:
+    async with open_etcd() as server, open_client(server.endpoint) as client:
         await client.put("/warm", "up")
         async with trio.open_nursery() as nursery:
             async with measured(server) as cost:
@@ -201,29 +197,9 @@ def medians(rounds: list[Costs]) -> Costs:
     }
 
 
-def measure(counts: list[int], rounds: int, ways: tuple[bool, ...]) -> list[dict[int, Costs]]:
-    """Return the figures for each N: for each of the ways, which take turns."""
-    results: list[dict[int, Costs]] = [{} for _ in ways]
-    for count in counts:
-        found: list[list[Costs]] = [[] for _ in ways]
-        for _ in range(rounds):
-            for way, fast in enumerate(ways):
-                found[way].append(trio.run(partial(run, count, fast=fast)))
-        for way, costs in enumerate(found):
-            results[way][count] = medians(costs)
-    return results
-
-
-def comparison(fast: dict[int, Costs], plain: dict[int, Costs]) -> Iterator[str]:
-    """Tell what the short way saves."""
-    yield f"{'N':>6} {'client CPU, ms':<16} {'without':>9} {'with':>9} {'ratio':>6}"
-    for count, costs in fast.items():
-        for what, cost in costs.items():
-            before = plain[count][what].client_cpu
-            yield (
-                f"{count:>6} {what:<16} {before * 1e3:>9.1f} {cost.client_cpu * 1e3:>9.1f} "
-                f"{cost.client_cpu / before:>6.2f}"
-            )
+def measure(counts: list[int], rounds: int) -> dict[int, Costs]:
+    """Return the figures for each N."""
+    return {count: medians([trio.run(run, count) for _ in range(rounds)]) for count in counts}
 
 
 def table(results: dict[int, Costs]) -> Iterator[str]:
@@ -289,17 +265,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="What joining and leaving cost.")
     parser.add_argument("--hosts", type=int, nargs="*", default=[10, 50, 200, 1000])
     parser.add_argument("--rounds", type=int, default=1, help="medians of so many (default: 1)")
-    parser.add_argument("--compare", action="store_true", help="without the short way, too")
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     parser.add_argument("--no-check", action="store_true", help="exit 0 whatever comes out")
     arguments = parser.parse_args()
     with quiet():
         single = trio.run(first_decision)
-        ways = (False, True) if arguments.compare else (True,)
-        *plain, results = measure(arguments.hosts, arguments.rounds, ways)
+        results = measure(arguments.hosts, arguments.rounds)
     print("a single host, until its first decision and out again:", single)
-    compared = comparison(results, plain[0]) if plain else ()
-    for line in (*table(results), *growth(results), *compared):
+    for line in (*table(results), *growth(results)):
         print(line)
     good = True
     for words, holds in verdicts(results):

@@ -12,18 +12,13 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from tests.etcd_shim.channel.pure_half import PLAIN, Protocol
 from trio_sched import strategies
-from trio_sched.etcd_shim.channel import _channel
 from trio_sched.testing import Etcd, open_etcd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _numbers = itertools.count(1)
-
-if PLAIN:
-    vars(_channel)["FastProtocol"] = Protocol  # for all channels, whatever they ask for
 
 # Run by nohup, or in the background of a shell, we would hand on to all processes that we start
 # that signals are ignored. Some tests are about that, and ignore them themselves.

@@ -18,6 +18,9 @@ PLANTS = [
     ("model/path_view.py", "import trio"),
     ("model/path_view.py", "from trio_sched._support import tasks"),  # which imports trio
     ("model/keys.py", "import socket"),
+    ("etcd_shim/channel/http2/connection.py", "import socket"),
+    ("etcd_shim/channel/http2/frames.py", "import hyperframe"),
+    ("etcd_shim/channel/http2/stray.py", ""),
     ("leader/machine.py", "import random"),
     ("leader/choice.py", "import time"),
     ("strategies/__init__.py", "import os"),

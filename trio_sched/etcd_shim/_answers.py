@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self, TypeAlias
 
-from trio_sched.etcd_shim._filling import fillable
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
 
 __all__ = ["DeleteResult", "GetResult", "KeyValue", "OperationResult", "PutResult", "TxnResult"]
@@ -35,15 +34,7 @@ class KeyValue:
     @classmethod
     def decode(cls, kv: pb.KeyValue) -> Self:
         """Return the value for a message."""
-        new = _FillableKeyValue()
-        new.key, new.value = kv.key, kv.value
-        new.create_revision, new.mod_revision = kv.create_revision, kv.mod_revision
-        new.version, new.lease = kv.version, kv.lease
-        new.__class__ = cls
-        return new  # type: ignore[no-any-return] # it is one now
-
-
-_FillableKeyValue = fillable(KeyValue)
+        return cls(kv.key, kv.value, kv.create_revision, kv.mod_revision, kv.version, kv.lease)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +96,8 @@ class PutResult:
     @classmethod
     def decode(cls, answer: pb.PutResponse, revision: int = 0) -> Self:
         """Return the value for a message."""
-        new = _FillablePutResult()
-        new.revision = answer.header.revision or revision
-        new.prev_kv = KeyValue.decode(answer.prev_kv) if answer.HasField("prev_kv") else None
-        new.__class__ = cls
-        return new  # type: ignore[no-any-return] # it is one now
-
-
-_FillablePutResult = fillable(PutResult)
+        prev_kv = KeyValue.decode(answer.prev_kv) if answer.HasField("prev_kv") else None
+        return cls(answer.header.revision or revision, prev_kv)
 
 
 @dataclass(frozen=True, slots=True)

@@ -382,7 +382,6 @@ def open_client(
     connect_timeout: float = 5.0,
     max_message_size: int = 64 * 2**20,
     pings: PingPolicy | None = None,
-    fast: bool = True,
 ) -> AbstractAsyncContextManager[Client]:
     """Open a client, with ``async with``. Nothing is sent before the first call.
 
@@ -398,8 +397,6 @@ def open_client(
         connect_timeout: bound for connecting to one endpoint, in seconds.
         max_message_size: the largest answer accepted, in bytes.
         pings: when to ask a silent member whether it is still there.
-        fast: False to have every frame go through h2's state machines, should
-            the short way for the frequent ones be suspected of a fault.
 
     Raises:
         ValueError: an endpoint is not understood, or `user` and `password` do
@@ -416,9 +413,7 @@ def open_client(
     credentials = None if user is None or password is None else Credentials(user, password)
     if not connect_timeout > 0:
         raise ValueError(f"connect_timeout must be more than 0 seconds, not {connect_timeout!r}")
-    settings = ChannelSettings(
-        connect_timeout=connect_timeout, max_message_size=max_message_size, fast=fast
-    )
+    settings = ChannelSettings(connect_timeout=connect_timeout, max_message_size=max_message_size)
     services = ServiceNursery()
     channel = Channel(services, parsed, ssl_context, credentials, settings, pings or PingPolicy())
     return ServiceBlock(services, Client(channel))

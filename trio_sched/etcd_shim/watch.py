@@ -25,7 +25,6 @@ from grpclib.const import Status
 
 from trio_sched._support.tasks import Doorbell
 from trio_sched.etcd_shim._backoff import Backoff
-from trio_sched.etcd_shim._filling import fillable
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
 from trio_sched.etcd_shim.channel import deliver, send_message_nowait
 from trio_sched.etcd_shim.errors import (
@@ -89,15 +88,9 @@ class Event:
     @classmethod
     def decode(cls, event: pb.Event) -> Self:
         """Return the value for a message."""
-        new = _FillableEvent()
-        new.type = _DELETE if event.type == _DELETED else _PUT
-        new.kv = KeyValue.decode(event.kv)
-        new.prev_kv = KeyValue.decode(event.prev_kv) if event.HasField("prev_kv") else None
-        new.__class__ = cls
-        return new  # type: ignore[no-any-return] # it is one now
-
-
-_FillableEvent = fillable(Event)
+        prev_kv = KeyValue.decode(event.prev_kv) if event.HasField("prev_kv") else None
+        kind = _DELETE if event.type == _DELETED else _PUT
+        return cls(kind, KeyValue.decode(event.kv), prev_kv)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The server's half of an HTTP/2 connection, for tests: h2's own state machine, and no I/O.
 
 `Peer` keeps the rules of HTTP/2 unless it is told to send raw frames. `Wire` ties a `Peer` to the
-`Protocol` under test and carries their bytes to and fro until neither has anything to say.
+`Http2Connection` under test and carries their bytes to and fro until neither has anything to say.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from h2.exceptions import ProtocolError, StreamClosedError
 from h2.settings import SettingCodes, Settings
 from hyperframe.frame import Frame, GoAwayFrame, RstStreamFrame
 
-from tests.etcd_shim.channel.pure_half import Protocol
-from trio_sched.etcd_shim.channel._events import Event
-from trio_sched.etcd_shim.channel._framing import MessageDecoder, encode_message
+from trio_sched.etcd_shim.channel.http2 import Http2Connection
+from trio_sched.etcd_shim.channel.http2.events import Event
+from trio_sched.etcd_shim.channel.http2.messages import MessageDecoder, encode_message
 
 __all__ = ["GRPC", "REQUEST", "Peer", "Request", "Wire", "call_headers"]
 
@@ -89,7 +89,7 @@ class Peer:
         self.order: list[int] = []  # the calls of the DATA frames, as they came
         self.pings = 0
         self.resets: list[tuple[int, int]] = []
-        self.goodbyes = 0
+        self.goaways = 0
         self.frames: list[tuple[int, int]] = []  # type and call of each frame that came
         self._unparsed = bytearray()
         self._preface = 24
@@ -141,7 +141,7 @@ class Peer:
             case h2e.PingReceived():
                 self.pings += 1
             case h2e.ConnectionTerminated():
-                self.goodbyes += 1
+                self.goaways += 1
 
     def _take_data(self, event: h2e.DataReceived) -> None:
         request = self.requests[event.stream_id]
@@ -212,7 +212,7 @@ class Peer:
         code: int = ErrorCodes.NO_ERROR,
         reason: bytes = b"",
     ) -> None:
-        """Say goodbye, and go on: h2's own would close the connection."""
+        """Send GOAWAY, and go on: h2's own would close the connection."""
         self.raw(GoAwayFrame(0, last_stream_id, code, reason))
 
     def raw(self, frame: Frame) -> None:
@@ -250,10 +250,10 @@ class Peer:
 
 
 class Wire:
-    """A `Protocol` and a `Peer`, and the bytes between them."""
+    """A `Http2Connection` and a `Peer`, and the bytes between them."""
 
-    def __init__(self, client: Protocol | None = None, peer: Peer | None = None) -> None:
-        self.client = client or Protocol()
+    def __init__(self, client: Http2Connection | None = None, peer: Peer | None = None) -> None:
+        self.client = client or Http2Connection()
         self.peer = peer or Peer()
         self.events: list[Event] = []
         self.client.start()

@@ -38,7 +38,7 @@ class Manners:
 
     Attributes:
         settings: in its SETTINGS frame; None: it says nothing at all, ever.
-        greeting: raw bytes that it says instead of HTTP/2.
+        preface: raw bytes that it says instead of HTTP/2.
         hang_up: it closes the connection after its first words.
         lingers: for how many turns of trio's loop it waits before it does.
         gives_windows: whether it gives windows back for what it receives.
@@ -46,7 +46,7 @@ class Manners:
     """
 
     settings: Mapping[SettingCodes, int] | None = field(default_factory=dict)
-    greeting: bytes | None = None
+    preface: bytes | None = None
     hang_up: bool = False
     lingers: int = 0
     gives_windows: bool = True
@@ -75,8 +75,8 @@ class ServerConnection:
     async def serve(self) -> None:
         manners = self.server.manners
         try:
-            if manners.greeting is not None:
-                self.peer.raw_bytes(manners.greeting)
+            if manners.preface is not None:
+                self.peer.raw_bytes(manners.preface)
                 await self.flush()
             elif manners.settings is None:
                 self.silent = True
@@ -100,7 +100,7 @@ class ServerConnection:
         async with trio.open_nursery() as nursery:
             while data := await self._receive():
                 await self._reading.wait()
-                if self.server.manners.greeting is None:
+                if self.server.manners.preface is None:
                     for event in self.peer.receive(data):
                         self._take(event, nursery)
                 self.server.note()
@@ -131,7 +131,7 @@ class ServerConnection:
                 with suppress(OSError, trio.BrokenResourceError, trio.ClosedResourceError):
                     await self._stream.send_all(data)
 
-    async def goodbye(
+    async def goaway(
         self, last_stream_id: int, code: int = ErrorCodes.NO_ERROR, reason: bytes = b""
     ) -> None:
         """Send GOAWAY, and go on."""

@@ -60,14 +60,14 @@ async def test_breakage_7_first_come_first_served() -> None:
         guests = Guests(Admission(2), nursery)
         await guests.come("a", "b", "c", "d", "e")
         assert guests.entered == ["a", "b"]
-        assert (guests.admission.inside, guests.admission.waiting) == (2, 3)
+        assert (guests.admission._inside, guests.admission.waiting) == (2, 3)
         for expected in ("c", "d", "e"):
             guests.admission.leave()
             await wait_all_tasks_blocked()
             assert guests.entered[-1] == expected
         for _ in range(2):
             guests.admission.leave()
-        assert (guests.admission.inside, guests.admission.waiting) == (0, 0)
+        assert (guests.admission._inside, guests.admission.waiting) == (0, 0)
 
 
 async def test_breakage_7_nobody_overtakes_one_who_was_woken() -> None:
@@ -126,7 +126,7 @@ async def test_limit_shrinks_under_those_who_were_woken(limit: int) -> None:
         guests.admission.leave()  # c and d are woken, and have not run yet
         guests.admission.set_limit(limit)
         await wait_all_tasks_blocked()
-        assert guests.admission.inside == len(guests.entered) - 2 == limit
+        assert guests.admission._inside == len(guests.entered) - 2 == limit
         assert guests.admission.waiting == 3 - limit
         # Who had to give its place back is still before the one who came later.
         guests.admission.set_limit(2)
@@ -338,7 +338,7 @@ async def test_those_who_wait_move_to_the_next_connection(graceful: bool) -> Non
             await crowd.come(b"a", b"b", b"c")
             (first,) = server.connections
             if graceful:
-                await first.goodbye(waiter.calls[b"a"].stream_id)
+                await first.goaway(waiter.calls[b"a"].stream_id)
             else:
                 await first.hang_up()
             await waiter.answer(b"a")

@@ -91,14 +91,14 @@ async def test_breakage_1_cancelled_sender_leaves_no_half_frame(road: Road) -> N
 
 @both_roads
 async def test_f16_breakage_2_goaway_lets_calls_under_way_finish(road: Road) -> None:
-    said_goodbye, may_answer = trio.Event(), trio.Event()
+    sent_goaway, may_answer = trio.Event(), trio.Event()
 
     async def script(call: ServerCall) -> None:
         if call is not server.calls[0]:
             return await answer(call)
         await call.request()
-        await call.connection.goodbye(call.stream_id)
-        said_goodbye.set()
+        await call.connection.goaway(call.stream_id)
+        sent_goaway.set()
         await may_answer.wait()
         return await call.answer(pb.RangeResponse(count=1))
 
@@ -110,7 +110,7 @@ async def test_f16_breakage_2_goaway_lets_calls_under_way_finish(road: Road) -> 
     async with open_pair(script, certificates=road()) as (server, channel):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(first)
-            await said_goodbye.wait()
+            await sent_goaway.wait()
             await wait_all_tasks_blocked()
             await get(channel)
             assert [len(c.calls) for c in server.connections] == [1, 1]
@@ -128,7 +128,7 @@ async def test_goaway_ends_calls_that_were_not_looked_at() -> None:
     async def script(call: ServerCall) -> None:
         if len(server.connections) == 1:
             await call.request()
-            await call.connection.goodbye(0)
+            await call.connection.goaway(0)
         else:
             await answer(call)
 
@@ -293,7 +293,7 @@ async def test_breakage_6_stream_ids_used_up() -> None:
         await get(channel)
         current = channel._current
         assert current is not None
-        current._protocol._h2.highest_outbound_stream_id = 2**31 - 5
+        current._protocol._last_stream_id = 2**31 - 5
         async with watch(channel).Watch.open() as call:
             await call.send_message(watch_request())
             for _ in range(3):

@@ -46,9 +46,9 @@ SHORT = ChannelSettings(connect_timeout=0.2, stagger=0.05)
 # Servers that let nobody in, and why they say we failed.
 SILENT = Manners(settings=None)
 DEAF = Manners(settings=None, hang_up=True)
-HTTP1 = Manners(greeting=b"HTTP/1.1 400 Bad Request\r\n\r\n")
-TLS = Manners(greeting=bytes.fromhex("15030300020246"))
-NOISE = Manners(greeting=bytes(range(255, 0, -1)))
+HTTP1 = Manners(preface=b"HTTP/1.1 400 Bad Request\r\n\r\n")
+TLS = Manners(preface=bytes.fromhex("15030300020246"))
+NOISE = Manners(preface=bytes(range(255, 0, -1)))
 WELCOMING = Manners(hang_up=True)
 
 UNUSABLE = {
@@ -211,7 +211,7 @@ async def test_failure_of_one_attempt_is_told_to_all_who_wait_for_it() -> None:
         await get(channel)
 
 
-async def greet(server: ScriptedServer) -> None:
+async def send_preface(server: ScriptedServer) -> None:
     """Let a silent server say its first words after all."""
     connection = server.connections[-1]
     connection.silent = False
@@ -230,7 +230,7 @@ async def test_cancelled_caller_takes_nothing_from_those_who_wait_with_it() -> N
                     await wait_all_tasks_blocked()
                     scope.cancel()
             assert scope.cancelled_caught
-            await greet(server)
+            await send_preface(server)
         assert len(server.connections) == len(server.calls) == 1
         await assert_idle(channel)
 
@@ -242,7 +242,7 @@ async def test_all_callers_are_cancelled_while_connecting() -> None:
                 nursery.start_soon(get, channel)
                 await server.until(lambda: server.connections)
                 scope.cancel()
-        await greet(server)
+        await send_preface(server)
         await get(channel)  # the attempt went on
         assert len(server.connections) == 1
 
@@ -348,7 +348,7 @@ async def test_silent_endpoint_that_speaks_first_after_all_wins() -> None:
     ):
         nursery.start_soon(get, channel)
         await other.until(lambda: other.connections)
-        await greet(server)
+        await send_preface(server)
         await other.until(lambda: other.connections[0].closed)
         await server.until(lambda: server.calls)
 

@@ -30,6 +30,7 @@ from trio_sched.etcd_shim.errors import (
     MessageTooLarge,
     RemoteProtocolError,
     Unavailable,
+    Unimplemented,
 )
 
 
@@ -207,7 +208,7 @@ async def test_server_ends_a_call_that_we_are_still_sending() -> None:
     ("head", "expected"),
     [
         ([(b":status", b"503")], Unavailable),
-        ([(b":status", b"404")], RemoteProtocolError),
+        ([(b":status", b"404")], Unimplemented),
         ([(b":status", b"200"), (b"content-type", b"text/html")], RemoteProtocolError),
     ],
 )
@@ -320,7 +321,7 @@ async def test_idle_connection_that_ends_is_replaced() -> None:
 async def test_peer_that_makes_us_talk_and_does_not_read_is_cut_off(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_connection, "_MAX_OUTPUT", 10_000)
+    monkeypatch.setattr(_connection, "MAX_OUTPUT", 10_000)
     async with open_pair(stall, Manners()) as (server, channel):
         async with trio.open_nursery() as nursery:
 
@@ -343,12 +344,12 @@ async def test_peer_that_makes_us_talk_and_does_not_read_is_cut_off(
 # ---- leaving the channel ---------------------------------------------------------------------
 
 
-async def test_leaving_says_goodbye() -> None:
+async def test_leaving_sends_goaway() -> None:
     async with open_server() as server:
         async with open_channel([server.endpoint]) as channel:
             await get(channel)
         await server.until(lambda: server.connections[0].closed)
-        assert server.connections[0].peer.goodbyes == 1
+        assert server.connections[0].peer.goaways == 1
         assert channel.statistics().connections == ()
 
 
@@ -404,7 +405,7 @@ async def test_clean_up_under_a_shield_can_still_call() -> None:
             assert scope.cancelled_caught
             assert len(server.connections) == 2
             await server.until(lambda: server.connections[1].closed)
-            assert server.connections[1].peer.goodbyes == 1
+            assert server.connections[1].peer.goaways == 1
 
 
 async def test_exception_of_the_block_leaves_as_it_is() -> None:

@@ -22,7 +22,6 @@ from trio.testing import (
 
 from tests.etcd_shim.channel.channel_tools import get, kv, open_pair, watch, watch_request
 from tests.etcd_shim.channel.h2_peer import Peer
-from tests.etcd_shim.channel.pure_half import Protocol
 from tests.etcd_shim.channel.scripted_server import Manners, ServerCall, answer
 from trio_sched._support.tasks import open_service_nursery
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
@@ -30,6 +29,7 @@ from trio_sched.etcd_shim.channel import Channel, ChannelSettings, Endpoint, Pin
 from trio_sched.etcd_shim.channel._caller import OneConnection
 from trio_sched.etcd_shim.channel._connection import Connection
 from trio_sched.etcd_shim.channel._endpoint import ByteStream
+from trio_sched.etcd_shim.channel.http2 import Http2Connection
 from trio_sched.etcd_shim.errors import ConnectionLost
 
 MemoryStream = trio.StapledStream[MemorySendStream, MemoryReceiveStream]
@@ -60,7 +60,7 @@ class Member:
 
     def __init__(self, stream: trio.abc.Stream, *, settings: bool) -> None:
         self.peer = Peer()
-        self.silent = False
+        self.silent = not settings
         self.pinged_at: list[float] = []
         self._pinged = trio.lowlevel.ParkingLot()
         self._stream = stream
@@ -111,7 +111,7 @@ async def open_member(
         connection = Connection(
             ENDPOINT,
             MemoryByteStream(ours),
-            Protocol(),
+            Http2Connection(),
             ChannelSettings(),
             pings or PingPolicy(),
             services,
@@ -298,7 +298,7 @@ async def test_f16_too_many_pings_doubles_the_gap(autojump_clock: MockClock) -> 
 @pytest.mark.parametrize(
     ("code", "reason"), [(ErrorCodes.NO_ERROR, b""), (ErrorCodes.ENHANCE_YOUR_CALM, b"calm down")]
 )
-async def test_other_goodbyes_change_nothing(
+async def test_other_goaways_change_nothing(
     autojump_clock: MockClock, code: ErrorCodes, reason: bytes
 ) -> None:
     pings = PingPolicy()
@@ -332,7 +332,7 @@ async def test_dead_server_is_left_for_a_new_connection() -> None:
 async def test_server_that_complains_of_pings_is_pinged_half_as_often() -> None:
     async def script(call: ServerCall) -> None:
         if len(server.connections) == 1:
-            await call.connection.goodbye(0, ErrorCodes.ENHANCE_YOUR_CALM, b"too_many_pings")
+            await call.connection.goaway(0, ErrorCodes.ENHANCE_YOUR_CALM, b"too_many_pings")
         else:
             await answer(call)
 

@@ -1,6 +1,6 @@
-"""A Trio channel under grpclib's generated stubs: gRPC over h2, in layers.
+"""A Trio channel under grpclib's generated stubs: gRPC over HTTP/2, in layers.
 
-``_protocol`` is the pure half: bytes in, events out. ``_connection`` moves the
+``http2`` is the sans-I/O protocol: bytes in, events out. ``_connection`` moves the
 bytes with its service tasks; ``_channel`` makes connections; ``_call`` is what
 the stubs hold in their hands.
 """

@@ -15,7 +15,7 @@ __all__ = ["Admission"]
 class Admission:
     """A queue before the calls that a server takes at once.
 
-    Whoever is woken has its place already, so nobody can overtake it; a waiter
+    A waiter that is woken has its place already, so that no other can overtake it; one
     that is cancelled has left the queue before it could be woken.
 
     Args:
@@ -31,11 +31,6 @@ class Admission:
         self._closed = False
 
     @property
-    def inside(self) -> int:
-        """How many are in."""
-        return self._inside
-
-    @property
     def waiting(self) -> int:
         """How many wait."""
         return len(self._waiting)
@@ -46,7 +41,7 @@ class Admission:
         self._admit()
 
     def enter_nowait(self) -> bool:
-        """Take a place if there is one and nobody waits for it; tell whether that was done."""
+        """Take a place if there is one that no other waits for; return whether that was done."""
         if self._closed or self._waiting or self._inside >= self._limit:
             return False
         self._inside += 1
@@ -94,7 +89,7 @@ class Admission:
         self._admit()
 
     def close(self) -> None:
-        """Let nobody in any more; wake those who wait."""
+        """Admit no more calls; wake those that wait."""
         self._closed = True
         while self._waiting:
             trio.lowlevel.reschedule(self._waiting.popitem(last=False)[0])

@@ -8,7 +8,8 @@ a caller's own exception or cancellation is never replaced by one from here.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, NoReturn, Protocol, Self, TypeVar, cast
 
@@ -25,10 +26,10 @@ from trio_sched.etcd_shim.errors import (
 if TYPE_CHECKING:
     from grpclib.client import Stream
 
-    from trio_sched.etcd_shim.channel._caller import Caller
     from trio_sched.etcd_shim.channel._connection import CallState, Connection
+    from trio_sched.etcd_shim.channel.http2.header_blocks import Field
 
-__all__ = ["Call", "ProtoMessage"]
+__all__ = ["Call", "Connections", "ProtoMessage"]
 
 
 class ProtoMessage(Protocol):
@@ -42,6 +43,35 @@ class ProtoMessage(Protocol):
     def FromString(cls, data: bytes, /) -> Self:  # noqa: N802 # protobuf's name
         """Return the message that `data` encodes."""
         ...
+
+
+class Connections(ABC):
+    """Where a call gets its connection."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def ready(self) -> Connection | None:
+        """The connection that `connection` would return at once, if there is one."""
+
+    @abstractmethod
+    async def connection(self) -> Connection:
+        """Return a connection that takes calls."""
+
+    @abstractmethod
+    def headers(
+        self,
+        connection: Connection,
+        path: str,
+        metadata: Mapping[str, str] | None,
+        timeout: float | None,
+    ) -> Sequence[Field]:
+        """Return the headers of a request."""
+
+    @abstractmethod
+    def note_failure(self, connection: Connection, error: EtcdError) -> None:
+        """Learn from the error that a call ended with."""
 
 
 Req = TypeVar("Req", bound=ProtoMessage)
@@ -72,7 +102,7 @@ class Call(Generic[Req, Rep]):
 
     def __init__(
         self,
-        channel: Caller,
+        channel: Connections,
         path: str,
         cardinality: Cardinality,
         reply_type: type[Rep],
@@ -212,7 +242,7 @@ class Call(Generic[Req, Rep]):
         if state.messages:
             await trio.lowlevel.checkpoint()
         while not state.messages and not state.ended:
-            await state.news.wait()
+            await state.wakeup.wait()
         if state.messages:
             return self._decode(self._next_payload(connection, state))
         if state.error is not None:
@@ -222,9 +252,9 @@ class Call(Generic[Req, Rep]):
     async def deliver(self, take: Callable[[Rep], object]) -> None:
         """Have each message given to `take` when it arrives, until the call has ended.
 
-        What grpclib does not have, for a stream that many share: whoever waits for
-        a message is woken by the task that reads the connection, in its own turn,
-        and not by another task one turn later. So `take` must be quick, and cannot
+        What grpclib does not have, for a stream that many share: the task that
+        waits for a message is woken by the one that reads the connection, in its own
+        tick, and not by another task one tick later. So `take` must be quick, and cannot
         wait. What it raises comes out of here, and nothing more is given to it.
 
         Fails as `recv_message` does. A checkpoint. Cancelled, messages that come
@@ -245,7 +275,7 @@ class Call(Generic[Req, Rep]):
             else:
                 state.sink = delivery
             while not state.ended and delivery.failure is None:
-                await state.news.wait()
+                await state.wakeup.wait()
         finally:
             state.sink = None
         if delivery.failure is not None:
@@ -264,7 +294,7 @@ class Call(Generic[Req, Rep]):
         if connection is None or state is None:
             connection, state = await self._begin()
         while not state.ended:
-            await state.news.wait()
+            await state.wakeup.wait()
         if state.error is not None:
             self._fail(connection, state.error)
         if not state.messages:
@@ -296,7 +326,7 @@ class Call(Generic[Req, Rep]):
 
 
 class _Delivery(Generic[Rep]):
-    """Gives the messages of a call to whom they are for, until one cannot be given.
+    """Gives the messages of a call to its receiver, until one cannot be given.
 
     Attributes:
         failure: why that one could not.
@@ -319,7 +349,7 @@ class _Delivery(Generic[Rep]):
         except Exception as exc:  # noqa: BLE001 # raised by `Call.deliver`
             self.failure = exc
             self._state.sink = None
-            self._state.news.ring()
+            self._state.wakeup.ring()
 
 
 def deliver(stream: Stream[Req, Rep], take: Callable[[Rep], object]) -> Awaitable[None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import TypeVar
@@ -10,7 +9,7 @@ from typing import TypeVar
 from grpclib.const import Cardinality
 from hpack import NeverIndexedHeaderTuple
 
-from trio_sched.etcd_shim.channel._call import Call, ProtoMessage
+from trio_sched.etcd_shim.channel._call import Call, Connections, ProtoMessage
 from trio_sched.etcd_shim.channel._connection import Connection
 from trio_sched.etcd_shim.channel._endpoint import Endpoint
 from trio_sched.etcd_shim.errors import ConnectionLost, EtcdError
@@ -19,12 +18,12 @@ __all__ = ["Caller", "HeaderList", "OneConnection"]
 
 Req = TypeVar("Req", bound=ProtoMessage)
 Rep = TypeVar("Rep", bound=ProtoMessage)
-HeaderList = list[tuple[bytes, bytes]]
+HeaderList = tuple[tuple[bytes, bytes], ...]
 
 _LONGEST_TIMEOUT = 99_999_999  # milliseconds; eight digits are what the header takes
 
 
-class Caller(ABC):
+class Caller(Connections):
     """Makes calls on connections that a subclass provides."""
 
     __slots__ = ("token",)
@@ -59,19 +58,6 @@ class Caller(ABC):
             raise TypeError("a deadline is not supported: give a timeout, or use a cancel scope")
         return Call(self, name, cardinality, reply_type, timeout, metadata)
 
-    @property
-    @abstractmethod
-    def ready(self) -> Connection | None:
-        """The connection that `connection` would return at once, if there is one."""
-
-    @abstractmethod
-    async def connection(self) -> Connection:
-        """Return a connection that takes calls."""
-
-    @abstractmethod
-    def note_failure(self, connection: Connection, error: EtcdError) -> None:
-        """Learn from the error that a call ended with."""
-
     def headers(
         self,
         connection: Connection,
@@ -79,9 +65,8 @@ class Caller(ABC):
         metadata: Mapping[str, str] | None,
         timeout: float | None,
     ) -> HeaderList:
-        """Return the headers of a request."""
         cached = _request_headers(connection.endpoint, path)
-        extra: HeaderList = []
+        extra: list[tuple[bytes, bytes]] = []
         if timeout is not None:
             limit = max(1, min(int(timeout * 1000), _LONGEST_TIMEOUT))
             # A value that is another each time would push all others out of hpack's table.
@@ -90,7 +75,7 @@ class Caller(ABC):
             extra.append((b"token", self.token.encode()))
         if metadata:
             extra += [(key.encode(), value.encode()) for key, value in metadata.items()]
-        return cached + extra if extra else cached
+        return (*cached, *extra) if extra else cached
 
 
 class OneConnection(Caller):
@@ -125,7 +110,7 @@ class OneConnection(Caller):
 
 @lru_cache(maxsize=256)  # the same lists for all clients, which do not change them
 def _request_headers(endpoint: Endpoint, path: str) -> HeaderList:
-    return [
+    return (
         (b":method", b"POST"),
         (b":scheme", b"https" if endpoint.scheme == "https" else b"http"),
         (b":path", path.encode()),
@@ -133,4 +118,4 @@ def _request_headers(endpoint: Endpoint, path: str) -> HeaderList:
         (b"te", b"trailers"),
         (b"content-type", b"application/grpc"),
         (b"user-agent", b"trio-sched"),
-    ]
+    )

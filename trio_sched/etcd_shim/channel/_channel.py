@@ -1,4 +1,4 @@
-"""A channel: connects when it must, and to whom it can.
+"""A channel: connects when it must, and where it can.
 
 Theory of operation
 -------------------
@@ -9,10 +9,10 @@ its first byte to its last.
 
 *Connecting* is a race, unless there is one endpoint only. The endpoints are tried
 in turn, beginning with the one after the last that was tried; the next begins when
-one fails, or is silent for a moment; whoever first says its first words of HTTP/2
+one fails, or is silent for a moment; the one that is first to send its SETTINGS
 wins. (A stopped process's kernel accepts connections, so being connected means
-nothing.) If nobody wins, each endpoint has its reason. All that is decided at
-once by the task that brings the news; another one is needed for the pauses only.
+nothing.) If none wins, each endpoint has its reason. All that is decided at
+once by the task that brings the event; another one is needed for the pauses only.
 
 *Moving on.* A connection that ends is replaced when the next call comes. One
 whose member says that it cannot serve - it has lost its quorum, or is no longer
@@ -20,7 +20,7 @@ the one that keeps leases - is retired: calls under way stay on it, new calls go
 to the next endpoint.
 
 *Tokens.* With a user, the first connection asks for a token; all calls carry it.
-Whoever is told that it is not good asks for a new one, once for all callers.
+A caller whose token is refused asks for a new one, once for all callers.
 """
 
 from __future__ import annotations
@@ -44,9 +44,8 @@ from trio_sched.etcd_shim.channel._endpoint import (
     open_byte_stream,
     root_cause,
 )
-from trio_sched.etcd_shim.channel._fast import FastProtocol
-from trio_sched.etcd_shim.channel._protocol import Protocol, greeting
 from trio_sched.etcd_shim.channel._settings import ChannelSettings, Credentials, PingPolicy
+from trio_sched.etcd_shim.channel.http2 import Http2Connection, connection_preface
 from trio_sched.etcd_shim.errors import (
     ClientClosed,
     ConnectionFailed,
@@ -78,7 +77,7 @@ class ChannelStatistics:
 
 @dataclass(frozen=True)
 class Access:
-    """Where a channel connects to, and as whom. The password is in no repr.
+    """Where a channel connects to, and as which user. The password is in no repr.
 
     Attributes:
         endpoints: the members.
@@ -94,7 +93,7 @@ class Access:
 class _Attempt:
     """An attempt to connect, which several callers may wait for."""
 
-    __slots__ = ("done", "error", "left", "news", "reasons", "runners", "winner")
+    __slots__ = ("done", "error", "left", "reasons", "runners", "wakeup", "winner")
 
     def __init__(self, endpoints: int) -> None:
         self.done = trio.Event()
@@ -104,7 +103,7 @@ class _Attempt:
         self.reasons: dict[str, BaseException] = {}
         self.runners: dict[Endpoint, trio.CancelScope] = {}
         self.winner: Connection | None = None
-        self.news = Doorbell()
+        self.wakeup = Doorbell()
 
 
 class Channel(Caller):
@@ -196,7 +195,7 @@ class Channel(Caller):
             self._note_lost(attempt, lost)
 
     def _note_lost(self, attempt: _Attempt, lost: dict[str, BaseException]) -> None:
-        """Give up if whoever lets us in hangs up at once, rather than try for ever."""
+        """Give up on endpoints that let us in and hang up at once, rather than try for ever."""
         winner = attempt.winner
         if winner is None or winner.error is None:
             return
@@ -231,7 +230,7 @@ class Channel(Caller):
             self._try_next(attempt)
             with trio.move_on_after(self._settings.stagger):
                 while attempt.winner is None and attempt.left == left:
-                    await attempt.news.wait()
+                    await attempt.wakeup.wait()
             if attempt.winner is not None:
                 return
 
@@ -252,20 +251,19 @@ class Channel(Caller):
 
     async def _open_connection(self, attempt: _Attempt, endpoint: Endpoint) -> Connection | None:
         timeout = self._settings.connect_timeout
-        protocol = FastProtocol if self._settings.fast else Protocol
         try:
             with trio.CancelScope(deadline=trio.current_time() + timeout):
                 stream = await open_byte_stream(endpoint, self._ssl_context)
-                said = _greet(stream)
+                sent = _send_preface(stream)
                 return Connection(
                     endpoint,
                     stream,
-                    protocol(max_message_size=self._settings.max_message_size),
+                    Http2Connection(max_message_size=self._settings.max_message_size),
                     self._settings,
                     self._pings,
                     self._services,
                     partial(self._win, attempt),
-                    said=said,
+                    sent=sent,
                 )
         except (OSError, trio.BrokenResourceError) as exc:
             self._lose(attempt, endpoint, root_cause(exc))
@@ -289,7 +287,7 @@ class Channel(Caller):
         if attempt.winner is not None:
             return
         attempt.winner = connection
-        attempt.news.ring()
+        attempt.wakeup.ring()
         for endpoint, runner in attempt.runners.items():
             if endpoint != connection.endpoint:
                 runner.cancel()
@@ -302,12 +300,12 @@ class Channel(Caller):
         """Note that a connection could not be made, or is over."""
         attempt.reasons[endpoint.url] = reason
         attempt.left -= 1
-        attempt.news.ring()
+        attempt.wakeup.ring()
         if attempt.left == 0 and attempt.winner is None:
             self._settle(attempt, ConnectionFailed(attempt.reasons))
 
     def _settle(self, attempt: _Attempt, error: EtcdError | None) -> None:
-        """Tell those who wait what came of an attempt, once."""
+        """Let the tasks that wait know what came of an attempt, once."""
         if attempt.done.is_set():
             return
         attempt.error = error
@@ -339,7 +337,7 @@ class Channel(Caller):
         try:
             self.token = (await stub.Authenticate(request)).token
         except FailedPrecondition:
-            self.token = None  # authentication is not enabled: nobody asks who we are
+            self.token = None  # authentication is not enabled
 
     async def refresh_token(self, stale: str | None) -> bool:
         """Ask for a new token in place of `stale`; False if there is no user.
@@ -360,10 +358,10 @@ class Channel(Caller):
         return True
 
 
-def _greet(stream: ByteStream) -> int:
-    """Say first things first: they are answered while we get ready. Return how much was said."""
+def _send_preface(stream: ByteStream) -> int:
+    """Send the connection preface, to be answered meanwhile; return how much was sent."""
     try:
-        return stream.send_nowait(greeting())
+        return stream.send_nowait(connection_preface())
     except OSError:
         stream.close()
         raise

@@ -2,26 +2,26 @@
 
 Theory of operation
 -------------------
-The pure half (`Protocol`) turns bytes into events; this half moves the bytes.
+The protocol (`Http2Connection`) turns bytes into events; this half moves the bytes.
 All of its bookkeeping is synchronous, so no cancellation can come in between.
 
-Service tasks own the byte stream. Nobody else ever awaits it: a cancelled
+Service tasks own the byte stream. No other task awaits it: a cancelled
 `send_all` would leave half a frame behind, and the server would have to reset
-the connection with everybody's calls on it. Whoever has something to send puts
+the connection with all calls on it. A task that has something to send puts
 it into the protocol and calls `flush`. That tries the socket once, without
 waiting; what the kernel does not take at once is left to the writer, a task that
 is started when it is first needed: never, for most connections. What comes of an
-answer, by those whom it woke, is gathered until they have run, and sent at once.
+answer, by the tasks that it woke, is gathered until they have run, and sent at once.
 
-A call waits at most for two things: to be let in (`Admission`), and for news
+A call waits at most for two things: to be let in (`Admission`), and for events
 (`CallState`), which the reader brings. Messages of a stream that many share it
 hands over itself, see `Call.deliver`.
 
-The reader also looks after the peer, at the times that its `Vigil` asks for. A
-look breaks off a wait for bytes, in which none can get lost: the scope around
+The reader also looks after the peer, at the times that its `PeerLiveness` asks for. A
+check breaks off a wait for bytes, in which none can get lost: the scope around
 the wait ends, the peer is judged, and the wait goes on in the next scope. (With
-TLS a read may have to send, too: when the peer renews its keys and wants ours
-renewed. A look in just that moment would end the connection.)
+TLS a read may have to send, too: when the peer rewakeup its keys and wants ours
+renewed. A check in just that moment would end the connection.)
 """
 
 from __future__ import annotations
@@ -34,8 +34,10 @@ import trio
 
 from trio_sched._support.tasks import Doorbell
 from trio_sched.etcd_shim.channel._admission import Admission
+from trio_sched.etcd_shim.channel._before_wait import BeforeWaitHook
 from trio_sched.etcd_shim.channel._endpoint import root_cause
-from trio_sched.etcd_shim.channel._events import (
+from trio_sched.etcd_shim.channel._liveness import PeerLiveness, Verdict
+from trio_sched.etcd_shim.channel.http2.events import (
     CallEnded,
     ConnectionBroken,
     Event,
@@ -44,28 +46,26 @@ from trio_sched.etcd_shim.channel._events import (
     RequestSent,
     SettingsChanged,
 )
-from trio_sched.etcd_shim.channel._turns import TurnEnds
-from trio_sched.etcd_shim.channel._vigil import Verdict, Vigil
 from trio_sched.etcd_shim.errors import ConnectionLost, EtcdError, again
 
 if TYPE_CHECKING:
     from trio_sched._support.tasks import ServiceNursery
     from trio_sched.etcd_shim.channel._endpoint import ByteStream, Endpoint
-    from trio_sched.etcd_shim.channel._protocol import Protocol
     from trio_sched.etcd_shim.channel._settings import ChannelSettings, PingPolicy
+    from trio_sched.etcd_shim.channel.http2 import Http2Connection
 
 __all__ = ["CallState", "Connection", "ConnectionStatistics"]
 
-_MOST_EVENTS: Final = 256  # in a turn: three are a call, so that 64 calls that end together fit
+MAX_EVENTS: Final = 256  # in a tick: three are a call, so that 64 calls that end together fit
 
 # A peer that makes us answer (pings, settings) and does not read is cut off.
-_MAX_OUTPUT = 32 * 2**20
+MAX_OUTPUT = 32 * 2**20
 
 
 class CallState:
     """What has arrived for one call, and who waits for more."""
 
-    __slots__ = ("_room", "ended", "error", "messages", "news", "sent", "sink")
+    __slots__ = ("_room", "ended", "error", "messages", "sent", "sink", "wakeup")
 
     def __init__(self) -> None:
         self.messages: list[bytes] = []
@@ -73,14 +73,14 @@ class CallState:
         self.ended = False
         self.error: EtcdError | None = None
         self.sent = True  # nothing of ours waits for a window
-        self.news = Doorbell()
+        self.wakeup = Doorbell()
         self._room: Doorbell | None = None  # most calls never wait for it
 
     def finish(self, error: EtcdError | None) -> bool:
-        """Note how the call ended and wake whoever waits; tell whether somebody did."""
+        """Note how the call ended; wake the tasks that wait, and return whether there were any."""
         self.ended = True
         self.error = error
-        return self.news.ring() | self.ring_room()
+        return self.wakeup.ring() | self.wake_room()
 
     async def wait_for_room(self) -> None:
         """Wait until what was queued is sent, or the call has ended; see `sent` and `ended`."""
@@ -88,8 +88,8 @@ class CallState:
             self._room = Doorbell()
         await self._room.wait()
 
-    def ring_room(self) -> bool:
-        """Wake whoever waits for room; tell whether somebody did."""
+    def wake_room(self) -> bool:
+        """Wake the task that waits for room; return whether there was one."""
         return self._room is not None and self._room.ring()
 
 
@@ -120,24 +120,26 @@ class Connection:
     Args:
         endpoint: whose member it goes to.
         stream: what carries the bytes.
-        protocol: the pure half.
+        protocol: the sans-I/O protocol.
         settings: bounds.
         pings: when to ask a silent peer whether it is there.
         services: where the writer is started.
         on_ready: called once, when the server's first words have come.
-        said: how many bytes of the protocol's greeting were sent already.
+        sent: how many bytes of the connection preface were sent already.
 
     Attributes:
         endpoint: as given.
         accepting: whether it takes new calls.
-        admission: where a new call waits for its turn.
+        admission: where a new call waits until it may be sent.
     """
 
     __slots__ = (
+        "_before_wait",
         "_calls",
         "_drained",
         "_error",
         "_gathering",
+        "_liveness",
         "_on_ready",
         "_pings",
         "_protocol",
@@ -145,9 +147,7 @@ class Connection:
         "_services",
         "_started_calls",
         "_stream",
-        "_turns",
         "_unsent",
-        "_vigil",
         "_woken",
         "_write_scope",
         "_writer",
@@ -161,13 +161,13 @@ class Connection:
         self,
         endpoint: Endpoint,
         stream: ByteStream,
-        protocol: Protocol,
+        protocol: Http2Connection,
         settings: ChannelSettings,
         pings: PingPolicy,
         services: ServiceNursery,
         on_ready: Callable[[Connection], None],
         *,
-        said: int = 0,
+        sent: int = 0,
     ) -> None:
         self.endpoint = endpoint
         self._stream = stream
@@ -175,19 +175,19 @@ class Connection:
         self._services = services
         self._on_ready: Callable[[Connection], None] | None = on_ready
         now = trio.current_time()
-        self._vigil = Vigil(pings, now, now + settings.connect_timeout)
+        self._liveness = PeerLiveness(pings, now, now + settings.connect_timeout)
         self._pings = pings
         self._calls: dict[int, CallState] = {}
         self._started_calls = 0
         protocol.start()
-        self._unsent = protocol.take_output()[said:]
+        self._unsent = protocol.take_output()[sent:]
         self._reading: trio.CancelScope | None = None
         self._writer = Doorbell()
         self._write_scope: trio.CancelScope | None = None
         self._writing = False
         self._woken = 0  # tasks, by what was read last
         self._gathering = False  # what they send, to send it together
-        self._turns = TurnEnds.current()
+        self._before_wait = BeforeWaitHook.current()
         self._drained: trio.lowlevel.ParkingLot | None = None
         self._error: EtcdError | None = None
         self.accepting = True
@@ -209,15 +209,15 @@ class Connection:
         self.flush()
         try:
             while self._error is None:
-                with trio.CancelScope(deadline=self._vigil.next_look) as self._reading:
+                with trio.CancelScope(deadline=self._liveness.next_check) as self._reading:
                     await self._read()
                 if self._error is None:
-                    self._look()
+                    self._check_peer()
         finally:
             self._break(ConnectionLost("the connection was closed"))
             if not self._writing:
                 self._protocol.close()
-                self._try_to_send()  # the farewell, if the kernel has room for it
+                self._try_to_send()  # GOAWAY, if the kernel has room for it
             self._stream.close()
         assert self._error is not None
         return self._error
@@ -232,6 +232,9 @@ class Connection:
                 except (OSError, trio.BrokenResourceError) as exc:
                     self._lose(exc)
                     return
+            elif self._protocol.held_back:
+                for event in self._protocol.resume():
+                    self._take(event)
             else:
                 if self._writing:
                     self._writing = False
@@ -245,35 +248,35 @@ class Connection:
             except (OSError, trio.BrokenResourceError) as exc:
                 self._lose(exc)
                 return
-            if self._vigil.heard(trio.current_time()):
-                self._set_next_look()
+            if self._liveness.heard(trio.current_time()):
+                self._set_next_check()
             events = self._protocol.receive(data) if data else self._protocol.receive_eof()
-            if len(events) <= _MOST_EVENTS:
+            if len(events) <= MAX_EVENTS:
                 for event in events:
                     self._take(event)
             else:
-                await self._take_in_turns(events)
+                await self._take_in_slices(events)
             if not self._started_calls:  # acknowledgements can go with the first one
                 self._tell_ready()
             elif self._woken and self._stream.tries:
                 if not self._gathering:
                     self._gathering = True
-                    self._turns.call(self._send_gathered)
+                    self._before_wait.call(self._send_gathered)
             else:
                 self.flush()
             self._woken = 0
 
-    async def _take_in_turns(self, events: Sequence[Event]) -> None:
+    async def _take_in_slices(self, events: Sequence[Event]) -> None:
         """Take many events, and let others run in between. Not cancelled: none gets lost."""
-        for start in range(0, len(events), _MOST_EVENTS):
-            for event in events[start : start + _MOST_EVENTS]:
+        for start in range(0, len(events), MAX_EVENTS):
+            for event in events[start : start + MAX_EVENTS]:
                 self._take(event)
             await trio.lowlevel.cancel_shielded_checkpoint()
 
     def _send_gathered(self) -> None:
-        """Send at once what comes of a turn, after those who were just woken have run.
+        """Send what comes of a scheduler tick, after the tasks that were just woken have run.
 
-        This is called between two turns of trio's, in which no task may be woken.
+        This is called between two ticks, in which no task may be woken.
         """
         self._gathering = False
         if self._error is not None or self._writing or self._services.closing:
@@ -281,32 +284,32 @@ class Connection:
         try:
             self._offer()
         except OSError as exc:
-            self._turns.run_soon(self._lose, exc)
+            self._before_wait.run_soon(self._lose, exc)
         else:
-            if self._unsent:
-                self._turns.run_soon(self.flush)
+            if self._unsent or self._protocol.held_back:
+                self._before_wait.run_soon(self.flush)
 
     def _tell_ready(self) -> None:
-        if self._on_ready is not None and self._vigil.welcomed and self._error is None:
+        if self._on_ready is not None and self._liveness.has_spoken and self._error is None:
             on_ready, self._on_ready = self._on_ready, None
             on_ready(self)
 
-    def _look(self) -> None:
+    def _check_peer(self) -> None:
         """See whether the peer is still there."""
-        verdict = self._vigil.look(trio.current_time(), calls=bool(self._calls))
+        verdict = self._liveness.check(trio.current_time(), calls=bool(self._calls))
         if verdict is Verdict.PING:
             self._protocol.ping(b"are you?")
             self.flush()
-        elif verdict is Verdict.LOST and self._vigil.welcomed:
+        elif verdict is Verdict.LOST and self._liveness.has_spoken:
             self._break(
                 ConnectionLost(f"{self.endpoint} does not answer a ping in {self._pings.timeout} s")
             )
         elif verdict is Verdict.LOST:
             self._break(ConnectionLost(f"{self.endpoint} accepts connections but says nothing"))
 
-    def _set_next_look(self) -> None:
+    def _set_next_check(self) -> None:
         if self._reading is not None:
-            self._reading.deadline = self._vigil.next_look
+            self._reading.deadline = self._liveness.next_check
 
     # ---- what the reader brings -----------------------------------------------
 
@@ -322,10 +325,10 @@ class Connection:
                 self._woken += self._forget(event.stream_id).finish(event.error)
             else:
                 call.sent = True
-                call.ring_room()
+                call.wake_room()
         elif isinstance(event, SettingsChanged):
             self.admission.set_limit(self._protocol.max_calls)
-            self._vigil.welcomed = True
+            self._liveness.has_spoken = True
         elif isinstance(event, GoAway):
             self._go_away(event)
         elif isinstance(event, ConnectionBroken):
@@ -334,7 +337,7 @@ class Connection:
     def _take_message(self, call: CallState, event: Message) -> None:
         if call.sink is None:
             call.messages.append(event.payload)
-            self._woken += call.news.ring()
+            self._woken += call.wakeup.ring()
         else:
             call.sink(event.payload)
             self._protocol.consumed(event.stream_id, event.payload)
@@ -344,7 +347,7 @@ class Connection:
         call = self._calls.pop(stream_id)
         self.admission.leave()
         if not self.accepting and not self._calls:
-            self._break(ConnectionLost("the server said goodbye", processed=False))
+            self._break(ConnectionLost("the server sent GOAWAY", processed=False))
         return call
 
     def _go_away(self, event: GoAway) -> None:
@@ -352,7 +355,7 @@ class Connection:
             self._pings.complained()
         self._stop_accepting()
         error = ConnectionLost(
-            f"the server said goodbye before it looked at the call ({event.reason!r})",
+            f"the server sent GOAWAY before it looked at the call ({event.reason!r})",
             processed=False,
         )
         for stream_id in [id_ for id_ in self._calls if id_ > event.last_stream_id]:
@@ -411,14 +414,14 @@ class Connection:
         call = CallState()
         self._calls[stream_id] = call
         self._started_calls += 1
-        if self._vigil.resting and self._vigil.begin(trio.current_time()):
-            self._set_next_look()
+        if self._liveness.idle and self._liveness.begin(trio.current_time()):
+            self._set_next_check()
         return stream_id, call
 
     def send(self, stream_id: int, call: CallState, payload: bytes, *, end: bool) -> None:
         """Queue a message of a call that has not ended. `flush` sends it."""
-        if self._vigil.asked_at is None:
-            self._vigil.asked_at = trio.current_time()
+        if self._liveness.asked_at is None:
+            self._liveness.asked_at = trio.current_time()
         call.sent = self._protocol.send(stream_id, payload, end=end)
 
     def end(self, stream_id: int, call: CallState) -> None:
@@ -440,10 +443,10 @@ class Connection:
 
     def flush(self) -> None:
         """See to it that what is queued gets sent. Never waits."""
-        if self._gathering or self._services.closing:  # `run` sends it, with the farewell
+        if self._gathering or self._services.closing:  # `run` sends it, with GOAWAY
             return
         if self._writing or self._error is not None:
-            if self._protocol.output_size > _MAX_OUTPUT:
+            if self._protocol.output_size > MAX_OUTPUT:
                 self._break(ConnectionLost(f"{self.endpoint} does not read what we send"))
             return
         if not self._try_to_send():
@@ -460,7 +463,7 @@ class Connection:
         except OSError as exc:
             self._lose(exc)
             return True
-        return not self._unsent
+        return not (self._unsent or self._protocol.held_back)
 
     def _offer(self) -> None:
         data = self._protocol.take_output()

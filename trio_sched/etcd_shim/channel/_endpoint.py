@@ -125,7 +125,7 @@ class ByteStream:
         raise NotImplementedError
 
     def close(self) -> None:
-        """Close it at once, without a farewell."""
+        """Close it at once, without a closing handshake."""
         raise NotImplementedError
 
 
@@ -191,7 +191,7 @@ class TLSByteStream(ByteStream):
         return bytes(await self._stream.receive_some(_RECEIVE_SIZE))
 
     def close(self) -> None:
-        """Close without TLS's farewell, as HTTP/2 has its own."""
+        """Close without TLS's closing handshake, as HTTP/2 has GOAWAY."""
         self._stream.transport_stream.socket.close()
 
 

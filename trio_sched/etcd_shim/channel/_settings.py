@@ -1,4 +1,4 @@
-"""What a channel may be told about how to behave. Times in seconds, sizes in bytes."""
+"""Options of a channel. Times in seconds, sizes in bytes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class PingPolicy:
 
     etcd closes connections that ping more often than each five seconds, or
     without an open call. One policy is shared by a channel's connections, so
-    what one of them is told counts for the next.
+    what one of them learns counts for the next.
 
     Attributes:
         gap: at least this long between two pings.
@@ -61,12 +61,9 @@ class ChannelSettings:
         stagger: how long to wait for one endpoint before the next is tried, too.
         max_message_size: the largest message accepted.
         max_waiting_calls: how many calls may wait until the server takes more.
-        fast: take the short way, of ``_fast``, for the frames that there are most
-            of; else h2's state machines see every frame.
     """
 
     connect_timeout: float = 5.0
     stagger: float = 0.25
     max_message_size: int = 64 * 2**20
     max_waiting_calls: int = 10_000
-    fast: bool = True

@@ -1,12 +1,10 @@
-"""What the pure half of a connection reports: gRPC's words, not HTTP/2's.
+"""What a connection reports: in gRPC's terms, not HTTP/2's.
 
-So a sequence of events does not depend on how the bytes were split, and another
-implementation of the pure half can take the place of the one on h2.
+So a sequence of events does not depend on how the bytes were split.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -17,23 +15,10 @@ __all__ = [
     "ConnectionBroken",
     "Event",
     "GoAway",
-    "Headers",
     "Message",
-    "Metadata",
-    "Pong",
     "RequestSent",
     "SettingsChanged",
 ]
-
-Metadata: TypeAlias = Sequence[tuple[bytes, bytes]]
-
-
-@dataclass(slots=True)
-class Headers:
-    """The server accepted a call; its initial metadata."""
-
-    stream_id: int
-    metadata: Metadata
 
 
 @dataclass(slots=True)
@@ -50,7 +35,6 @@ class CallEnded:
 
     stream_id: int
     error: EtcdError | None
-    metadata: Metadata = ()
 
 
 @dataclass(slots=True)
@@ -63,13 +47,6 @@ class RequestSent:
 @dataclass(slots=True)
 class SettingsChanged:
     """The server said how many calls it takes at once, among others."""
-
-
-@dataclass(slots=True)
-class Pong:
-    """The answer to a ping of ours."""
-
-    payload: bytes
 
 
 @dataclass(slots=True)
@@ -93,6 +70,4 @@ class ConnectionBroken:
     error: EtcdError
 
 
-Event: TypeAlias = (
-    Headers | Message | CallEnded | RequestSent | SettingsChanged | Pong | GoAway | ConnectionBroken
-)
+Event: TypeAlias = Message | CallEnded | RequestSent | SettingsChanged | GoAway | ConnectionBroken

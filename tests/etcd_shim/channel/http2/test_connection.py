@@ -8,12 +8,11 @@ from h2.settings import SettingCodes
 from hyperframe.frame import SettingsFrame
 
 from tests.etcd_shim.channel.h2_peer import REQUEST, Peer, Wire, call_headers
-from trio_sched.etcd_shim.channel._events import (
+from trio_sched.etcd_shim.channel.http2.events import (
     CallEnded,
     ConnectionBroken,
     Event,
     GoAway,
-    Headers,
     Message,
 )
 from trio_sched.etcd_shim.errors import ConnectionLost
@@ -48,7 +47,7 @@ def test_no_limit_if_settings_name_none(wire: Wire) -> None:
 
 
 def test_breakage_6_stream_ids_used_up(wire: Wire) -> None:
-    wire.client._h2.highest_outbound_stream_id = 2**31 - 3
+    wire.client._last_stream_id = 2**31 - 3
     call = wire.call(b"the last")
     assert call == 2**31 - 1
     assert wire.client.open(REQUEST) is None
@@ -78,9 +77,8 @@ def test_breakage_2_answers_still_due_arrive_after_goaway(wire: Wire) -> None:
     below, above = wire.call(b"below"), wire.call(b"above")
     wire.peer.goaway(below, ErrorCodes.NO_ERROR, b"bye")
     wire.peer.accept(below)
-    (goaway, headers) = wire.exchange()
+    (goaway,) = wire.exchange()
     assert goaway == GoAway(below, int(ErrorCodes.NO_ERROR), b"bye")
-    assert isinstance(headers, Headers)
     wire.peer.message(below, b"still due")
     wire.peer.finish(below)
     events = wire.exchange()
@@ -108,14 +106,14 @@ def test_goaway_for_too_many_pings(wire: Wire) -> None:
     wire.peer.goaway(0, ErrorCodes.ENHANCE_YOUR_CALM, b"too_many_pings")
     wire.peer.goaway(0, ErrorCodes.ENHANCE_YOUR_CALM)
     wire.peer.goaway(0, 0xBEEF, b"something else")
-    goodbyes = wire.exchange()
-    assert [isinstance(event, GoAway) and event.too_many_pings for event in goodbyes] == [
+    goaways = wire.exchange()
+    assert [isinstance(event, GoAway) and event.too_many_pings for event in goaways] == [
         True,
         False,
         False,
     ]
-    assert isinstance(goodbyes[2], GoAway)
-    assert goodbyes[2].error_code == 0xBEEF
+    assert isinstance(goaways[2], GoAway)
+    assert goaways[2].error_code == 0xBEEF
 
 
 def test_end_of_the_bytes(wire: Wire) -> None:
@@ -131,6 +129,6 @@ def test_events_of_the_good_bytes_come_before_the_break(wire: Wire) -> None:
     wire.peer.answer(call, b"good")
     wire.peer.raw(SettingsFrame(0, {SettingCodes.MAX_FRAME_SIZE: 1}))
     events = wire.exchange()
-    assert [type(event) for event in events] == [Headers, Message, CallEnded, ConnectionBroken]
+    assert [type(event) for event in events] == [Message, CallEnded, ConnectionBroken]
     wire.peer.raw_bytes(b"more")
     assert wire.exchange() == []

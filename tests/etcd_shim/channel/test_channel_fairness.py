@@ -13,7 +13,7 @@ from tests.etcd_shim.channel.scripted_server import ServerCall, answer
 from trio_sched.etcd_shim import open_client
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
 from trio_sched.etcd_shim.channel import PingPolicy, _endpoint, deliver
-from trio_sched.etcd_shim.channel._turns import TurnEnds
+from trio_sched.etcd_shim.channel._before_wait import BeforeWaitHook
 from trio_sched.etcd_shim.errors import ConnectionLost
 from trio_sched.etcd_shim.kv import KeyValue
 from trio_sched.etcd_shim.watch import Event, EventType, Watcher
@@ -141,7 +141,7 @@ async def test_busy_watch_does_not_starve_a_renewal() -> None:
 
 async def test_it_is_called_when_nobody_has_anything_to_do() -> None:
     called: list[int] = []
-    TurnEnds.current().call(lambda: called.append(1))
+    BeforeWaitHook.current().call(lambda: called.append(1))
     await trio.lowlevel.checkpoint()  # this task had something to do
     assert not called
     await trio.sleep(0.001)
@@ -150,26 +150,26 @@ async def test_it_is_called_when_nobody_has_anything_to_do() -> None:
 
 async def test_it_is_called_even_if_there_is_always_something_to_do() -> None:
     called: list[int] = []
-    TurnEnds.current().call(lambda: called.append(1))
+    BeforeWaitHook.current().call(lambda: called.append(1))
     for _ in range(3):
-        TurnEnds.current().call(lambda: None)  # nobody can put it off
+        BeforeWaitHook.current().call(lambda: None)  # nobody can put it off
         await trio.lowlevel.checkpoint()
     assert called == [1]
 
 
 async def test_each_run_of_trio_has_its_own() -> None:
-    first = TurnEnds.current()
-    assert TurnEnds.current() is first
+    first = BeforeWaitHook.current()
+    assert BeforeWaitHook.current() is first
 
-    async def other() -> TurnEnds:
+    async def other() -> BeforeWaitHook:
         await trio.lowlevel.checkpoint()
-        return TurnEnds.current()
+        return BeforeWaitHook.current()
 
     assert await trio.to_thread.run_sync(trio.run, other) is not first
 
 
 async def test_it_can_wake_a_task_in_another_turn() -> None:
-    ends, event = TurnEnds.current(), trio.Event()
+    ends, event = BeforeWaitHook.current(), trio.Event()
     ends.call(lambda: ends.run_soon(event.set))
     with trio.fail_after(GUARD):
         await event.wait()

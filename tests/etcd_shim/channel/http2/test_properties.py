@@ -16,9 +16,9 @@ from h2.settings import SettingCodes
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from tests.etcd_shim.channel.h2_peer import GRPC, REQUEST, Peer
-from tests.etcd_shim.channel.pure_half import Protocol
-from trio_sched.etcd_shim.channel._events import CallEnded, ConnectionBroken, Event, Message
-from trio_sched.etcd_shim.channel._framing import PREFIX_SIZE, encode_message
+from trio_sched.etcd_shim.channel.http2 import Http2Connection
+from trio_sched.etcd_shim.channel.http2.events import CallEnded, ConnectionBroken, Event, Message
+from trio_sched.etcd_shim.channel.http2.messages import PREFIX_SIZE, encode_message
 from trio_sched.etcd_shim.errors import EtcdError
 
 CALLS = (1, 3, 5, 7)
@@ -121,9 +121,9 @@ frames = st.builds(
 unlawful = frames.map(lambda data: act("raw_bytes", data))
 
 
-def opened() -> tuple[Protocol, bytes]:
+def opened() -> tuple[Http2Connection, bytes]:
     """Return a client with its calls, and what it has said."""
-    client = Protocol(call_window=20_000, connection_window=65535, max_message_size=LIMIT)
+    client = Http2Connection(call_window=20_000, connection_window=65535, max_message_size=LIMIT)
     client.start()
     for call, size, end in ((1, 10, True), (3, 10, False), (5, BIG, True), (7, 10, True)):
         assert client.open(REQUEST) == call
@@ -175,7 +175,9 @@ def told(value: object) -> object:
     return value
 
 
-def hear(pieces: Iterable[bytes], *, reads: bool = False) -> tuple[Protocol, list[Event], bytes]:
+def hear(
+    pieces: Iterable[bytes], *, reads: bool = False
+) -> tuple[Http2Connection, list[Event], bytes]:
     client = opened()[0]
     events: list[Event] = []
     output = b""
@@ -189,12 +191,11 @@ def hear(pieces: Iterable[bytes], *, reads: bool = False) -> tuple[Protocol, lis
     return client, events, output
 
 
-def windows(client: Protocol) -> dict[int, int]:
+def windows(client: Http2Connection) -> dict[int, int]:
     """How much the server may still send for each call, once it has been told."""
-    h2 = client._h2
     return {
-        call: h2.remote_flow_control_window(call) + state.owed
-        for call, state in client._calls.items()
+        call: stream.receive_window + stream.unacknowledged
+        for call, stream in client._streams.items()
     }
 
 
@@ -213,14 +214,15 @@ def check_sanity(events: list[Event]) -> None:
             assert isinstance(event.error, EtcdError)
 
 
-def check_bounds(client: Protocol, received: int) -> None:
-    assert len(client._h2.incoming_buffer._data) <= LARGEST_FRAME
-    assert len(client._h2.incoming_buffer._headers_buffer) <= 64
+def check_bounds(client: Http2Connection, received: int) -> None:
+    assert len(client._input) <= LARGEST_FRAME
+    assert client._open_block is None or len(client._open_block.data) <= 2**16
     assert client.open_calls <= len(CALLS)
     assert client.output_size <= 2 * received + BIG + 1000
-    for call in client._calls.values():
-        assert call.decoder.partial <= LIMIT + PREFIX_SIZE + LARGEST_FRAME
-        assert len(call.outgoing) <= BIG + PREFIX_SIZE
+    for stream in client._streams.values():
+        if stream.decoder is not None:
+            assert stream.decoder.partial <= LIMIT + PREFIX_SIZE + LARGEST_FRAME
+        assert len(stream.outgoing) <= BIG + PREFIX_SIZE
 
 
 # ---- the properties ----------------------------------------------------------------

@@ -1,11 +1,11 @@
-"""Whether a peer that says nothing is still there. Pure: it is told the time.
+"""Whether a peer that says nothing is still there. Pure: the time is an argument.
 
 A connection can die without a word: a host that was switched off, a cable, a
-stopped process whose kernel still takes our bytes. So a connection looks at its
-peer now and then, at the times that a `Vigil` asks for:
+stopped process whose kernel still takes our bytes. So a connection checks its
+peer now and then, at the times that a `PeerLiveness` asks for:
 
 - Until its first words have come, once, when the time for them is over.
-- While there are no calls, never. The next call begins the vigil.
+- While there are no calls, never. The next call begins the checks.
 - While there are calls, each `patience` seconds. If the peer has been silent for
   too long, it is to be pinged.
 - After a ping, when the time for an answer is over, and then once more at once:
@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from trio_sched.etcd_shim.channel._settings import PingPolicy
 
-__all__ = ["Verdict", "Vigil"]
+__all__ = ["PeerLiveness", "Verdict"]
 
-_LAST_CHANCE: Final = 0.001  # seconds: enough to be told what the kernel has already
+LAST_CHECK_DELAY: Final = 0.001  # seconds: enough to read what the kernel has already
 
 
 class Verdict(enum.Enum):
@@ -35,21 +35,21 @@ class Verdict(enum.Enum):
     LOST = "give it up"
 
 
-class Vigil:
+class PeerLiveness:
     """Judges one peer's silence. See the head of the module.
 
     Args:
         pings: how patient to be; may change meanwhile.
         now: the time.
-        welcome_by: when the peer's first words are due.
+        first_words_by: when the peer's first words are due.
 
     Attributes:
-        next_look: when `look` is to be called; later calls of the other methods
+        next_check: when `check` is to be called; later calls of the other methods
             can change it.
-        welcomed: whether the peer has said its first words.
-        resting: whether there is no vigil, and `begin` has something to do.
+        has_spoken: whether the peer has said its first words.
+        idle: whether there are no checks, and `begin` has something to do.
         asked_at: when something was sent first that the peer should acknowledge
-            and has not yet; to be set by whoever sends.
+            and has not yet; to be set by the sender.
     """
 
     __slots__ = (
@@ -58,62 +58,62 @@ class Vigil:
         "_pinged_at",
         "_pings",
         "asked_at",
-        "next_look",
-        "resting",
-        "welcomed",
+        "has_spoken",
+        "idle",
+        "next_check",
     )
 
-    def __init__(self, pings: PingPolicy, now: float, welcome_by: float) -> None:
+    def __init__(self, pings: PingPolicy, now: float, first_words_by: float) -> None:
         self._pings = pings
         self._heard_at = now
         self.asked_at: float | None = None
         self._pinged_at = -inf
-        self._chances = 0  # looks that are left to a peer that was pinged
-        self.resting = True
-        self.next_look = welcome_by
-        self.welcomed = False
+        self._chances = 0  # checks that are left to a peer that was pinged
+        self.idle = True
+        self.next_check = first_words_by
+        self.has_spoken = False
 
     def begin(self, now: float) -> bool:
-        """Note that there is a call; tell whether that changes `next_look`."""
-        if not self.resting or not self.welcomed:
+        """Note that there is a call; return whether that changes `next_check`."""
+        if not self.idle or not self.has_spoken:
             return False
-        self.resting = False
-        self.next_look = now + self._pings.patience
+        self.idle = False
+        self.next_check = now + self._pings.patience
         return True
 
     def heard(self, now: float) -> bool:
-        """Note that the peer said something; tell whether that changes `next_look`."""
+        """Note that the peer said something; return whether that changes `next_check`."""
         self._heard_at = now
         self.asked_at = None
         if not self._chances:
             return False
         self._chances = 0
-        self.next_look = now + self._pings.patience
+        self.next_check = now + self._pings.patience
         return True
 
-    def look(self, now: float, *, calls: bool) -> Verdict:
-        """Judge the peer. Changes `next_look`.
+    def check(self, now: float, *, calls: bool) -> Verdict:
+        """Judge the peer. Changes `next_check`.
 
         Args:
             now: the time.
             calls: whether there are calls under way.
         """
-        if not self.welcomed:
+        if not self.has_spoken:
             return Verdict.LOST
         if self._chances:
             self._chances -= 1
-            self.next_look = now + _LAST_CHANCE
+            self.next_check = now + LAST_CHECK_DELAY
             return Verdict.WAIT if self._chances else Verdict.LOST
         if not calls:
-            self.resting = True
-            self.next_look = inf
+            self.idle = True
+            self.next_check = inf
             return Verdict.WAIT
         if not self._is_suspicious(now):
-            self.next_look = now + self._pings.patience
+            self.next_check = now + self._pings.patience
             return Verdict.WAIT
         self._pinged_at = now
         self._chances = 2
-        self.next_look = now + self._pings.timeout
+        self.next_check = now + self._pings.timeout
         return Verdict.PING
 
     def _is_suspicious(self, now: float) -> bool:

@@ -6,7 +6,7 @@ import struct
 
 from trio_sched.etcd_shim.errors import EtcdError, MessageTooLarge, RemoteProtocolError
 
-__all__ = ["PREFIX_SIZE", "MessageDecoder", "encode_message"]
+__all__ = ["PREFIX_SIZE", "MessageDecoder", "encode_message", "whole_message"]
 
 _PREFIX = struct.Struct(">BI")
 PREFIX_SIZE = _PREFIX.size
@@ -15,6 +15,15 @@ PREFIX_SIZE = _PREFIX.size
 def encode_message(payload: bytes) -> bytes:
     """Return `payload` as it goes into DATA frames, uncompressed."""
     return _PREFIX.pack(0, len(payload)) + payload
+
+
+def whole_message(data: bytes, limit: int) -> bytes | None:
+    """Return the message if `data` is exactly one; the common case."""
+    size = len(data) - PREFIX_SIZE
+    if size < 0 or size > limit:
+        return None
+    flags, length = _PREFIX.unpack_from(data)
+    return data[PREFIX_SIZE:] if not flags and length == size else None
 
 
 class MessageDecoder:
@@ -40,25 +49,10 @@ class MessageDecoder:
         """How many bytes of a message that is not complete are kept."""
         return len(self._buffer)
 
-    def whole(self, data: bytes) -> bytes | None:
-        """Return the message if `data` is exactly one, and none is under way; the common case.
-
-        Otherwise nothing has happened, and `data` is for `feed`.
-        """
-        if self._buffer or len(data) < PREFIX_SIZE:
-            return None
-        flags, length = _PREFIX.unpack_from(data)
-        if flags or length != len(data) - PREFIX_SIZE or length > self._limit:
-            return None
-        return data[PREFIX_SIZE:]
-
     def feed(self, data: bytes) -> list[bytes]:
         """Take bytes and return the messages that are complete with them."""
         if self.error is not None:
             return []
-        message = self.whole(data)
-        if message is not None:
-            return [message]
         self._buffer += data
         return self._cut()
 

@@ -8,8 +8,8 @@ import pytest
 from hyperframe.frame import PushPromiseFrame
 
 from tests.etcd_shim.channel.h2_peer import Wire
-from tests.etcd_shim.channel.pure_half import Protocol
-from trio_sched.etcd_shim.channel._events import CallEnded, ConnectionBroken, Event, Message
+from trio_sched.etcd_shim.channel.http2 import Http2Connection
+from trio_sched.etcd_shim.channel.http2.events import CallEnded, ConnectionBroken, Event, Message
 from trio_sched.etcd_shim.errors import RemoteProtocolError
 
 HTTP1 = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
@@ -29,8 +29,8 @@ NOT_HTTP2 = {
 }
 
 
-def started() -> Protocol:
-    protocol = Protocol()
+def started() -> Http2Connection:
+    protocol = Http2Connection()
     protocol.start()
     protocol.take_output()
     return protocol
@@ -88,7 +88,6 @@ def frame(kind: int, flags: int, call: int, body: bytes = b"") -> bytes:
 AGAINST_THE_RULES = {
     "DATA of no call": frame(DATA, 0, 0),
     "DATA of a call to come": frame(DATA, 0, 99, b"x"),
-    "DATA before the head": frame(DATA, 0, 1, b"x"),
     "more padding than frame": frame(DATA, PADDED, 1, b"\xff"),
     "padding without its length": frame(DATA, PADDED, 1),
     "more padding than head": frame(HEAD, PADDED | END_HEADERS, 1, b"\xff"),
@@ -114,7 +113,8 @@ AGAINST_THE_RULES = {
     "impossible SETTINGS": frame(SETTINGS, 0, 0, b"\0\4" + b"\xff" * 4),
     "short GOAWAY": frame(GOAWAY, 0, 0, bytes(4)),
     "frame that is too long": b"\0\x40\1" + frame(DATA, 0, 1)[3:],
-    "priority over itself": frame(PRIORITY, 0, 1, b"\0\0\0\1\0"),
+    "PRIORITY of no call": frame(PRIORITY, 0, 0, b"\0\0\0\1\0"),
+    "reset of a call to come": frame(RESET, 0, 3, bytes(4)),
     "push": frame(PUSH, END_HEADERS, 1, b"\0\0\0\2"),
 }
 
@@ -151,7 +151,10 @@ def test_headers_that_end_the_call_when_they_must_not_or_do_not_when_they_must(e
     else:
         block, flags = [(b":status", b"103")], END_HEADERS | 0x1
     wire.peer.raw_bytes(frame(HEAD, flags, call, wire.peer.h2.encoder.encode(block)))
-    the_break(wire.exchange())
+    (event,) = wire.exchange()  # 8.1.1: of this call only
+    assert isinstance(event, CallEnded)
+    assert isinstance(event.error, RemoteProtocolError)
+    assert wire.peer.resets == [(call, 1)]
 
 
 def test_priority_in_a_head_is_ignored() -> None:
@@ -164,15 +167,6 @@ def test_priority_in_a_head_is_ignored() -> None:
     head = frame(HEAD, END_HEADERS | 0x20, call, bytes(5) + block)
     events = wire.client.receive(head + frame(DATA, 0, call, bytes(5)))
     assert Message(call, b"") in events
-
-
-def test_reset_of_a_call_to_come_is_ignored() -> None:
-    wire = Wire()
-    wire.exchange()
-    assert wire.client.receive(frame(RESET, 0, wire.call() + 2, bytes(4))) == []
-    call = wire.call()
-    wire.peer.answer(call, b"as if nothing had been")
-    assert Message(call, b"as if nothing had been") in wire.exchange()
 
 
 def test_unknown_frames_are_ignored() -> None:

@@ -8,9 +8,9 @@ from h2.settings import SettingCodes
 from hyperframe.frame import RstStreamFrame, WindowUpdateFrame
 
 from tests.etcd_shim.channel.h2_peer import REQUEST, Peer, Wire
-from tests.etcd_shim.channel.pure_half import Protocol
-from trio_sched.etcd_shim.channel._events import CallEnded, Event, Message, RequestSent
-from trio_sched.etcd_shim.channel._framing import PREFIX_SIZE
+from trio_sched.etcd_shim.channel.http2 import Http2Connection
+from trio_sched.etcd_shim.channel.http2.events import CallEnded, Event, Message, RequestSent
+from trio_sched.etcd_shim.channel.http2.messages import PREFIX_SIZE
 
 WINDOW = 10_000  # of a call, in most of these tests
 BIG = bytes(range(256)) * 1000  # more than every window and frame here
@@ -22,16 +22,22 @@ def messages(events: list[Event], call: int) -> list[bytes]:
     return [e.payload for e in events if isinstance(e, Message) and e.stream_id == call]
 
 
+def partial(wire: Wire, call: int) -> int:
+    """How many bytes of an incomplete message the client keeps."""
+    decoder = wire.client._streams[call].decoder
+    return decoder.partial if decoder is not None else 0
+
+
 def unread(wire: Wire, call: int) -> int:
     """How many bytes of a call the client keeps, in messages not taken and in parts of one."""
     kept = sum(len(payload) + PREFIX_SIZE for payload in messages(wire.events, call))
-    return kept + wire.client._calls[call].decoder.partial
+    return kept + partial(wire, call)
 
 
 @pytest.fixture
 def wire() -> Wire:
     """A client with a small window for each call, and a peer that gives none back by itself."""
-    wire = Wire(Protocol(call_window=WINDOW), Peer(gives_windows=False))
+    wire = Wire(Http2Connection(call_window=WINDOW), Peer(gives_windows=False))
     wire.exchange()
     return wire
 
@@ -185,7 +191,7 @@ def test_window_that_overflows_ends_its_call_only(wire: Wire) -> None:
 
 
 def test_breakage_3_answer_larger_than_the_windows() -> None:
-    wire = Wire(Protocol(call_window=WINDOW, connection_window=DEFAULT_WINDOW))
+    wire = Wire(Http2Connection(call_window=WINDOW, connection_window=DEFAULT_WINDOW))
     wire.exchange()
     call = wire.call()
     wire.peer.answer(call, BIG)
@@ -242,7 +248,7 @@ def test_breakage_5_reader_that_catches_up_gets_it_all(wire: Wire) -> None:
 @pytest.mark.parametrize("piece", [1, 13, 16384])
 def test_unread_bytes_are_bounded(size: int, piece: int) -> None:
     """A caller that reads nothing: one window and one message at most, however it is cut."""
-    wire = Wire(Protocol(call_window=WINDOW), Peer(gives_windows=False))
+    wire = Wire(Http2Connection(call_window=WINDOW), Peer(gives_windows=False))
     wire.exchange()
     call = wire.call()
     wire.peer.accept(call)
@@ -263,13 +269,13 @@ def test_unread_bytes_stay_bounded_for_a_reader_that_is_always_behind(wire: Wire
     while waiting:
         wire.client.consumed(call, waiting.pop(0))
         waiting += messages(wire.exchange(), call)
-        kept = sum(map(len, waiting)) + wire.client._calls[call].decoder.partial
+        kept = sum(map(len, waiting)) + partial(wire, call)
         assert kept <= WINDOW + 3 * WINDOW + PREFIX_SIZE
     assert wire.peer.unsent(call) == 0
     # All windows are back: not less, and not a byte more than there was to begin with.
     peers_view = wire.peer.h2.local_flow_control_window(call)
-    state = wire.client._calls[call]
-    assert peers_view + state.owed == WINDOW
+    state = wire.client._streams[call]
+    assert peers_view + state.unacknowledged == WINDOW
 
 
 def test_message_behind_one_that_waits_gets_no_window(wire: Wire) -> None:
@@ -284,7 +290,7 @@ def test_message_behind_one_that_waits_gets_no_window(wire: Wire) -> None:
 
 
 def test_message_that_never_ends_is_kept_up_to_the_limit_only() -> None:
-    wire = Wire(Protocol(call_window=WINDOW, max_message_size=10 * WINDOW))
+    wire = Wire(Http2Connection(call_window=WINDOW, max_message_size=10 * WINDOW))
     wire.exchange()
     call = wire.call()
     wire.peer.accept(call)
@@ -306,7 +312,7 @@ def test_padding_is_given_back(wire: Wire) -> None:
 
 
 def test_connection_window_is_given_back_on_receipt() -> None:
-    wire = Wire(Protocol(call_window=WINDOW, connection_window=DEFAULT_WINDOW))
+    wire = Wire(Http2Connection(call_window=WINDOW, connection_window=DEFAULT_WINDOW))
     wire.exchange()
     for _ in range(20):  # together, they leave unread three times the connection's window
         call = wire.call()
@@ -317,7 +323,7 @@ def test_connection_window_is_given_back_on_receipt() -> None:
 
 
 def test_data_of_cancelled_calls_does_not_use_up_the_connection() -> None:
-    wire = Wire(Protocol(call_window=WINDOW, connection_window=DEFAULT_WINDOW))
+    wire = Wire(Http2Connection(call_window=WINDOW, connection_window=DEFAULT_WINDOW))
     wire.exchange()
     other = wire.call()
     wire.peer.accept(other)

@@ -7,7 +7,7 @@ import struct
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from trio_sched.etcd_shim.channel._framing import PREFIX_SIZE, MessageDecoder, encode_message
+from trio_sched.etcd_shim.channel.http2.messages import PREFIX_SIZE, MessageDecoder, encode_message
 from trio_sched.etcd_shim.errors import EtcdError, MessageTooLarge, RemoteProtocolError
 
 LIMIT = 300

@@ -1,4 +1,4 @@
-"""What is said first on a connection, before there is anything to keep account of it."""
+"""The connection preface, which is sent before there is anything to keep account of it."""
 
 from __future__ import annotations
 
@@ -8,20 +8,18 @@ import pytest
 
 from tests.etcd_shim.channel.channel_tools import get, open_pair
 from trio_sched.etcd_shim.channel import _endpoint
-from trio_sched.etcd_shim.channel._fast import FastProtocol
-from trio_sched.etcd_shim.channel._protocol import Protocol, greeting
+from trio_sched.etcd_shim.channel.http2 import Http2Connection, connection_preface
 from trio_sched.etcd_shim.errors import ConnectionFailed
 
 
-@pytest.mark.parametrize("protocol", [Protocol, FastProtocol])
-def test_greeting_is_what_any_connection_says_first(protocol: type[Protocol]) -> None:
-    fresh = protocol(max_message_size=1000)
+def test_preface_is_what_any_connection_sends_first() -> None:
+    fresh = Http2Connection(max_message_size=1000)
     fresh.start()
-    assert greeting() == fresh.take_output()
+    assert connection_preface() == fresh.take_output()
 
 
-@pytest.mark.parametrize("most", [0, 1, 24, 75, 76])
-async def test_greeting_that_the_kernel_takes_in_parts(
+@pytest.mark.parametrize("most", [0, 1, 24, 63, 64])
+async def test_preface_that_the_kernel_takes_in_parts(
     monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
     plain = _endpoint.SocketByteStream.send_nowait
@@ -36,13 +34,13 @@ async def test_greeting_that_the_kernel_takes_in_parts(
         assert len(server.connections) == 1
 
 
-async def test_connection_that_breaks_while_we_greet_is_closed(
+async def test_connection_that_breaks_during_the_preface_is_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    greeted: list[_endpoint.SocketByteStream] = []
+    tried: list[_endpoint.SocketByteStream] = []
 
     def reset(self: _endpoint.SocketByteStream, _: bytes) -> int:
-        greeted.append(self)
+        tried.append(self)
         raise ConnectionResetError(errno.ECONNRESET, "no more")
 
     async with open_pair() as (server, channel):
@@ -50,4 +48,4 @@ async def test_connection_that_breaks_while_we_greet_is_closed(
         with pytest.raises(ConnectionFailed) as caught:
             await get(channel)
         assert type(caught.value.reasons[server.endpoint.url]) is ConnectionResetError
-        assert [stream._socket.fileno() for stream in greeted] == [-1]
+        assert [stream._socket.fileno() for stream in tried] == [-1]
