@@ -29,6 +29,7 @@ import trio
 from trio_sched._support.tasks import open_plain_nursery
 from trio_sched.etcd_shim import Client, EtcdError, GetResult
 from trio_sched.etcd_shim._backoff import TRANSIENT, Backoff, persist
+from trio_sched.etcd_shim._following import Read
 from trio_sched.etcd_shim.errors import (
     LeaseNotFound,
     RevisionWentBack,
@@ -251,8 +252,11 @@ class Membership:
         joining = _Joining()
         own = KeyRange.of(self._keys.host(self._settings.hostname))
         async with open_plain_nursery() as following:
-            following.start_soon(follower.follow, self._keys.decision, joining.read_decision)
-            following.start_soon(follower.follow, own, joining.read_own)
+            for covered, read in (
+                (self._keys.decision, joining.read_decision),
+                (own, joining.read_own),
+            ):
+                following.start_soon(joining.follow, follower, covered, read)
             with trio.move_on_after(_WATCH_TIMEOUT):
                 await joining.wait_watched()
             joined = await persist(self._join, session) if already is None else already
@@ -383,6 +387,17 @@ class _Joining:
     def end(self, joined: Joined) -> None:
         self._joined = joined
         self._ended.set()
+
+    async def follow(self, follower: PathFollower, covered: KeyRange, read: Read) -> None:
+        """Follow a range. If that fails before the host has joined, so may the join: its error
+        says more.
+        """
+        try:
+            await follower.follow(covered, read)
+        except EtcdError:
+            self._watched.set()
+            await self._ended.wait()
+            raise
 
     async def wait_watched(self) -> None:
         """Wait until both watches are there: what reads comes after them."""

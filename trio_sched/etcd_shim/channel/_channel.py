@@ -351,9 +351,10 @@ class Channel(Caller):
             self._refreshing = trio.Lock()
         async with self._refreshing:
             if self.token == stale:
-                self.token = None
+                # Other calls go on with the stale one meanwhile, which they may still be good for:
+                # without any, etcd would take them for a client that has no name.
                 caller = OneConnection(await self.connection())
-                if self.token is None:
+                if self.token == stale:
                     await self._fetch_token(caller, self._credentials)
         return True
 
