@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
 
-from trio_sched._support.tasks import Doorbell, finish, open_plain_nursery, open_service_nursery
+from trio_sched._support.tasks import Wakeup, open_plain_nursery, open_service_nursery, run_shielded
 
 
 async def fail(error: BaseException) -> None:
@@ -314,7 +314,7 @@ async def test_plain_nursery_that_is_cancelled() -> None:
     assert scope.cancelled_caught
 
 
-# ---- finish -------------------------------------------------------------------------------------
+# ---- run_shielded -------------------------------------------------------------------------------
 
 
 async def test_finish_returns_what_the_function_does() -> None:
@@ -322,13 +322,13 @@ async def test_finish_returns_what_the_function_does() -> None:
         await trio.lowlevel.checkpoint()
         return a + b
 
-    assert await finish(1, add, 2, 3) == 5
+    assert await run_shielded(1, add, 2, 3) == 5
 
 
 async def test_finish_raises_what_the_function_does() -> None:
     error = ValueError("inside")
     with pytest.raises(ValueError) as caught:
-        await finish(1, fail, error)
+        await run_shielded(1, fail, error)
     assert caught.value is error
 
 
@@ -345,7 +345,7 @@ async def test_finish_completes_though_cancelled() -> None:
 
         async def caller() -> None:
             with scope:
-                await finish(60, work)
+                await run_shielded(60, work)
 
         nursery.start_soon(caller)
         await wait_all_tasks_blocked()
@@ -364,7 +364,7 @@ async def test_finish_raises_the_error_rather_than_the_cancellation() -> None:
 
         async def caller() -> None:
             with scope, pytest.raises(ValueError) as caught:
-                await finish(60, fail_after, may_fail, error)
+                await run_shielded(60, fail_after, may_fail, error)
             assert caught.value is error
 
         nursery.start_soon(caller)
@@ -377,7 +377,7 @@ async def test_finish_raises_the_error_rather_than_the_cancellation() -> None:
 async def test_finish_is_bounded_by_its_grace(autojump_clock: MockClock) -> None:
     assert trio.lowlevel.current_clock() is autojump_clock
     with trio.move_on_after(10) as scope:
-        await finish(5, trio.sleep_forever)
+        await run_shielded(5, trio.sleep_forever)
     assert scope.cancelled_caught
     assert trio.current_time() == 15
 
@@ -386,7 +386,7 @@ async def test_finish_has_all_the_time_as_long_as_nobody_cancels(
     autojump_clock: MockClock,
 ) -> None:
     assert trio.lowlevel.current_clock() is autojump_clock
-    await finish(5, trio.sleep, 1000)
+    await run_shielded(5, trio.sleep, 1000)
     assert trio.current_time() == 1000
 
 
@@ -399,7 +399,7 @@ async def test_finish_does_not_begin_when_cancelled_already() -> None:
 
     with trio.CancelScope() as scope:
         scope.cancel()
-        await finish(5, work)
+        await run_shielded(5, work)
     assert scope.cancelled_caught
     assert begun == []
 
@@ -409,49 +409,49 @@ async def test_finish_is_a_checkpoint() -> None:
         pass
 
     with assert_checkpoints():
-        await finish(5, work)
+        await run_shielded(5, work)
 
 
 # ---- doorbell -----------------------------------------------------------------------------------
 
 
 async def test_doorbell_wakes_the_one_who_waits() -> None:
-    bell = Doorbell()
+    wakeup = Wakeup()
     woken: list[bool] = []
 
     async def wait() -> None:
         with assert_checkpoints():
-            await bell.wait()
+            await wakeup.wait()
         woken.append(True)
 
     async with trio.open_nursery() as nursery:
-        assert not bell.ring()  # nobody is there, and nothing is remembered
+        assert not wakeup.notify()  # nobody is there, and nothing is remembered
         nursery.start_soon(wait)
         await wait_all_tasks_blocked()
         assert woken == []
-        assert bell.ring()
-        assert not bell.ring()
+        assert wakeup.notify()
+        assert not wakeup.notify()
     assert woken == [True]
 
 
 async def test_doorbell_takes_one_waiter_only() -> None:
-    bell = Doorbell()
+    wakeup = Wakeup()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(bell.wait)
+        nursery.start_soon(wakeup.wait)
         await wait_all_tasks_blocked()
         with pytest.raises(trio.BusyResourceError):
-            await bell.wait()
-        bell.ring()  # the first is not disturbed
+            await wakeup.wait()
+        wakeup.notify()  # the first is not disturbed
 
 
 async def test_doorbell_forgets_a_waiter_that_is_cancelled() -> None:
-    bell = Doorbell()
+    wakeup = Wakeup()
     with trio.CancelScope() as scope:
         scope.cancel()
-        await bell.wait()
+        await wakeup.wait()
     assert scope.cancelled_caught
-    assert not bell.ring()
+    assert not wakeup.notify()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(bell.wait)
+        nursery.start_soon(wakeup.wait)
         await wait_all_tasks_blocked()
-        assert bell.ring()
+        assert wakeup.notify()

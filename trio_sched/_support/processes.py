@@ -13,7 +13,7 @@ import trio
 
 __all__ = ["wait_ended"]
 
-_LOOK = 0.02  # seconds between two looks where the end of a process cannot be waited for
+_POLL_INTERVAL = 0.02  # seconds between two looks where the end of a process cannot be waited for
 
 
 async def wait_ended(pid: int) -> None:
@@ -41,7 +41,7 @@ def _wait_in_thread(pid: int) -> None:
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     except ChildProcessError:  # not a child of ours, of whose end nothing else tells
         while _there(pid):
-            time.sleep(_LOOK)
+            time.sleep(_POLL_INTERVAL)
 
 
 def _there(pid: int) -> bool:

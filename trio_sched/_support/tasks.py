@@ -17,19 +17,19 @@ from typing import Generic, Self, TypeVar, TypeVarTuple
 import trio
 
 __all__ = [
-    "Doorbell",
     "ServiceBlock",
     "ServiceNursery",
-    "finish",
+    "Wakeup",
     "open_plain_nursery",
     "open_service_nursery",
+    "run_shielded",
 ]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
-class Doorbell:
+class Wakeup:
     """One task waits, another rings. Nothing is remembered.
 
     So the one who waits looks first whether there is anything to do, and the
@@ -57,7 +57,7 @@ class Doorbell:
         self._task = None
         return trio.lowlevel.Abort.SUCCEEDED
 
-    def ring(self) -> bool:
+    def notify(self) -> bool:
         """Wake the task that waits; tell whether one did."""
         task = self._task
         if task is None:
@@ -220,7 +220,7 @@ def _leaves(exc: BaseException) -> list[BaseException]:
     return [exc]
 
 
-async def finish(grace: float, fn: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
+async def run_shielded(grace: float, fn: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
     """Run ``fn(*args)`` to its end even if cancelled meanwhile, within bounds.
 
     For a request that must not be abandoned half-way, as nobody would know then

@@ -16,7 +16,7 @@ from trio_sched.etcd_shim.errors import (
     Unavailable,
 )
 
-__all__ = ["TRANSIENT", "Backoff", "persist"]
+__all__ = ["TRANSIENT", "Backoff", "retry_transient"]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -69,7 +69,7 @@ TRANSIENT: Final = (
 """Errors that say nothing about the request: trying again may help."""
 
 
-async def persist(fn: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
+async def retry_transient(fn: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
     """Call ``fn(*args)`` until it does not fail by a transient error.
 
     For what may be done twice. It is as patient as the scope that it runs in.

@@ -32,7 +32,7 @@ __all__ = ["call"]
 Req = TypeVar("Req")
 Rep = TypeVar("Rep")
 
-_FEWEST_TRIES: Final = 6  # with the backoff between them about three seconds
+_MIN_TRIES: Final = 6  # with the backoff between them about three seconds
 
 
 async def call(
@@ -74,7 +74,7 @@ class _Retry:
         self._channel = channel
         self._repeatable = repeatable
         self._backoff = Backoff(cap=1.0)
-        self._tries_left = max(_FEWEST_TRIES, 2 * len(channel.endpoints)) - 1
+        self._tries_left = max(_MIN_TRIES, 2 * len(channel.endpoints)) - 1
         self._refreshed = False
 
     async def prepare(self, error: EtcdError, token: str | None) -> None:

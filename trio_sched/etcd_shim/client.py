@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING, TypedDict, TypeVar, Unpack, cast
 import trio
 from grpclib.const import Status
 
-from trio_sched._support.tasks import ServiceBlock, ServiceNursery, finish, open_service_nursery
+from trio_sched._support.tasks import (
+    ServiceBlock,
+    ServiceNursery,
+    open_service_nursery,
+    run_shielded,
+)
 from trio_sched.etcd_shim._following import Follower, open_follower
 from trio_sched.etcd_shim._keep import KeptLease
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
@@ -59,7 +64,7 @@ __all__ = ["Client", "MemberStatus", "open_client"]
 Req = TypeVar("Req")
 Rep = TypeVar("Rep")
 
-_LAST_WORDS = 1.0  # seconds for the answer to a transaction that etcd must not see cancelled
+_CLEANUP_TIMEOUT = 1.0  # seconds for the answer to a transaction that etcd must not see cancelled
 
 
 class _PrefixOptions(TypedDict, total=False):
@@ -173,7 +178,7 @@ class Client:
         request = Txn(compare, success, failure)
         message = request.encode()
         if request.reads_only:
-            answer = await finish(_LAST_WORDS, self._repeatable, self._kv.Txn, message)
+            answer = await run_shielded(_CLEANUP_TIMEOUT, self._repeatable, self._kv.Txn, message)
         else:
             answer = await self._once(self._kv.Txn, message)
         return TxnResult.decode(answer)
@@ -260,7 +265,7 @@ class Client:
         sent = trio.current_time()
         granted = ttl
         try:
-            granted = (await finish(ttl, self.lease_grant, ttl, lease)).ttl
+            granted = (await run_shielded(ttl, self.lease_grant, ttl, lease)).ttl
             kept = KeptLease(self.lease_renew, lease, granted, sent)
             async with open_service_nursery() as services:
                 services.start_soon(kept.keep_alive)

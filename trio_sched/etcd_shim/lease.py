@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import trio
 from grpclib.const import Status
 
-from trio_sched._support.tasks import Doorbell
+from trio_sched._support.tasks import Wakeup
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
 from trio_sched.etcd_shim.channel import deliver, send_message_nowait
 from trio_sched.etcd_shim.errors import (
@@ -98,10 +98,10 @@ _Call: TypeAlias = "Stream[pb.LeaseKeepAliveRequest, pb.LeaseKeepAliveResponse]"
 class _Renewal:
     """One renewal that somebody waits for."""
 
-    __slots__ = ("bell", "error", "ttl")
+    __slots__ = ("error", "ttl", "wakeup")
 
     def __init__(self) -> None:
-        self.bell = Doorbell()
+        self.wakeup = Wakeup()
         self.error: EtcdError | None = None
         self.ttl: int | None = None
 
@@ -145,7 +145,7 @@ class Renewals:
             self._serving = True
             self._services.start_soon(self._serve)
         while not renewal.done:
-            await renewal.bell.wait()
+            await renewal.wakeup.wait()
         if renewal.error is not None:
             raise renewal.error
         if not renewal.ttl:
@@ -191,7 +191,7 @@ class Renewals:
         if not waiting:
             del self._pending[answer.id]
         renewal.ttl = answer.ttl
-        renewal.bell.ring()
+        renewal.wakeup.notify()
 
     def _fail_all(self, error: EtcdError) -> None:
         self._queued.clear()
@@ -199,4 +199,4 @@ class Renewals:
         for waiting in pending.values():
             for renewal in waiting:
                 renewal.error = again(error)
-                renewal.bell.ring()
+                renewal.wakeup.notify()

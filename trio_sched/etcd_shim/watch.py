@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeAlias
 import trio
 from grpclib.const import Status
 
-from trio_sched._support.tasks import Doorbell
+from trio_sched._support.tasks import Wakeup
 from trio_sched.etcd_shim._backoff import Backoff
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
 from trio_sched.etcd_shim.channel import deliver, send_message_nowait
@@ -129,7 +129,7 @@ class Watcher:
         self._turn = 0  # how many of them may still be taken before others get a turn
         self._fragments: list[pb.Event] = []
         self._error: EtcdError | None = None
-        self._bell = Doorbell()
+        self._wakeup = Wakeup()
         self.refused_token: str | None = None  # with which it was not let in
 
     async def receive(self) -> WatchBatch:
@@ -158,7 +158,7 @@ class Watcher:
             if self._error is not None:
                 await trio.lowlevel.checkpoint()
                 raise again(self._error)
-            await self._bell.wait()
+            await self._wakeup.wait()
 
     def __aiter__(self) -> Self:
         return self
@@ -227,13 +227,13 @@ class Watcher:
         if revision >= self.next_revision:
             self.next_revision = revision + 1
         self._arrived_revision = revision
-        self._bell.ring()
+        self._wakeup.notify()
 
     def _fail(self, error: EtcdError) -> None:
         if self._error is None:
             self._error = error
             self._created.set()
-            self._bell.ring()
+            self._wakeup.notify()
 
 
 class WatchHub:

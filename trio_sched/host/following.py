@@ -26,7 +26,7 @@ import trio
 
 from trio_sched._support.tasks import open_plain_nursery
 from trio_sched.etcd_shim import Client, Compare, Get, GetResult, KeyValue
-from trio_sched.etcd_shim._backoff import persist
+from trio_sched.etcd_shim._backoff import retry_transient
 from trio_sched.etcd_shim._following import Read, open_follower
 from trio_sched.etcd_shim.errors import RevisionWentBack
 from trio_sched.etcd_shim.watch import EventType, WatchBatch, Watcher
@@ -182,7 +182,7 @@ class PathFollower:
             RevisionWentBack: the store is another one.
             EtcdError: etcd refused.
         """
-        found = await persist(self._client.read, Get(covered.first, covered.end))
+        found = await retry_transient(self._client.read, Get(covered.first, covered.end))
         self._check_revision(found.revision)
         if found.revision > self.view.covered.get(covered, found.revision):
             for kv in found:
@@ -267,7 +267,7 @@ class PathFollower:
         """
         expected = self._expected()
         asked_at = trio.current_time()
-        answer = await persist(
+        answer = await retry_transient(
             self._client.txn,
             [Compare.mod_revision(key, "==", revision) for key, revision in expected.items()],
             [],

@@ -17,10 +17,10 @@ from math import inf
 
 import trio
 
-from trio_sched._support.tasks import finish, open_plain_nursery
+from trio_sched._support.tasks import open_plain_nursery, run_shielded
 from trio_sched._support.wall_time import wall_time
 from trio_sched.etcd_shim import Client, Compare, Delete, Get, GetResult, Put, TxnResult
-from trio_sched.etcd_shim._backoff import TRANSIENT, persist
+from trio_sched.etcd_shim._backoff import TRANSIENT, retry_transient
 from trio_sched.etcd_shim.errors import LeaseExists, LeaseNotFound
 from trio_sched.etcd_shim.lease import new_lease_id
 from trio_sched.host.following import PathFollower
@@ -223,12 +223,12 @@ class Leading:
     async def _ensure_decision_lease(self) -> int:
         if not self._decision_lease:
             ttl = self._context.session.ttl * DECISION_TTLS
-            if self._inherited and await persist(self._renew_inherited) == ttl:
+            if self._inherited and await retry_transient(self._renew_inherited) == ttl:
                 self._decision_lease, self._inherited = self._inherited, 0
                 return self._decision_lease
             # Noted before it is asked for, so that leaving revokes it whatever happens.
             self._decision_lease = new_lease_id()
-            await persist(finish, self._grace, self._grant_decision_lease, ttl)
+            await retry_transient(run_shielded, self._grace, self._grant_decision_lease, ttl)
         return self._decision_lease
 
     async def _renew_inherited(self) -> int:
@@ -249,7 +249,7 @@ class Leading:
             lease = self._decision_lease
             if lease:
                 try:
-                    await persist(self._client.lease_renew, lease)
+                    await retry_transient(self._client.lease_renew, lease)
                 except LeaseNotFound:
                     if self._decision_lease == lease:
                         self._decision_lease = 0

@@ -28,7 +28,7 @@ import trio
 
 from trio_sched._support.tasks import open_plain_nursery
 from trio_sched.etcd_shim import Client, EtcdError, GetResult
-from trio_sched.etcd_shim._backoff import TRANSIENT, Backoff, persist
+from trio_sched.etcd_shim._backoff import TRANSIENT, Backoff, retry_transient
 from trio_sched.etcd_shim._following import Read
 from trio_sched.etcd_shim.errors import (
     LeaseNotFound,
@@ -259,7 +259,7 @@ class Membership:
                 following.start_soon(joining.follow, follower, covered, read)
             with trio.move_on_after(_WATCH_TIMEOUT):
                 await joining.wait_watched()
-            joined = await persist(self._join, session) if already is None else already
+            joined = await retry_transient(self._join, session) if already is None else already
             self._cover(follower, joined)
             self._note_joined(session, joined)
             joining.end(joined)
@@ -365,7 +365,7 @@ class Membership:
                 await revoke_surely(self._client, session.lease)
                 self._note_revoked(session.lease)
                 unfinished = f"the decision (within {session.ttl * DECISION_TTLS} s)"
-                await persist(clear_if_last, self._client, self._keys, decision_leases)
+                await retry_transient(clear_if_last, self._client, self._keys, decision_leases)
                 unfinished = ""
             except EtcdError as exc:
                 self._log(logging.WARNING, "etcd refused to clean up", reason=str(exc))

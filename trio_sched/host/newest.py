@@ -11,7 +11,7 @@ from typing import Generic, Self, TypeVar
 
 import trio
 
-from trio_sched._support.tasks import Doorbell
+from trio_sched._support.tasks import Wakeup
 from trio_sched.exceptions import EndOfResults
 from trio_sched.model.path_view import PathView
 from trio_sched.model.records import Hosts
@@ -38,7 +38,7 @@ class Feed(ABC, Generic[T]):
         self.ended = False
         self.returned = 0
         self._unread = False
-        self._wakeup = Doorbell()
+        self._wakeup = Wakeup()
 
     @property
     @abstractmethod
@@ -55,14 +55,14 @@ class Feed(ABC, Generic[T]):
     def _notify(self) -> None:
         """There is a new item."""
         self._unread = True
-        self._wakeup.ring()
+        self._wakeup.notify()
         self.changed.unpark_all()
 
     def end(self) -> None:
         """Let nothing more come."""
         self.ended = True
         self._unread = False
-        self._wakeup.ring()
+        self._wakeup.notify()
         self.changed.unpark_all()
 
     async def next(self) -> T:

@@ -12,10 +12,10 @@ from typing import Final
 
 import trio
 
-from trio_sched._support.tasks import Doorbell
+from trio_sched._support.tasks import Wakeup
 from trio_sched._support.wall_time import wall_time
 from trio_sched.etcd_shim import Client, Compare, Put
-from trio_sched.etcd_shim._backoff import persist
+from trio_sched.etcd_shim._backoff import retry_transient
 from trio_sched.etcd_shim.errors import LeaseNotFound
 from trio_sched.exceptions import EndOfResults
 from trio_sched.host.session import Session
@@ -56,7 +56,7 @@ class HostPublisher:
         self._version = 1  # of what is to be published
         self._published_version = 0  # version that is published
         self._ended = False
-        self._changed = Doorbell()
+        self._changed = Wakeup()
         self._published = trio.lowlevel.ParkingLot()
 
     def value(self) -> tuple[bytes, int]:
@@ -110,7 +110,7 @@ class HostPublisher:
 
     def _note_change(self) -> None:
         self._version += 1
-        self._changed.ring()
+        self._changed.notify()
 
     # ---- tasks -----------------------------------------------------------------------
 
@@ -125,7 +125,7 @@ class HostPublisher:
                 await self._changed.wait()
             value, version = self.value()
             try:
-                answer = await persist(
+                answer = await retry_transient(
                     client.txn,
                     [Compare.lease(key, "==", session.lease)],
                     [Put(key, value, session.lease)],

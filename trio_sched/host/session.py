@@ -10,9 +10,9 @@ import contextlib
 
 import trio
 
-from trio_sched._support.tasks import finish
+from trio_sched._support.tasks import run_shielded
 from trio_sched.etcd_shim import Client, EtcdError
-from trio_sched.etcd_shim._backoff import persist
+from trio_sched.etcd_shim._backoff import retry_transient
 from trio_sched.etcd_shim._keep import KeptLease
 from trio_sched.etcd_shim.errors import LeaseNotFound
 from trio_sched.etcd_shim.lease import new_lease_id
@@ -57,7 +57,7 @@ async def grant_session(
         reaper.hold(lease, ttl)
     sent = trio.current_time()
     try:
-        granted = await finish(grace, client.lease_grant, ttl, lease)
+        granted = await run_shielded(grace, client.lease_grant, ttl, lease)
         await trio.lowlevel.checkpoint_if_cancelled()
     except BaseException:
         with trio.move_on_after(grace, shield=True):
@@ -81,4 +81,4 @@ async def revoke_quietly(client: Client, lease: int) -> bool:
 async def revoke_surely(client: Client, lease: int) -> None:
     """Revoke a lease, as often as it takes. As patient as the scope it runs in."""
     with contextlib.suppress(LeaseNotFound):
-        await persist(client.lease_revoke, lease)
+        await retry_transient(client.lease_revoke, lease)

@@ -26,7 +26,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from trio_sched.etcd_shim import Client, Compare, Delete, Get, GetResult, KeyValue, Put
-from trio_sched.etcd_shim._backoff import persist
+from trio_sched.etcd_shim._backoff import retry_transient
 from trio_sched.etcd_shim.errors import EtcdError, LeaseNotFound
 from trio_sched.host.following import PathFollower
 from trio_sched.host.session import Session
@@ -133,14 +133,14 @@ class SlotKeys:
             SessionLost: the session's lease is gone.
         """
         while True:
-            found = await persist(self._client.get_prefix, self._keys.slots)
+            found = await retry_transient(self._client.get_prefix, self._keys.slots)
             held = self._numbers(found)
             await self._forget_leftovers(found, session)
             free = [n for n in range(usable(held, max_count)) if n not in held]
             if not free:
                 return Taken(None, stands=True, found=found)
             try:
-                slot, stands = await persist(self._create, session, free[0], decision)
+                slot, stands = await retry_transient(self._create, session, free[0], decision)
             except LeaseNotFound as exc:
                 raise session.mark_lost("the lease was revoked or has lapsed") from exc
             if slot is not None or not stands:
@@ -173,12 +173,12 @@ class SlotKeys:
         """Free slots of our own session: we hold none, but freeing one failed before."""
         for kv in found.kvs:
             if kv.lease == session.lease:
-                await persist(self._delete, kv.key, kv.create_revision)
+                await retry_transient(self._delete, kv.key, kv.create_revision)
 
     async def free(self, slot: Slot) -> None:
         """Give a slot back. Raises no `EtcdError`: the session's end does it, too."""
         with contextlib.suppress(EtcdError):
-            await persist(self._delete, slot.key, slot.token)
+            await retry_transient(self._delete, slot.key, slot.token)
 
     async def _delete(self, key: bytes, token: int) -> None:
         await self._client.txn([Compare.create_revision(key, "==", token)], [Delete(key)])

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import trio
 
-from trio_sched._support.tasks import finish, open_plain_nursery, open_service_nursery
+from trio_sched._support.tasks import open_plain_nursery, open_service_nursery, run_shielded
 from trio_sched.etcd_shim._keep import margin_of
 from trio_sched.host.session import Session
 from trio_sched.host.slots import Slot, SlotKeys, Taken
@@ -107,7 +107,9 @@ class Worker:
             assert session is not None
             assert decision is not None
             # Answered even if we are cancelled meanwhile, so that no slot is left behind.
-            taken = await finish(self._patience, self._try_to_take, session, decision.revision)
+            taken = await run_shielded(
+                self._patience, self._try_to_take, session, decision.revision
+            )
             if self._slot is not None:
                 return
             await self._wait_for_a_chance(taken, decision)

@@ -1,14 +1,15 @@
 """What the leader wants: who may be chosen, what the strategy says, what operators say.
 
 Pure, and apart from `trio_sched.leader.machine`, which knows when to ask; here is only what comes
-out. Of operators' wishes, in the order in which they hold:
+out. What operators want, in the order in which it holds:
 
 - Paused: the choice stands as it is. A host that died, or whose lease changed, loses
   its place, and nobody takes it; nothing else changes, not the count either.
 - Drained hosts, and those that say that they are unavailable, are not offered to the
   strategy, and `max_count` is the operators' if they gave one.
 - An evicted host is not offered this once, as long as the others are enough to fill the
-  places that are held. How "once" is made sure of is told in `trio_sched.model.control_state`.
+  places that are held. `trio_sched.model.control_state` says how that
+  happens only once.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class CurrentDecision:
     def of_stored(cls, stored: StoredDecision) -> Self:
         """Return the decision that is stored, whoever made it."""
         record = stored.record
-        if record is None:  # of somebody who does not know operators' wishes
+        if record is None:  # of a leader that does not know `control`
             return cls(dict.fromkeys(stored.hosts), {}, stored.mod_revision)
         if record.hosts.keys() == set(stored.hosts):
             return cls.of_record(record)
@@ -90,10 +91,10 @@ class Choice:
 def decide(
     strategy: Strategy,
     pool: Mapping[str, Host],
-    told: Options,
+    leader_options: Options,
     path: str,
     control: ControlState,
-    standing: CurrentDecision,
+    current: CurrentDecision,
 ) -> Choice:
     """Return what is wanted now.
 
@@ -101,21 +102,21 @@ def decide(
         strategy: whom to ask: not at all if paused, else once, and once more if an
             eviction left it with too few.
         pool: the hosts that are registered.
-        told: the leader's own options.
+        leader_options: the leader's own options.
         path: that the hosts share.
         control: what operators want.
-        standing: the decision that stands.
+        current: the decision that stands.
 
     Raises:
         StrategyError: the strategy raised, or broke its rules.
     """
     if control.paused:
-        return _frozen(pool, told, control, standing)
-    max_count = control.max_count or told.max_count
-    hosts = {name: host for name, host in pool.items() if not barred(host, told, control)}
-    held = min(max_count, sum(name in hosts for name in standing.hosts))
-    out, stuck = _evict(hosts, held, control, standing)
-    options = StrategyOptions(max_count, tuple(standing.hosts), path)
+        return _frozen(pool, leader_options, control, current)
+    max_count = control.max_count or leader_options.max_count
+    hosts = {name: host for name, host in pool.items() if not barred(host, leader_options, control)}
+    held = min(max_count, sum(name in hosts for name in current.hosts))
+    out, stuck = _evict(hosts, held, control, current)
+    options = StrategyOptions(max_count, tuple(current.hosts), path)
     offered = {name: host for name, host in hosts.items() if name not in out} if out else hosts
     chosen = choose(strategy, MappingProxyType(offered), options)
     if out and len(chosen) < held:
@@ -123,35 +124,38 @@ def decide(
         chosen = choose(strategy, MappingProxyType(hosts), options)
     return Choice(
         {name: hosts[name].lease for name in chosen},
-        _shown(told, max_count, control, _newest_eviction(control)),
+        _shown(leader_options, max_count, control, _newest_eviction(control)),
         out,
         stuck,
     )
 
 
 def _frozen(
-    pool: Mapping[str, Host], told: Options, control: ControlState, standing: CurrentDecision
+    pool: Mapping[str, Host],
+    leader_options: Options,
+    control: ControlState,
+    current: CurrentDecision,
 ) -> Choice:
     hosts = {
         name: pool[name].lease
-        for name, lease in standing.hosts.items()
+        for name, lease in current.hosts.items()
         if name in pool and lease in {None, pool[name].lease}
     }
-    recorded = standing.options.get("max_count")
-    max_count = recorded if type(recorded) is int else control.max_count or told.max_count
-    evicted = standing.evicted if control.evictions else 0
-    return Choice(hosts, _shown(told, max(max_count, len(hosts), 1), control, evicted))
+    recorded = current.options.get("max_count")
+    max_count = recorded if type(recorded) is int else control.max_count or leader_options.max_count
+    evicted = current.evicted if control.evictions else 0
+    return Choice(hosts, _shown(leader_options, max(max_count, len(hosts), 1), control, evicted))
 
 
-def barred(host: Host, told: Options, control: ControlState) -> str | None:
+def barred(host: Host, leader_options: Options, control: ControlState) -> str | None:
     """Return why a host may not be chosen, in a few words; None if it may.
 
     Args:
         host: a host that is registered.
-        told: the leader's options.
+        leader_options: the leader's options.
         control: what operators want.
     """
-    name, allowed = host.name, told.hosts_filter
+    name, allowed = host.name, leader_options.hosts_filter
     if not host.available:
         return f"unavailable: {host.reason}" if host.reason else "unavailable"
     if name in control.drained:
@@ -163,16 +167,16 @@ def barred(host: Host, told: Options, control: ControlState) -> str | None:
 
 
 def _evict(
-    hosts: Mapping[str, Host], held: int, control: ControlState, standing: CurrentDecision
+    hosts: Mapping[str, Host], held: int, control: ControlState, current: CurrentDecision
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return who is to lose a place now, and who should but cannot."""
     due = [
         (eviction.revision, name)
         for name, eviction in control.evictions.items()
-        if name in standing.hosts
+        if name in current.hosts
         and name in hosts
         and eviction.lease in {0, hosts[name].lease}
-        and standing.evicted < eviction.revision <= _newest_eviction(control)
+        and current.evicted < eviction.revision <= _newest_eviction(control)
     ]
     names = [name for _, name in sorted(due)]
     room = max(0, len(hosts) - held)
@@ -190,18 +194,18 @@ def _newest_eviction(control: ControlState) -> int:
 
 
 def _shown(
-    told: Options, max_count: int, control: ControlState, evicted: int
+    leader_options: Options, max_count: int, control: ControlState, evicted: int
 ) -> Mapping[str, object]:
-    wishes: dict[str, object] = {
+    wanted: dict[str, object] = {
         "revision": control.revision,
         "paused": control.paused,
         "drained": sorted(control.drained),
         "max_count": control.max_count,
         "evicted": evicted,
     }
-    wishes = {name: wish for name, wish in wishes.items() if wish}
-    shown = told.as_json() | {"max_count": max_count}
-    return {**shown, "control": wishes} if wishes else shown
+    wanted = {name: wish for name, wish in wanted.items() if wish}
+    shown = leader_options.as_json() | {"max_count": max_count}
+    return {**shown, "control": wanted} if wanted else shown
 
 
 def _evicted(record: DecisionRecord) -> int:

@@ -136,9 +136,9 @@ __all__ = [
 ]
 
 _FIRST_DELAY = 0.1  # seconds until the first foreign write of a fight is answered
-_LONGEST_DELAY = 10.0  # seconds; the doubling ends here
-_QUIET = 10.0  # seconds without a foreign write that end a fight
-_DIFFERENCES_KEPT = 32  # distinct warnings about options for each election
+_MAX_DELAY = 10.0  # seconds; the doubling ends here
+_QUIET_PERIOD = 10.0  # seconds without a foreign write that end a fight
+_MAX_DIFFERENCES = 32  # distinct warnings about options for each election
 
 _EVENTS: tuple[type[Event], ...] = get_args(Event)  # the columns of the table
 
@@ -236,7 +236,7 @@ class LeaderMachine:
     def _conclude(self) -> list[Intent]:
         self._due = False
         if self._state is State.LEADING and self._backoff and not self._ticking:
-            self._delay = _QUIET
+            self._delay = _QUIET_PERIOD
         if self._delay is not None:
             self._intents.append(StartTimer(self._delay))
             self._delay, self._ticking = None, True
@@ -295,41 +295,41 @@ class LeaderMachine:
         self._dirty |= pool != self._pool
         self._pool = pool
         if snapshot.control is not None:
-            self._obey(snapshot.control, snapshot.revision)
+            self._apply_control(snapshot.control, snapshot.revision)
         for host in pool.values():
             self._compare_options(host)
 
-    def _steered(self, event: ControlChanged) -> State:
-        self._obey(event.control, event.revision)
+    def _steer(self, event: ControlChanged) -> State:
+        self._apply_control(event.control, event.revision)
         return self._state
 
-    def _obey(self, control: ControlState, revision: int) -> None:
+    def _apply_control(self, control: ControlState, revision: int) -> None:
         if revision > self._control_at:
             self._control_at = revision
             self._dirty |= (control, control.revision) != (self._control, self._control.revision)
             self._control = control
 
-    def _came(self, event: HostJoined) -> State:
-        if self._is_news(event.host.name, event.revision):
+    def _joined(self, event: HostJoined) -> State:
+        if self._is_newer(event.host.name, event.revision):
             self._pool[event.host.name] = event.host
             self._dirty = True
             self._compare_options(event.host)
         return self._state
 
-    def _went(self, event: HostLeft) -> State:
-        if self._is_news(event.name, event.revision) and event.name in self._pool:
+    def _left(self, event: HostLeft) -> State:
+        if self._is_newer(event.name, event.revision) and event.name in self._pool:
             del self._pool[event.name]
             self._dirty = True
         return self._state
 
-    def _is_news(self, name: str, revision: int) -> bool:
+    def _is_newer(self, name: str, revision: int) -> bool:
         if revision <= self._revisions.get(name, self._floor):
             return False
         self._revisions[name] = revision
         return True
 
     def _compare_options(self, host: Host) -> None:
-        if not host.options or len(self._differences) >= _DIFFERENCES_KEPT:
+        if not host.options or len(self._differences) >= _MAX_DIFFERENCES:
             return
         difference = options_difference(self._path, host, self._shown)
         if difference is not None and difference.message not in self._differences:
@@ -378,7 +378,7 @@ class LeaderMachine:
             return State.LEADING if self._due else State.YIELDING
         if not self._backoff:
             self._intents.append(foreign_write(self._path, foreign))
-        self._backoff = min(max(2 * self._backoff, _FIRST_DELAY), _LONGEST_DELAY)
+        self._backoff = min(max(2 * self._backoff, _FIRST_DELAY), _MAX_DELAY)
         self._delay, self._ticking = self._backoff, False
         return State.YIELDING
 
@@ -476,17 +476,17 @@ class LeaderMachine:
     # next state. The columns are those of _EVENTS.
     # fmt: off
     _ROWS: ClassVar[Mapping[State, tuple[Callable[[Any, Any], State], ...]]] = {
-        # Elected Deposed Snapshot   HostJoined HostLeft Changed Control  Done Refused  Lost   Timer
+        # Elected Deposed Snapshot   Joined   Left   Changed   Control  Done   Refused  Lost   Timer
         State.FOLLOWING: (
           _start, _late, _late,      _late, _late, _late,    _late,    _late, _late, _late, _late),
         State.LOADING: (
-          _start, _stop, _load,      _came, _went, _hold,    _steered, _late, _late, _late, _fire),
+          _start, _stop, _load,      _joined, _left, _hold,    _steer, _late, _late, _late, _fire),
         State.LEADING: (
-          _start, _stop, _heal,      _came, _went, _changed, _steered, _late, _late, _late, _fire),
+          _start, _stop, _heal,      _joined, _left, _changed, _steer, _late, _late, _late, _fire),
         State.WRITING: (
-          _start, _stop, _heal_later, _came, _went, _hold, _steered, _done, _refused, _lost, _fire),
+          _start, _stop, _heal_later, _joined, _left, _hold, _steer, _done, _refused, _lost, _fire),
         State.YIELDING: (
-          _start, _stop, _heal,      _came, _went, _changed, _steered, _late, _late, _late, _fire),
+          _start, _stop, _heal,      _joined, _left, _changed, _steer, _late, _late, _late, _fire),
         State.FAILED: (
           _start, _stop, _late,      _late, _late, _late,    _late,    _late, _late, _late, _late),
     }

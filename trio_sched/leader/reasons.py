@@ -5,9 +5,10 @@ Pure, and apart from `trio_sched.leader.machine` because no decision depends on 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from trio_sched._support.text import list_names
 from trio_sched.leader.events import Warn
 from trio_sched.model.stored_decision import StoredDecision
 
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["foreign_write", "options_difference", "why_asserted", "why_written"]
 
-_NAMES_SHOWN = 3  # in a reason or a warning
-_LETTERS_SHOWN = 60  # of a foreign option in a warning
+_MAX_NAMES = 3  # in a reason or a warning
+_MAX_LETTERS = 60  # of a foreign option in a warning
 
 
 def why_asserted(choice: Choice, *, again: bool) -> str:
@@ -28,11 +29,11 @@ def why_asserted(choice: Choice, *, again: bool) -> str:
         choice: what is to be stored.
         again: whether it takes back what a foreigner wrote.
     """
-    wishes = _wishes(choice.options)
+    control = _control_of(choice.options)
     said = [
         "re-asserted" if again else "elected",
         *_evictions(choice),
-        *_steering({}, wishes),
+        *_steering({}, control),
     ]
     return ", ".join(said)
 
@@ -56,7 +57,10 @@ def why_written(
         for name in last.hosts
         if name in pool and name not in wanted and not pool[name].available
     ]
-    steered = [*_evictions(choice), *_steering(_wishes(last.options), _wishes(choice.options))]
+    steered = [
+        *_evictions(choice),
+        *_steering(_control_of(last.options), _control_of(choice.options)),
+    ]
     # Who takes the place of one that left may have been waiting for long.
     waited = bool(gone or unavailable or steered)
     joined = [
@@ -65,29 +69,31 @@ def why_written(
         if name not in last.hosts and (not waited or pool[name].joined_revision > decided)
     ]
     told = ((gone, "left"), (unavailable, "unavailable"), (again, "rejoined"), (joined, "joined"))
-    clauses = [f"{_listed(names)} {verb}" for names, verb in told if names]
+    clauses = [f"{list_names(names, _MAX_NAMES)} {verb}" for names, verb in told if names]
     if not clauses and not steered:
         same = list(last.hosts.items()) == list(wanted.items())
-        knows = _wishes(last.options) != _wishes(choice.options)
+        knows = _control_of(last.options) != _control_of(choice.options)
         return "control read" if same and knows else "the strategy chose anew"
     return ", ".join([*clauses, *steered])
 
 
 def _evictions(choice: Choice) -> list[str]:
     told = ((choice.evicted, "evicted"), (choice.stuck, "not evicted for want of others"))
-    return [f"{_listed(names)} {verb}" for names, verb in told if names]
+    return [f"{list_names(names, _MAX_NAMES)} {verb}" for names, verb in told if names]
 
 
-def _wishes(options: Mapping[str, object]) -> Mapping[str, object]:
-    wishes = options.get("control")
-    return wishes if isinstance(wishes, Mapping) else {}
+def _control_of(options: Mapping[str, object]) -> Mapping[str, object]:
+    control = options.get("control")
+    return control if isinstance(control, Mapping) else {}
 
 
 def _steering(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
     """Say what operators want, where they want it anew; and always that it is paused."""
     drained, drained_before = _names(now), _names(before)
     changes = ((drained - drained_before, "drained"), (drained_before - drained, "undrained"))
-    clauses = [f"{_listed(sorted(names))} {verb}" for names, verb in changes if names]
+    clauses = [
+        f"{list_names(sorted(names), _MAX_NAMES)} {verb}" for names, verb in changes if names
+    ]
     max_count = now.get("max_count")
     if max_count != before.get("max_count"):
         clauses.append("max_count unset" if max_count is None else f"max_count set to {max_count}")
@@ -98,15 +104,19 @@ def _steering(before: Mapping[str, object], now: Mapping[str, object]) -> list[s
     return clauses
 
 
-def _names(wishes: Mapping[str, object]) -> frozenset[str]:
-    drained = wishes.get("drained")
+def _names(control: Mapping[str, object]) -> frozenset[str]:
+    drained = control.get("drained")
     names = drained if isinstance(drained, list) else []
     return frozenset(name for name in names if isinstance(name, str))
 
 
 def foreign_write(path: str, foreign: StoredDecision) -> Warn:
     """Return the warning that somebody else has changed the stored decision."""
-    did = f"wrote {_listed(foreign.hosts) or 'no host'} to" if foreign.mod_revision else "deleted"
+    did = (
+        f"wrote {list_names(foreign.hosts, _MAX_NAMES) or 'no host'} to"
+        if foreign.mod_revision
+        else "deleted"
+    )
     record = foreign.record
     return Warn(
         "foreign-write",
@@ -139,24 +149,18 @@ def options_difference(path: str, host: Host, options: Mapping[str, object]) -> 
     return Warn(
         "options-differ",
         f"hosts under {path!r} were started with different options: "
-        f"{_told(theirs)}, where the leader has {_told(ours)}; the leader's hold",
+        f"{_option_words(theirs)}, where the leader has {_option_words(ours)}; the leader's hold",
         {"path": path, "host": host.name, "theirs": theirs, "ours": ours},
     )
 
 
-def _told(options: Mapping[str, object]) -> str:
-    return " ".join(f"{key}={_clipped(value)}" for key, value in options.items())
+def _option_words(options: Mapping[str, object]) -> str:
+    return " ".join(f"{key}={_short_repr(value)}" for key, value in options.items())
 
 
-def _listed(names: Collection[str]) -> str:
-    shown = ", ".join(list(names)[:_NAMES_SHOWN])
-    more = len(names) - _NAMES_SHOWN
-    return f"{shown} and {more} more" if more > 0 else shown
-
-
-def _clipped(value: object) -> str:
+def _short_repr(value: object) -> str:
     # Read from etcd, so it may be anything, also too deep for repr().
     if not isinstance(value, str | int):
         return f"({type(value).__name__})"
     text = repr(value)
-    return text if len(text) <= _LETTERS_SHOWN else text[:_LETTERS_SHOWN] + "..."
+    return text if len(text) <= _MAX_LETTERS else text[:_MAX_LETTERS] + "..."

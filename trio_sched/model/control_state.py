@@ -34,13 +34,14 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final, Self
 
+from trio_sched._support.text import bytewise, clip
 from trio_sched.model.records import DecisionRecord, dump_object, object_at, parse_object
 
 __all__ = ["ControlState", "Eviction", "Note"]
 
-_LONGEST_NOTE: Final = 200  # characters
-_MOST_EVICTIONS: Final = 100  # are kept; the older ones have been seen to
-_MOST_BYTES: Final = 512 * 1024  # as JSON; etcd refuses 1.5 MiB
+_MAX_NOTE: Final = 200  # characters
+_MAX_EVICTIONS: Final = 100  # are kept; the older ones have been seen to
+_MAX_BYTES: Final = 512 * 1024  # as JSON; etcd refuses 1.5 MiB
 _FIELDS: Final = ("paused", "drained", "max_count", "evict", "notes")
 
 
@@ -64,7 +65,7 @@ class Note:
         for name, value in fields.items():
             if not isinstance(value, str):
                 raise TypeError(f"{name} of a note must be a str, not {type(value).__name__}")
-        return {name: _clipped(value) for name, value in fields.items() if value}
+        return {name: clip(value, _MAX_NOTE) for name, value in fields.items() if value}
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +145,7 @@ class ControlState:
         """
         known: dict[str, object] = {
             "paused": self.paused,
-            "drained": sorted(self.drained, key=_bytewise),
+            "drained": sorted(self.drained, key=bytewise),
             "max_count": self.max_count,
             "evict": {
                 name: {**eviction.extra, "revision": eviction.revision}
@@ -158,7 +159,7 @@ class ControlState:
             value = dump_object({**self.extra, **known})
         except RecursionError:
             raise ValueError("what else is in the control state is nested too deeply") from None
-        if len(value) > _MOST_BYTES:
+        if len(value) > _MAX_BYTES:
             raise ValueError(f"the control state would be {len(value)} bytes; undrain some hosts")
         return value
 
@@ -172,7 +173,7 @@ class ControlState:
         if found is None:
             return None
         by, when, why = (
-            _clipped(told) if isinstance(told, str) else ""
+            clip(told, _MAX_NOTE) if isinstance(told, str) else ""
             for told in (found.get("by"), found.get("when"), found.get("why"))
         )
         return Note(by, when, why)
@@ -241,7 +242,7 @@ class ControlState:
         if revision < 1:
             raise ValueError(f"revision must be 1 or more, not {revision}")
         evictions = {**self.evictions, name: Eviction(revision, lease)}
-        newest = sorted(evictions, key=lambda each: evictions[each].revision)[-_MOST_EVICTIONS:]
+        newest = sorted(evictions, key=lambda each: evictions[each].revision)[-_MAX_EVICTIONS:]
         notes = self._noting(f"evict/{name}", note)
         return replace(
             self,
@@ -283,13 +284,4 @@ def _check_name(name: str) -> None:
         raise TypeError(f"a host's name must be a str, not {type(name).__name__}")
     if not name:
         raise ValueError("a host's name must not be empty")
-    _bytewise(name)  # a UnicodeEncodeError is a ValueError
-
-
-def _bytewise(name: str) -> bytes:
-    return name.encode(errors="surrogateescape")
-
-
-def _clipped(text: str) -> str:
-    text = text.encode(errors="replace").decode()
-    return text if len(text) <= _LONGEST_NOTE else text[: _LONGEST_NOTE - 1] + "…"
+    bytewise(name)  # a UnicodeEncodeError is a ValueError

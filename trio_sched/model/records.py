@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Self, TypeGuard
 
+from trio_sched._support.text import bytewise, clip
+
 __all__ = [
     "DecisionRecord",
     "Host",
@@ -25,14 +27,14 @@ __all__ = [
 ]
 
 _NOTHING: Mapping[str, object] = MappingProxyType({})
-_LEAST_WEIGHT, _GREATEST_WEIGHT = 1e-6, 1e6
-_LONGEST_ZONE = 255  # characters
-_LEAST_PRIORITY, _GREATEST_PRIORITY = -(2**31), 2**31 - 1
-_LONGEST_REASON = 200  # characters
-_DEEPEST: Final = 100  # levels of JSON that are read; Pythons differ in how many they take
-_DEEPEST_DATA: Final = 90  # levels of what a host tells, which is a part of that
-_MOST_DATA = 64 * 1024  # bytes, as JSON
-_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
+_MIN_WEIGHT, _MAX_WEIGHT = 1e-6, 1e6
+_MAX_ZONE = 255  # characters
+_MIN_PRIORITY, _MAX_PRIORITY = -(2**31), 2**31 - 1
+_MAX_REASON = 200  # characters
+_MAX_DEPTH: Final = 100  # levels of JSON that are read; Pythons differ in how many they take
+_MAX_DATA_DEPTH: Final = 90  # levels of what a host tells, which is a part of that
+_MAX_DATA = 64 * 1024  # bytes, as JSON
+_TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
 
 
 def _nothing() -> Mapping[str, object]:
@@ -97,7 +99,7 @@ class HostData:
             raise TypeError(f"reason must be a str, not {type(self.reason).__name__}")
         object.__setattr__(self, "weight", float(self.weight))
         object.__setattr__(self, "data", _copied(self.data))
-        object.__setattr__(self, "reason", _clipped(self.reason))
+        object.__setattr__(self, "reason", clip(self.reason, _MAX_REASON))
 
     def as_json(self) -> dict[str, object]:
         """Return what is published of it: whatever is not the default."""
@@ -112,11 +114,11 @@ def _check_weight(weight: object) -> None:
     if not _is_number(weight):
         raise TypeError(f"weight must be a number, not {type(weight).__name__}")
     if not _is_weight(weight):
-        raise ValueError(f"weight must be from {_LEAST_WEIGHT:g} to {_GREATEST_WEIGHT:g}")
+        raise ValueError(f"weight must be from {_MIN_WEIGHT:g} to {_MAX_WEIGHT:g}")
 
 
 def _is_weight(value: object) -> TypeGuard[float]:
-    return _is_number(value) and _LEAST_WEIGHT <= value <= _GREATEST_WEIGHT  # and so not NaN
+    return _is_number(value) and _MIN_WEIGHT <= value <= _MAX_WEIGHT  # and so not NaN
 
 
 def _is_number(value: object) -> TypeGuard[float]:
@@ -130,8 +132,8 @@ def _check_zone(zone: object) -> None:
         raise TypeError(f"zone must be a str or None, not {type(zone).__name__}")
     if not _is_zone(zone):
         raise ValueError(
-            f"zone must be text of 1 to {_LONGEST_ZONE} characters, or None for no zone; "
-            f"got {_clipped(zone)!r}"
+            f"zone must be text of 1 to {_MAX_ZONE} characters, or None for no zone; "
+            f"got {clip(zone, _MAX_REASON)!r}"
         )
 
 
@@ -139,7 +141,7 @@ def _is_zone(value: object) -> TypeGuard[str]:
     # A character that is no text comes from a key or value that was no UTF-8.
     return (
         isinstance(value, str)
-        and 0 < len(value) <= _LONGEST_ZONE
+        and 0 < len(value) <= _MAX_ZONE
         and not any("\ud800" <= letter <= "\udfff" for letter in value)
     )
 
@@ -149,13 +151,13 @@ def _check_priority(priority: object) -> None:
         raise TypeError(f"priority must be an int, not {type(priority).__name__}")
     if not _is_priority(priority):
         # The number is not shown: it may be of more digits than Python agrees to print.
-        raise ValueError(f"priority must be from {_LEAST_PRIORITY} to {_GREATEST_PRIORITY}")
+        raise ValueError(f"priority must be from {_MIN_PRIORITY} to {_MAX_PRIORITY}")
 
 
 def _is_priority(value: object) -> TypeGuard[int]:
     if not isinstance(value, int) or isinstance(value, bool):
         return False
-    return _LEAST_PRIORITY <= value <= _GREATEST_PRIORITY
+    return _MIN_PRIORITY <= value <= _MAX_PRIORITY
 
 
 def _copied(data: object) -> Mapping[str, object]:
@@ -171,15 +173,15 @@ def _copied(data: object) -> Mapping[str, object]:
         raise ValueError(f"data cannot be encoded as UTF-8: {exc.reason}") from None
     except (TypeError, ValueError) as exc:
         raise type(exc)(f"data must be what JSON can hold: {exc}") from None
-    if len(value) > _MOST_DATA:
-        raise ValueError(f"data must be at most {_MOST_DATA} bytes as JSON, not {len(value)}")
+    if len(value) > _MAX_DATA:
+        raise ValueError(f"data must be at most {_MAX_DATA} bytes as JSON, not {len(value)}")
     copy = json.loads(value)
-    if _is_deep(value.decode(), copy, _DEEPEST_DATA):
-        raise ValueError(f"data is nested too deeply: more than {_DEEPEST_DATA} levels")
+    if _is_deep(value.decode(), copy, _MAX_DATA_DEPTH):
+        raise ValueError(f"data is nested too deeply: more than {_MAX_DATA_DEPTH} levels")
     return MappingProxyType(copy)
 
 
-def _is_deep(text: str, value: Any, most: int = _DEEPEST) -> bool:
+def _is_deep(text: str, value: Any, most: int = _MAX_DEPTH) -> bool:
     """Tell whether JSON has more levels than these, whatever this version of Python takes."""
     if text.count("[") + text.count("{") <= most:
         return False
@@ -206,11 +208,6 @@ def _check_keys(value: object) -> None:
     elif isinstance(value, list | tuple):
         for inner in value:
             _check_keys(inner)
-
-
-def _clipped(text: str) -> str:
-    text = text.encode(errors="replace").decode()
-    return text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 1] + "…"
 
 
 _DEFAULTS: Mapping[str, object] = {
@@ -274,7 +271,7 @@ class Host:
             zone=zone if _is_zone(zone) else None,
             priority=priority if _is_priority(priority) else 0,
             available=parsed.get("available") is not False,
-            reason=_clipped(reason) if isinstance(reason, str) else "",
+            reason=clip(reason, _MAX_REASON) if isinstance(reason, str) else "",
             since=_moment(parsed.get("since")),
         )
 
@@ -323,7 +320,7 @@ class Hosts(tuple[str, ...]):  # noqa: SLOT001 # a tuple's subclass can have no 
         fence: int | None = None,
     ) -> Self:
         """Make one from names, in any order."""
-        self = super().__new__(cls, sorted(names, key=_bytewise))
+        self = super().__new__(cls, sorted(names, key=bytewise))
         self.revision = revision
         self.leader = leader
         self.fence = fence
@@ -345,7 +342,7 @@ def encode_scheduled(hosts: Iterable[str]) -> bytes:
             name to the Go package; delete the key instead. Or one of them is
             empty or holds a ``,``, so that it would read as something else.
     """
-    names = sorted({_encode(name) for name in hosts})
+    names = sorted({bytewise(name) for name in hosts})
     if not names:
         raise ValueError("an empty decision has no value: delete the key instead")
     for name in names:
@@ -413,17 +410,9 @@ class DecisionRecord:
         return cls(hosts, leader, fence, reason, object_at(parsed, "options"), when)
 
 
-def _bytewise(name: str) -> bytes:
-    return _encode(name)
-
-
-def _encode(name: str) -> bytes:
-    return name.encode(errors="surrogateescape")
-
-
 def _moment(told: object) -> str:
     """Return a time as it was told, if it can be one."""
-    return told if isinstance(told, str) and _MOMENT.fullmatch(told) else ""
+    return told if isinstance(told, str) and _TIMESTAMP.fullmatch(told) else ""
 
 
 def dump_object(value: Mapping[str, object]) -> bytes:
@@ -434,8 +423,8 @@ def dump_object(value: Mapping[str, object]) -> bytes:
     """
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
     if _is_deep(text, value):
-        raise RecursionError(f"more than {_DEEPEST} levels")
-    return _encode(text)
+        raise RecursionError(f"more than {_MAX_DEPTH} levels")
+    return bytewise(text)
 
 
 def parse_object(value: bytes) -> Mapping[str, object]:
@@ -445,7 +434,7 @@ def parse_object(value: bytes) -> Mapping[str, object]:
         if "\\u" in text:
             # An escape may stand for half a character, which no key can hold. Refuse
             # it here, so that whatever has been decoded can be encoded, too.
-            _encode(json.dumps(parsed, ensure_ascii=False))
+            bytewise(json.dumps(parsed, ensure_ascii=False))
     except (ValueError, RecursionError):
         return _NOTHING
     return parsed if isinstance(parsed, dict) and not _is_deep(text, parsed) else _NOTHING

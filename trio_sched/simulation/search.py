@@ -29,7 +29,7 @@ from trio_sched.strategies import Strategy, StrategyOptions, choose, get_strateg
 __all__ = ["FaultRates", "SimulationReport", "simulate", "simulate_cores"]
 
 _AFTERMATH = 600.0  # simulated seconds after which it will not settle any more
-_LONGEST_PAUSE = 25.0  # simulated seconds; two and a half TTLs
+_MAX_PAUSE = 25.0  # simulated seconds; two and a half TTLs
 _STRANGERS = ("stranger-1", "stranger-2", "stranger-3")
 
 
@@ -265,7 +265,7 @@ class _Plan:
         leader = self._leading()
         if leader is None:
             return
-        roll, pause = self._chance.random(), self._chance.uniform(0.1, _LONGEST_PAUSE)
+        roll, pause = self._chance.random(), self._chance.uniform(0.1, _MAX_PAUSE)
         if roll < 0.3:
             self._end(leader)
         elif roll < 0.6:

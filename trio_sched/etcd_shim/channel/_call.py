@@ -349,7 +349,7 @@ class _Delivery(Generic[Rep]):
         except Exception as exc:  # noqa: BLE001 # raised by `Call.deliver`
             self.failure = exc
             self._state.sink = None
-            self._state.wakeup.ring()
+            self._state.wakeup.notify()
 
 
 def deliver(stream: Stream[Req, Rep], take: Callable[[Rep], object]) -> Awaitable[None]:

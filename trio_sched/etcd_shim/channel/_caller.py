@@ -20,7 +20,7 @@ Req = TypeVar("Req", bound=ProtoMessage)
 Rep = TypeVar("Rep", bound=ProtoMessage)
 HeaderList = tuple[tuple[bytes, bytes], ...]
 
-_LONGEST_TIMEOUT = 99_999_999  # milliseconds; eight digits are what the header takes
+_MAX_TIMEOUT = 99_999_999  # milliseconds; eight digits are what the header takes
 
 
 class Caller(Connections):
@@ -68,7 +68,7 @@ class Caller(Connections):
         cached = _request_headers(connection.endpoint, path)
         extra: list[tuple[bytes, bytes]] = []
         if timeout is not None:
-            limit = max(1, min(int(timeout * 1000), _LONGEST_TIMEOUT))
+            limit = max(1, min(int(timeout * 1000), _MAX_TIMEOUT))
             # A value that is another each time would push all others out of hpack's table.
             extra.append(NeverIndexedHeaderTuple(b"grpc-timeout", b"%dm" % limit))
         if self.token is not None:

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, cast
 
 import trio
 
-from trio_sched._support.tasks import Doorbell, ServiceBlock, ServiceNursery
+from trio_sched._support.tasks import ServiceBlock, ServiceNursery, Wakeup
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
 from trio_sched.etcd_shim._pb.services_grpc import AuthStub
 from trio_sched.etcd_shim.channel._caller import Caller, OneConnection
@@ -103,7 +103,7 @@ class _Attempt:
         self.reasons: dict[str, BaseException] = {}
         self.runners: dict[Endpoint, trio.CancelScope] = {}
         self.winner: Connection | None = None
-        self.wakeup = Doorbell()
+        self.wakeup = Wakeup()
 
 
 class Channel(Caller):
@@ -287,7 +287,7 @@ class Channel(Caller):
         if attempt.winner is not None:
             return
         attempt.winner = connection
-        attempt.wakeup.ring()
+        attempt.wakeup.notify()
         for endpoint, runner in attempt.runners.items():
             if endpoint != connection.endpoint:
                 runner.cancel()
@@ -300,7 +300,7 @@ class Channel(Caller):
         """Note that a connection could not be made, or is over."""
         attempt.reasons[endpoint.url] = reason
         attempt.left -= 1
-        attempt.wakeup.ring()
+        attempt.wakeup.notify()
         if attempt.left == 0 and attempt.winner is None:
             self._settle(attempt, ConnectionFailed(attempt.reasons))
 

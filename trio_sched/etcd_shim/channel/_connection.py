@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from trio_sched._support.tasks import Doorbell
+from trio_sched._support.tasks import Wakeup
 from trio_sched.etcd_shim.channel._admission import Admission
 from trio_sched.etcd_shim.channel._before_wait import BeforeWaitHook
 from trio_sched.etcd_shim.channel._endpoint import root_cause
@@ -73,24 +73,24 @@ class CallState:
         self.ended = False
         self.error: EtcdError | None = None
         self.sent = True  # nothing of ours waits for a window
-        self.wakeup = Doorbell()
-        self._room: Doorbell | None = None  # most calls never wait for it
+        self.wakeup = Wakeup()
+        self._room: Wakeup | None = None  # most calls never wait for it
 
     def finish(self, error: EtcdError | None) -> bool:
         """Note how the call ended; wake the tasks that wait, and return whether there were any."""
         self.ended = True
         self.error = error
-        return self.wakeup.ring() | self.wake_room()
+        return self.wakeup.notify() | self.wake_room()
 
     async def wait_for_room(self) -> None:
         """Wait until what was queued is sent, or the call has ended; see `sent` and `ended`."""
         if self._room is None:
-            self._room = Doorbell()
+            self._room = Wakeup()
         await self._room.wait()
 
     def wake_room(self) -> bool:
         """Wake the task that waits for room; return whether there was one."""
-        return self._room is not None and self._room.ring()
+        return self._room is not None and self._room.notify()
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +182,7 @@ class Connection:
         protocol.start()
         self._unsent = protocol.take_output()[sent:]
         self._reading: trio.CancelScope | None = None
-        self._writer = Doorbell()
+        self._writer = Wakeup()
         self._write_scope: trio.CancelScope | None = None
         self._writing = False
         self._woken = 0  # tasks, by what was read last
@@ -337,7 +337,7 @@ class Connection:
     def _take_message(self, call: CallState, event: Message) -> None:
         if call.sink is None:
             call.messages.append(event.payload)
-            self._woken += call.wakeup.ring()
+            self._woken += call.wakeup.notify()
         else:
             call.sink(event.payload)
             self._protocol.consumed(event.stream_id, event.payload)
@@ -454,7 +454,7 @@ class Connection:
             if self._write_scope is None:
                 self._write_scope = self._services.start_soon(self._write)
             else:
-                self._writer.ring()
+                self._writer.notify()
 
     def _try_to_send(self) -> bool:
         """Offer what is queued to the kernel; False if some of it is left."""
