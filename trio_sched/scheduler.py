@@ -55,7 +55,7 @@ async def schedule(
 ) -> AsyncIterator[Result]:
     """Join `path` as `hostname`, and learn which hosts are chosen.
 
-    The block is entered when the host has joined. When it is left, be it at its end,
+    The block is entered when the host has joined. When it is left, at its end,
     by an exception or cancelled, the host's keys are revoked before it is.
 
     Args:

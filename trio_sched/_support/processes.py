@@ -1,6 +1,6 @@
 """Waiting for a process to end, without reaping it.
 
-Until it is reaped its number is nobody else's, nor is that of its group. So whoever signals a
+Until it is reaped its number belongs to no other process, nor does that of its group. So code that signals a
 process or a group by number waits in this way first, and reaps last.
 """
 

@@ -223,7 +223,7 @@ def _leaves(exc: BaseException) -> list[BaseException]:
 async def run_shielded(grace: float, fn: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
     """Run ``fn(*args)`` to its end even if cancelled meanwhile, within bounds.
 
-    For a request that must not be abandoned half-way, as nobody would know then
+    For a request that must not be abandoned half-way, as it would not be known then
     whether it was carried out. A cancellation from outside takes effect as soon
     as `fn` has ended, or `grace` seconds later, when `fn` is cancelled.
     """

@@ -4,7 +4,7 @@ Theory of operation
 -------------------
 The server counts a lease's TTL from the moment at which it handles a renewal.
 That is never before the renewal was *sent*. So a deadline counted from there,
-by our own monotonic clock, is never later than the server's: whoever stops at
+by our own monotonic clock, is never later than the server's: code that stops at
 `KeptLease.deadline` has stopped before the server can give away what hangs on
 the lease. A margin is taken off for what happens between looking at the clock
 and having stopped, and for clocks whose rates differ.

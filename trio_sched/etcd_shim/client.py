@@ -204,7 +204,7 @@ class Client:
             answer = await self._once(self._lease.LeaseGrant, request)
         except ConnectionLost:
             if lease is not None:
-                raise  # it may be somebody else's if it exists
+                raise  # it may be another client's if it exists
             # The random id is ours alone: a second grant is refused if the first one worked.
             with suppress(LeaseExists):
                 await self._repeatable(self._lease.LeaseGrant, request)
@@ -254,7 +254,7 @@ class Client:
         ``async with client.open_lease(10) as lease: await client.put(key, value,
         lease=lease.id)``. When the lease is lost, the body is cancelled and the
         block raises `LeaseLost`; that is before the server can have deleted its
-        keys, unless somebody revoked it. The revoke at the end is shielded, and
+        keys, unless another client revoked it. The revoke at the end is shielded, and
         bounded by the TTL: if etcd does not answer, the lease lapses by itself.
 
         Args:

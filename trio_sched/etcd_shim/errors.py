@@ -114,7 +114,7 @@ class ConnectionLost(EtcdError):
 
     Attributes:
         processed: False if the server certainly did nothing with the call, so
-            that it may be sent again; True if nobody knows.
+            that it may be sent again; True if it is not known.
     """
 
     def __init__(self, message: str, *, processed: bool = True) -> None:
@@ -226,7 +226,7 @@ class RpcError(EtcdError):
 
 
 class DeadlineExceeded(RpcError):
-    """The call's deadline passed, whoever noticed it first."""
+    """The call's deadline passed, noticed by the client or by the server."""
 
 
 class InvalidArgument(RpcError):
@@ -282,7 +282,7 @@ class TooManyRequests(ResourceExhausted):
 
 
 class OutOfRange(RpcError):
-    """The revision asked for is not to be had."""
+    """The revision asked for does not exist yet."""
 
 
 class RevisionCompacted(OutOfRange):

@@ -96,7 +96,7 @@ _Call: TypeAlias = "Stream[pb.LeaseKeepAliveRequest, pb.LeaseKeepAliveResponse]"
 
 
 class _Renewal:
-    """One renewal that somebody waits for."""
+    """One renewal that a task waits for."""
 
     __slots__ = ("error", "ttl", "wakeup")
 

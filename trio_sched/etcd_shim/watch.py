@@ -9,7 +9,7 @@ that another connection may not have, the task begins a new call, and asks for
 each watcher again from there. So a watcher sees every event exactly once.
 
 Each watcher has a buffer of its own, counted in events. A watcher that does not
-read fills its buffer, and is then told so by `WatchOverflow`; it holds nobody up.
+read fills its buffer, and then gets `WatchOverflow`; it delays no other.
 """
 
 from __future__ import annotations
@@ -223,7 +223,7 @@ class Watcher:
         self._note_revision(events[-1].kv.mod_revision)
 
     def _note_revision(self, revision: int) -> None:
-        """Note up to where all has arrived, and wake whoever waits."""
+        """Note up to where all has arrived, and wake the task that waits."""
         if revision >= self.next_revision:
             self.next_revision = revision + 1
         self._arrived_revision = revision

@@ -2,7 +2,7 @@
 
 One transaction registers the host and its candidacy and reads what is there, so
 a join costs the same whatever the size of the pool. Leaving revokes the lease,
-which deletes both keys in one revision; whoever finds the pool empty afterwards
+which deletes both keys in one revision; a host that finds the pool empty afterwards
 was the last, and takes the decision away too. That look comes *after* the revoke,
 so of several hosts that leave at once exactly the last one sees it.
 """

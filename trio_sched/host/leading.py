@@ -202,7 +202,7 @@ class Leading:
                 [Get(self._candidate), Get(keys.scheduled), Get(keys.record)],
             )
         except LeaseNotFound:
-            self._decision_lease = 0  # somebody revoked it; the core will ask again
+            self._decision_lease = 0  # it was revoked; the machine asks again
             return WriteLost(intent.fence)
         except TRANSIENT:
             return WriteLost(intent.fence)

@@ -280,7 +280,7 @@ class Membership:
             follower.cover(self._keys.leading, joined.everything, joined.asked_at)
             return
         follower.cover(self._keys.decision, joined.decision, joined.asked_at)
-        for kv in joined.own:  # nobody acts on our candidate key; it is proven, and not watched
+        for kv in joined.own:  # the candidate key is proven, not watched: no other host acts on it
             follower.cover(KeyRange.of(kv.key), found_keys(joined.revision, kv))
 
     def _start_tasks(

@@ -110,8 +110,8 @@ class DecisionFeed(Feed[Hosts]):
     def publish(self, hosts: Hosts, *, ours: bool = False) -> None:
         """Take a decision in, unless it is older than the newest.
 
-        It is to be read if it differs from the one that was read last: in whom it
-        names, or in whether our name there means us (`ours`), and not a life of
+        It is to be read if it differs from the one that was read last: in which hosts
+        it names, or in whether our name there means us (`ours`), and not a life of
         this host that has ended.
         """
         newest, says = self._newest, (tuple(hosts), ours)

@@ -3,7 +3,7 @@
 Theory of operation
 -------------------
 A decision says who *shall* run; while it changes hands, two hosts may both think
-that it is their turn. So whoever runs holds a *slot*: a key ``PATH/slots/N`` on its
+that it is their turn. So a host that runs holds a *slot*: a key ``PATH/slots/N`` on its
 session's lease. It is created before the work begins and deleted after the work has
 ended. What makes it safe is in the transaction that creates it:
 
@@ -58,7 +58,7 @@ class Slot:
     def deadline(self) -> float:
         """By trio's clock, when the work must have ended; later after each renewal.
 
-        Until then nobody else is given the slot, unless somebody takes it away by
+        Until then no other host gets the slot, unless an operator takes it away by
         hand. The work is cancelled some time before, see `grace`.
         """
         return self._session.deadline

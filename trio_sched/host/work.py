@@ -3,7 +3,7 @@
 The work runs in the caller's own task, so that its exceptions are the caller's.
 Beside it two service tasks look after the slot's key and after the clock. What must
 hold: the work is cancelled before the local deadline, the slot is freed only after
-the work has ended, and whoever revokes the session waits for that end, as long as
+the work has ended, and the revoke of the session waits for that end, as long as
 the session is certain to live.
 """
 

@@ -4,7 +4,7 @@ Pure, and apart from `trio_sched.leader.machine`, which knows when to ask; here 
 out. What operators want, in the order in which it holds:
 
 - Paused: the choice stands as it is. A host that died, or whose lease changed, loses
-  its place, and nobody takes it; nothing else changes, not the count either.
+  its place, and no other host takes it; nothing else changes, not the count either.
 - Drained hosts, and those that say that they are unavailable, are not offered to the
   strategy, and `max_count` is the operators' if they gave one.
 - An evicted host is not offered this once, as long as the others are enough to fill the
@@ -37,7 +37,7 @@ class CurrentDecision:
         hosts: the chosen hosts, in the strategy's order as far as that is known, each
             with the lease that it was chosen under; None where that is not known.
         options: that it was made with, as recorded.
-        evicted: evictions up to this revision were known to whoever made it.
+        evicted: evictions up to this revision were known when it was made.
     """
 
     hosts: Mapping[str, int | None]
@@ -51,12 +51,12 @@ class CurrentDecision:
 
     @classmethod
     def of_record(cls, record: DecisionRecord) -> Self:
-        """Return the decision that a record tells of."""
+        """Return the decision of a record."""
         return cls(record.hosts, record.options, _evicted(record))
 
     @classmethod
     def of_stored(cls, stored: StoredDecision) -> Self:
-        """Return the decision that is stored, whoever made it."""
+        """Return the decision that is stored, by any leader."""
         record = stored.record
         if record is None:  # of a leader that does not know `control`
             return cls(dict.fromkeys(stored.hosts), {}, stored.mod_revision)
@@ -76,10 +76,10 @@ class Choice:
     """What is to be stored.
 
     Attributes:
-        hosts: whom to choose, in order, each with its lease.
+        hosts: which to choose, in order, each with its lease.
         options: what that was made with, as it is to be recorded.
         evicted: hosts that lost their place by an eviction.
-        stuck: hosts that were to be evicted and stay, as nobody can take their place.
+        stuck: hosts that were to be evicted and stay, as no host can take their place.
     """
 
     hosts: Mapping[str, int]
@@ -99,7 +99,7 @@ def decide(
     """Return what is wanted now.
 
     Args:
-        strategy: whom to ask: not at all if paused, else once, and once more if an
+        strategy: asked not at all if paused, else once, and once more if an
             eviction left it with too few.
         pool: the hosts that are registered.
         leader_options: the leader's own options.

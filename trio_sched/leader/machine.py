@@ -1,6 +1,6 @@
 """The leader, as a pure state machine: events in, intents out.
 
-No trio, no clock, no I/O: whoever drives a `LeaderMachine` tells it what has
+No trio, no clock, no I/O: its driver posts to a `LeaderMachine` what has
 happened, and carries out what it returns. What is promised, and what the driver
 has to promise in turn, is in the theory of operation at the head of the source.
 """
@@ -56,7 +56,7 @@ has to promise in turn, is in the theory of operation at the head of the source.
 # The first write. A new leader's first write is made even if the choice stays the
 # same: it moves both keys to the new leader's decision lease and fence.
 #
-# Operators. What they want comes with a Snapshot or as ControlChanged, and is obeyed in
+# Operators. What they want comes with a Snapshot or as ControlChanged, and is applied in
 # `decide`. It is among the options that are recorded, so a change of it is written even
 # if the choice stays the same; by that, operators learn that the leader knows.
 #
@@ -161,7 +161,7 @@ class LeaderMachine:
         hostname: our own name.
         path: the path that the hosts share.
         options: what decisions are made with while we lead.
-        strategy: whom to ask.
+        strategy: decides which hosts to choose.
     """
 
     def __init__(self, *, hostname: str, path: str, options: Options, strategy: Strategy) -> None:

@@ -23,7 +23,7 @@ _MAX_LETTERS = 60  # of a foreign option in a warning
 
 
 def why_asserted(choice: Choice, *, again: bool) -> str:
-    """Return the reason of a decision that starts from somebody else's, or from none.
+    """Return the reason of a decision that starts from another leader's, or from none.
 
     Args:
         choice: what is to be stored.
@@ -111,7 +111,7 @@ def _names(control: Mapping[str, object]) -> frozenset[str]:
 
 
 def foreign_write(path: str, foreign: StoredDecision) -> Warn:
-    """Return the warning that somebody else has changed the stored decision."""
+    """Return the warning that another client has changed the stored decision."""
     did = (
         f"wrote {list_names(foreign.hosts, _MAX_NAMES) or 'no host'} to"
         if foreign.mod_revision

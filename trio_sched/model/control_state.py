@@ -1,7 +1,7 @@
 """What operators want of a path: the value of its ``control`` key. Pure.
 
 Operators write the key, each write guarded by the mod_revision that they read, so
-nobody overwrites anybody; the leader only reads it. Whatever the leader has made of it
+no operator overwrites another's change; the leader only reads it. Whatever the leader has made of it
 is in its own record, in the options that the decision was made with.
 
 How often an eviction is carried out
@@ -15,13 +15,13 @@ that they led to. So the wish and what came of it cannot be told apart by a cras
 - The write landed: every later leader reads E beside the choice, and takes no eviction
   up to E into account again. The host may be chosen again, for another reason.
 - The write did not land, or the decision was made before the wish was known: the next
-  decision, whoever makes it, finds the eviction above E and carries it out.
+  decision, by any leader, finds the eviction above E and carries it out.
 - Somebody else decided since, such as a Go leader, and so there is no record: then an
   eviction that is older than the stored ``scheduled`` counts as done. It may get lost
   in this way, but not happen twice.
 - The host has a new lease: it is not the one whose place was meant.
 
-While the path is paused, evictions wait. If nobody can take the place, the host stays
+While the path is paused, evictions wait. If no host can take the place, the host stays
 where it is, and the eviction is done all the same: it does not lie in wait for a host
 that comes in an hour. A strategy that keeps no host may give the place back with the
 next decision; to keep a host away, drain it.
@@ -74,7 +74,7 @@ class Eviction:
 
     Attributes:
         revision: the store's revision at which the operator had read ``control``.
-        lease: of the host that is meant; 0 for whoever has the name.
+        lease: of the host that is meant; 0 for any host of the name.
         extra: what else was found in it.
     """
 
@@ -233,7 +233,7 @@ class ControlState:
             name: of the host.
             revision: the store's revision at which this state was read, that is, that
                 of the answer's header; not the key's.
-            lease: of the host, so that nobody else of its name is meant; 0 if unknown.
+            lease: of the host, so that no other host of its name is meant; 0 if unknown.
             note: who wanted it.
         """
         _check_name(name)
@@ -271,7 +271,7 @@ def _decode_evictions(found: Mapping[str, object]) -> Mapping[str, Eviction]:
         try:
             lease = int(told.get("lease", "0"), 16)
         except (TypeError, ValueError):
-            continue  # it was about one host, and nobody knows about which
+            continue  # it was about one host, and it is not known which
         extra = {
             field: value for field, value in told.items() if field not in {"revision", "lease"}
         }

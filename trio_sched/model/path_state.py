@@ -69,7 +69,7 @@ class PathState:
         path: the path.
         revision: the store's revision at which it was so.
         hosts: the decision.
-        record: who decided, and why; None if nobody who tells has.
+        record: who decided, and why; None if the leader that decided writes none.
         pool: the hosts that have joined, by name.
         candidates: hosts that want to lead; the first one does.
         slots: slots that are taken, by number.

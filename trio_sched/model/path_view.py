@@ -116,7 +116,7 @@ class PathView:
         return MappingProxyType(self._covered)
 
     def covers(self, key: bytes) -> bool:
-        """Tell whether a key is known, be it as absent."""
+        """Return whether a key is known, or known to be absent."""
         return any(key in covered for covered in self._covered)
 
     def get(self, key: bytes) -> StoredKey | None:

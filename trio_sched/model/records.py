@@ -1,7 +1,7 @@
 """What hosts, options and decisions are, and how they are written into etcd.
 
 Pure: no I/O and no clock. Whatever is read from etcd may have been written by
-somebody else, so decoding never raises: what does not parse is left out.
+another client, so decoding never raises: what does not parse is left out.
 """
 
 from __future__ import annotations
