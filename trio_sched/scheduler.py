@@ -123,7 +123,7 @@ async def schedule(
 
 
 @asynccontextmanager
-async def _opened(client: Client, reaper: bool | Reaper) -> AsyncIterator[Reaper | None]:  # noqa: FBT001
+async def _opened(client: Client, reaper: bool | Reaper) -> AsyncIterator[Reaper | None]:  # noqa: FBT001 # as given
     """Return the reaper that is asked for."""
     if isinstance(reaper, Reaper):
         yield reaper

@@ -37,7 +37,7 @@ def lazy(
                     raise
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
-    def __dir__() -> list[str]:  # noqa: N807
+    def __dir__() -> list[str]:  # noqa: N807 # likewise
         return sorted({*vars(sys.modules[package]), *homes})
 
     return __getattr__, __dir__

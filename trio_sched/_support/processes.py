@@ -1,7 +1,7 @@
 """Waiting for a process to end, without reaping it.
 
-Until it is reaped its number belongs to no other process, nor does that of its group. So code that signals a
-process or a group by number waits in this way first, and reaps last.
+Until it is reaped its number belongs to no other process, nor does that of its group. So code
+that signals a process or a group by number waits in this way first, and reaps last.
 """
 
 from __future__ import annotations

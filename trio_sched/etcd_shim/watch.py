@@ -266,12 +266,12 @@ class WatchHub:
         self._last_id += 1
         request.watch_id = self._last_id
         watcher = Watcher(self._last_id, request, buffer_size)
-        self._watchers[watcher._id] = watcher  # noqa: SLF001 # one module, two classes
+        self._watchers[watcher._id] = watcher
         self._start(watcher)
         try:
-            await watcher._created.wait()  # noqa: SLF001
-            if watcher._error is not None and not watcher._was_created:  # noqa: SLF001
-                raise again(watcher._error)  # noqa: SLF001
+            await watcher._created.wait()
+            if watcher._error is not None and not watcher._was_created:
+                raise again(watcher._error)
             yield watcher
         finally:
             self._forget(watcher)
@@ -281,12 +281,12 @@ class WatchHub:
             self._serving = True
             self._services.start_soon(self._serve)
         elif self._call is not None:
-            self._send(self._call, watcher._creation())  # noqa: SLF001
+            self._send(self._call, watcher._creation())
 
     def _forget(self, watcher: Watcher) -> None:
-        known = self._watchers.pop(watcher._id, None)  # noqa: SLF001
+        known = self._watchers.pop(watcher._id, None)
         if known is not None and self._call is not None:
-            cancel = pb.WatchCancelRequest(watch_id=watcher._id)  # noqa: SLF001
+            cancel = pb.WatchCancelRequest(watch_id=watcher._id)
             self._send(self._call, pb.WatchRequest(cancel_request=cancel))
 
     def _send(self, call: _Call, request: pb.WatchRequest) -> None:
@@ -345,7 +345,7 @@ class WatchHub:
                 self._creating.clear()
                 self._call = call
                 for watcher in self._watchers.values():
-                    self._send(call, watcher._creation())  # noqa: SLF001
+                    self._send(call, watcher._creation())
                 answer = await call.recv_message()
                 if answer is not None:
                     backoff.reset()
@@ -374,10 +374,10 @@ class WatchHub:
         if answer.canceled:
             self._take_cancellation(watcher, answer)
         elif answer.created:
-            watcher._note_created(answer.header.revision)  # noqa: SLF001
+            watcher._note_created(answer.header.revision)
         else:
-            watcher._take(answer)  # noqa: SLF001
-            if watcher._error is not None:  # noqa: SLF001 # it overflowed
+            watcher._take(answer)
+            if watcher._error is not None:  # it overflowed
                 self._forget(watcher)
 
     def _take_cancellation(self, watcher: Watcher, answer: pb.WatchResponse) -> None:
@@ -391,8 +391,8 @@ class WatchHub:
         self._drop(watcher, error)
 
     def _drop(self, watcher: Watcher, error: EtcdError) -> None:
-        self._watchers.pop(watcher._id, None)  # noqa: SLF001
-        watcher._fail(again(error))  # noqa: SLF001
+        self._watchers.pop(watcher._id, None)
+        watcher._fail(again(error))
 
 
 def _cancellation(answer: pb.WatchResponse) -> EtcdError:

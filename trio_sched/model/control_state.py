@@ -1,8 +1,8 @@
 """What operators want of a path: the value of its ``control`` key. Pure.
 
 Operators write the key, each write guarded by the mod_revision that they read, so
-no operator overwrites another's change; the leader only reads it. Whatever the leader has made of it
-is in its own record, in the options that the decision was made with.
+no operator overwrites another's change; the leader only reads it. What the leader has
+made of it is in its own record, in the options that the decision was made with.
 
 How often an eviction is carried out
 ------------------------------------
