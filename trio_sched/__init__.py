@@ -4,7 +4,7 @@ Hosts that share a path discover each other, elect a leader, and the leader's
 strategy picks up to `max_count` of them; every host reads the same decision.
 """
 
-from trio_sched._support.lazy import lazy
+from trio_sched._support.lazy import homes, lazy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,37 +45,24 @@ if TYPE_CHECKING:
     )
 
 # Where each name lives; its module is imported when the name is asked for first.
-_HOMES = {
-    "ControlState": "trio_sched.model.control_state",
-    "PathObservation": "trio_sched.host.observation",
-    "Reaper": "trio_sched.reaper.owner",
-    "open_reaper": "trio_sched.reaper.owner",
-    "Control": "trio_sched.control",
-    "Client": "trio_sched.etcd_shim",
-    "open_client": "trio_sched.etcd_shim",
-    "EtcdError": "trio_sched.etcd_shim.errors",
-    "EndOfResults": "trio_sched.exceptions",
-    "HostnameInUse": "trio_sched.exceptions",
-    "HostNotFound": "trio_sched.exceptions",
-    "SessionLost": "trio_sched.exceptions",
-    "StrategyError": "trio_sched.exceptions",
-    "TrioSchedError": "trio_sched.exceptions",
-    "Host": "trio_sched.model.records",
-    "Hosts": "trio_sched.model.records",
-    "Candidate": "trio_sched.model.path_state",
-    "HeldSlot": "trio_sched.model.path_state",
-    "PathState": "trio_sched.model.path_state",
-    "Observation": "trio_sched.host.observation",
-    "Result": "trio_sched.host.result",
-    "ResultStatistics": "trio_sched.host.result",
-    "observe": "trio_sched.scheduler",
-    "schedule": "trio_sched.scheduler",
-    "Slot": "trio_sched.host.slots",
-    "Strategy": "trio_sched.strategies",
-    "StrategyOptions": "trio_sched.strategies",
-    "known_strategies": "trio_sched.strategies",
-    "register": "trio_sched.strategies",
-}
+_HOMES = homes(
+    {
+        "trio_sched.model.control_state": "ControlState",
+        "trio_sched.host.observation": "PathObservation Observation",
+        "trio_sched.reaper.owner": "Reaper open_reaper",
+        "trio_sched.control": "Control",
+        "trio_sched.etcd_shim": "Client open_client",
+        "trio_sched.etcd_shim.errors": "EtcdError",
+        "trio_sched.exceptions": "EndOfResults HostnameInUse HostNotFound "
+        "SessionLost StrategyError TrioSchedError",
+        "trio_sched.model.records": "Host Hosts",
+        "trio_sched.model.path_state": "Candidate HeldSlot PathState",
+        "trio_sched.host.result": "Result ResultStatistics",
+        "trio_sched.scheduler": "observe schedule",
+        "trio_sched.host.slots": "Slot",
+        "trio_sched.strategies": "Strategy StrategyOptions known_strategies register",
+    }
+)
 
 __getattr__, __dir__ = lazy(__name__, _HOMES)
 

@@ -36,7 +36,8 @@ def decided(revision: int, *names: str, lease: int = LEASE, go: bool = False) ->
     return [scheduled, *([] if go else [KeyValue(KEYS.record, record, 1, revision, 1, 0)])]
 
 
-def state_of(*found: KeyValue, revision: int = 5) -> HostState:
+async def state_of(*found: KeyValue, revision: int = 5) -> HostState:
+    await trio.lowlevel.checkpoint()
     client = cast("Client", NoClient())
     state = HostState("/p", "a", 1)
     follower = PathFollower(client, KEYS, 1)
@@ -47,7 +48,7 @@ def state_of(*found: KeyValue, revision: int = 5) -> HostState:
 
 
 async def test_a_host_that_is_chosen_under_this_session_is_scheduled() -> None:
-    state = state_of(*decided(4, "a", "b"))
+    state = await state_of(*decided(4, "a", "b"))
     assert state.scheduled
     assert trio.current_time() + TTL - 2 < state.deadline <= trio.current_time() + TTL - 1
     assert state.max_count == 3
@@ -55,7 +56,7 @@ async def test_a_host_that_is_chosen_under_this_session_is_scheduled() -> None:
 
 
 async def test_what_a_go_leader_chose_is_bound_to_the_name_alone() -> None:
-    state = state_of(*decided(4, "a", go=True))
+    state = await state_of(*decided(4, "a", go=True))
     assert state.scheduled
     assert state.max_count == 1, "our own option, as it does not say"
 
@@ -64,33 +65,33 @@ async def test_what_a_go_leader_chose_is_bound_to_the_name_alone() -> None:
     "found", [[], decided(4, "b"), decided(4, "a", lease=LEASE + 1)], ids=["none", "other", "life"]
 )
 async def test_a_host_that_is_not_chosen_is_not_scheduled(found: list[KeyValue]) -> None:
-    state = state_of(*found)
+    state = await state_of(*found)
     assert (state.scheduled, state.deadline) == (False, -inf)
 
 
 async def test_a_lost_session_is_not_scheduled() -> None:
-    state = state_of(*decided(4, "a"))
+    state = await state_of(*decided(4, "a"))
     assert state.session is not None
     state.session.mark_lost("for a test")
     assert state.deadline == -inf
 
 
 async def test_without_proof_it_is_scheduled_for_no_longer_than_a_ttl() -> None:
-    state = state_of(*decided(4, "a"))
+    state = await state_of(*decided(4, "a"))
     assert state.follower is not None
     state.follower.fresh_at -= TTL
     assert not state.scheduled
 
 
 async def test_a_newer_decision_that_is_not_published_yet_ends_it_already() -> None:
-    state = state_of(*decided(4, "a"))
+    state = await state_of(*decided(4, "a"))
     assert state.follower is not None
     state.follower.cover(KEYS.decision, found_keys(9, *decided(8, "b")))
     assert not state.scheduled
 
 
 async def test_after_the_end_nothing_is_scheduled() -> None:
-    state = state_of(*decided(4, "a"))
+    state = await state_of(*decided(4, "a"))
     state.end()
     assert not state.scheduled
     with pytest.raises(EndOfResults, match="'a' has left '/p'"):
@@ -98,7 +99,7 @@ async def test_after_the_end_nothing_is_scheduled() -> None:
 
 
 async def test_f44_a_store_that_went_back_while_we_were_away_is_noticed_at_the_join() -> None:
-    state = state_of(*decided(400, "a"), revision=500)
+    state = await state_of(*decided(400, "a"), revision=500)
     assert await state.decisions.next() == ("a",)
     client = cast("Client", NoClient())
     follower = PathFollower(client, KEYS, 1)

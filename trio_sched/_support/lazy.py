@@ -11,7 +11,12 @@ TYPE_CHECKING = False  # typing's own costs as much as all the rest
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["lazy"]
+__all__ = ["homes", "lazy"]
+
+
+def homes(modules: "Mapping[str, str]") -> "dict[str, str]":
+    """Return for each name the module that defines it; `modules` has the names of each."""
+    return {name: module for module, names in modules.items() for name in names.split()}
 
 
 def lazy(

@@ -1,6 +1,6 @@
 """trio-etcd shim: an etcd v3 client for Trio. It knows nothing of scheduling."""
 
-from trio_sched._support.lazy import lazy
+from trio_sched._support.lazy import homes, lazy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,36 +42,19 @@ if TYPE_CHECKING:
     )
 
 # Where each name lives; its module is imported when the name is asked for first.
-_HOMES = {
-    "Follower": "trio_sched.etcd_shim._following",
-    "KeptLease": "trio_sched.etcd_shim._keep",
-    "ChannelStatistics": "trio_sched.etcd_shim.channel",
-    "ConnectionStatistics": "trio_sched.etcd_shim.channel",
-    "PingPolicy": "trio_sched.etcd_shim.channel",
-    "Client": "trio_sched.etcd_shim.client",
-    "MemberStatus": "trio_sched.etcd_shim.client",
-    "open_client": "trio_sched.etcd_shim.client",
-    "EtcdError": "trio_sched.etcd_shim.errors",
-    "ALL_KEYS": "trio_sched.etcd_shim.kv",
-    "Compare": "trio_sched.etcd_shim.kv",
-    "Delete": "trio_sched.etcd_shim.kv",
-    "DeleteResult": "trio_sched.etcd_shim.kv",
-    "Get": "trio_sched.etcd_shim.kv",
-    "GetResult": "trio_sched.etcd_shim.kv",
-    "KeyValue": "trio_sched.etcd_shim.kv",
-    "Put": "trio_sched.etcd_shim.kv",
-    "PutResult": "trio_sched.etcd_shim.kv",
-    "Txn": "trio_sched.etcd_shim.kv",
-    "TxnResult": "trio_sched.etcd_shim.kv",
-    "prefix_range": "trio_sched.etcd_shim.kv",
-    "Lease": "trio_sched.etcd_shim.lease",
-    "LeaseInfo": "trio_sched.etcd_shim.lease",
-    "TLSContext": "trio_sched.etcd_shim.tls",
-    "tls_context": "trio_sched.etcd_shim.tls",
-    "Event": "trio_sched.etcd_shim.watch",
-    "EventType": "trio_sched.etcd_shim.watch",
-    "WatchBatch": "trio_sched.etcd_shim.watch",
-    "Watcher": "trio_sched.etcd_shim.watch",
-}
+_HOMES = homes(
+    {
+        "trio_sched.etcd_shim._following": "Follower",
+        "trio_sched.etcd_shim._keep": "KeptLease",
+        "trio_sched.etcd_shim.channel": "ChannelStatistics ConnectionStatistics PingPolicy",
+        "trio_sched.etcd_shim.client": "Client MemberStatus open_client",
+        "trio_sched.etcd_shim.errors": "EtcdError",
+        "trio_sched.etcd_shim.kv": "ALL_KEYS Compare Delete DeleteResult Get GetResult "
+        "KeyValue Put PutResult Txn TxnResult prefix_range",
+        "trio_sched.etcd_shim.lease": "Lease LeaseInfo",
+        "trio_sched.etcd_shim.tls": "TLSContext tls_context",
+        "trio_sched.etcd_shim.watch": "Event EventType WatchBatch Watcher",
+    }
+)
 
 __getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -251,11 +251,6 @@ class WatchHub:
         self._call: _Call | None = None
         self._refused_token: str | None = None
 
-    @property
-    def open_watches(self) -> int:
-        """How many watches there are."""
-        return len(self._watchers)
-
     @asynccontextmanager
     async def watch(
         self, request: pb.WatchCreateRequest, buffer_size: int

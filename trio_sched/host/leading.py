@@ -25,26 +25,8 @@ from trio_sched.etcd_shim.errors import LeaseExists, LeaseNotFound
 from trio_sched.etcd_shim.lease import new_lease_id
 from trio_sched.host.following import PathFollower
 from trio_sched.host.session import Session, revoke_quietly
-from trio_sched.leader.machine import (
-    ControlChanged,
-    DecisionChanged,
-    Elected,
-    Event,
-    Fail,
-    HostJoined,
-    HostLeft,
-    Intent,
-    LeaderMachine,
-    LoadSnapshot,
-    Snapshot,
-    StartTimer,
-    TimerFired,
-    Warn,
-    WriteDecision,
-    WriteDone,
-    WriteLost,
-    WriteRefused,
-)
+from trio_sched.leader import events
+from trio_sched.leader.machine import LeaderMachine
 from trio_sched.model.keys import KeyRange
 from trio_sched.model.path_state import host_of
 from trio_sched.model.records import encode_scheduled
@@ -81,7 +63,7 @@ class Leading:
         self._fence = fence
         self._grace = grace
         self._candidate = self._keys.candidate(context.session.lease)
-        self._events: list[Event] = []
+        self._events: list[events.Event] = []
         self._timer = inf
         self._inherited = 0  # the decision lease of the leader before us
         self._decision_lease = 0
@@ -99,7 +81,7 @@ class Leading:
         """
         self._view.track()
         self._follower.replace(self._keys.leading, everything)
-        self._machine.handle(Elected(self._fence))  # it wants a snapshot, which comes first
+        self._machine.handle(events.Elected(self._fence))  # it wants a snapshot, which comes first
         self._post_snapshot()
 
     async def run(self, everything: GetResult) -> None:
@@ -122,7 +104,7 @@ class Leading:
             for intent in self._machine.handle(*await self._next_batch()):
                 await self._carry_out(intent)
 
-    async def _next_batch(self) -> Sequence[Event]:
+    async def _next_batch(self) -> Sequence[events.Event]:
         """Wait until something has happened, and return all that has."""
         await trio.lowlevel.checkpoint()
         while not self._collect():
@@ -136,23 +118,23 @@ class Leading:
         self._events += self._changes()
         if trio.current_time() >= self._timer:  # however many events there are
             self._timer = inf
-            self._events.append(TimerFired())
+            self._events.append(events.TimerFired())
         return bool(self._events)
 
-    def _changes(self) -> Iterator[Event]:
+    def _changes(self) -> Iterator[events.Event]:
         """Yield what has changed in the view since it was asked last, each once."""
         keys, view, changes = self._keys, self._view, self._view.take_changes()
         for key, revision in changes.items():
             if key.startswith(keys.exchange):
                 kv = view.get(key)
                 if kv is None:
-                    yield HostLeft(keys.hostname(key), revision)
+                    yield events.HostLeft(keys.hostname(key), revision)
                 else:
-                    yield HostJoined(host_of(keys, kv), revision)
+                    yield events.HostJoined(host_of(keys, kv), revision)
         if keys.control in changes:
-            yield ControlChanged(view.control, changes[keys.control])
+            yield events.ControlChanged(view.control, changes[keys.control])
         if changes.keys() & {keys.scheduled, keys.record}:
-            yield DecisionChanged(view.decision)
+            yield events.DecisionChanged(view.decision)
 
     def _post_snapshot(self) -> None:
         """Post all that the view shows, in place of what has changed in it."""
@@ -164,25 +146,25 @@ class Leading:
             host_of(self._keys, kv) for kv in view.within(KeyRange.below(self._keys.exchange))
         )
         revision = view.covered[self._keys.leading]
-        self._events.append(Snapshot(revision, hosts, view.decision, view.control))
+        self._events.append(events.Snapshot(revision, hosts, view.decision, view.control))
 
-    async def _carry_out(self, intent: Intent) -> None:
+    async def _carry_out(self, intent: events.Intent) -> None:
         match intent:
-            case LoadSnapshot():
+            case events.LoadSnapshot():
                 await self._follower.reload(self._keys.leading)
                 self._post_snapshot()
-            case WriteDecision():
+            case events.WriteDecision():
                 self._events.append(await self._write(intent))
-            case StartTimer(delay):
+            case events.StartTimer(delay):
                 self._timer = trio.current_time() + delay
-            case Warn(kind, message, extra):
+            case events.Warn(kind, message, extra):
                 self._context.logger.warning(message, extra={"kind": kind, **extra})
-            case Fail(error):
+            case events.Fail(error):
                 raise error
 
     # ---- writing --------------------------------------------------------------------
 
-    async def _write(self, intent: WriteDecision) -> Event:
+    async def _write(self, intent: events.WriteDecision) -> events.Event:
         """Write a decision, guarded by our fence and by what we last saw."""
         lease = await self._ensure_decision_lease()
         keys, names = self._keys, intent.record.hosts
@@ -203,20 +185,20 @@ class Leading:
             )
         except LeaseNotFound:
             self._decision_lease = 0  # it was revoked; the machine asks again
-            return WriteLost(intent.fence)
+            return events.WriteLost(intent.fence)
         except TRANSIENT:
-            return WriteLost(intent.fence)
+            return events.WriteLost(intent.fence)
         if answer.succeeded:
             await self._revoke_inherited()
-            return WriteDone(answer.revision, intent.fence)
+            return events.WriteDone(answer.revision, intent.fence)
         return self._refused(answer, intent.fence)
 
-    def _refused(self, answer: TxnResult, fence: int) -> WriteRefused:
+    def _refused(self, answer: TxnResult, fence: int) -> events.WriteRefused:
         candidate = answer.get(0).kv
         if candidate is None or candidate.create_revision != fence:
             raise self._context.session.mark_lost("its candidate key is gone")
         stored = StoredDecision.pair(answer.get(1).kv, answer.get(2).kv, answer.revision)
-        return WriteRefused(fenced=False, stored=stored, fence=fence)
+        return events.WriteRefused(fenced=False, stored=stored, fence=fence)
 
     # ---- the decision lease -----------------------------------------------------------
 

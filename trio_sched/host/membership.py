@@ -393,11 +393,12 @@ class _Joining:
         says more.
         """
         try:
-            await follower.follow(covered, read)
-        except EtcdError:
-            self._watched.set()
-            await self._ended.wait()
-            raise
+            return await follower.follow(covered, read)
+        except EtcdError as exc:
+            failure = exc
+        self._watched.set()
+        await self._ended.wait()
+        raise failure
 
     async def wait_watched(self) -> None:
         """Wait until both watches are there: what reads comes after them."""

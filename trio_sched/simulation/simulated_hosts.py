@@ -21,22 +21,8 @@ from dataclasses import dataclass
 from functools import partial
 from random import Random
 
-from trio_sched.leader.machine import (
-    DecisionChanged,
-    Deposed,
-    Elected,
-    Event,
-    Fail,
-    Intent,
-    LeaderMachine,
-    LoadSnapshot,
-    StartTimer,
-    TimerFired,
-    WriteDecision,
-    WriteDone,
-    WriteLost,
-    WriteRefused,
-)
+from trio_sched.leader import events
+from trio_sched.leader.machine import LeaderMachine
 from trio_sched.model.records import Options, encode_host
 from trio_sched.simulation.simulated_etcd import Candidate, Commit, Score, SimulatedEtcd, Timeline
 from trio_sched.strategies import Strategy
@@ -79,11 +65,11 @@ class Leader:
         self._process = process
         self._candidate = candidate
         self.core = world.core(process.name)
-        self._inbox: list[Event] = []
+        self._inbox: list[events.Event] = []
         self._stopped = False
         self._awake = False  # whether it will look into its inbox soon
         self._writing = False
-        self._held: WriteDecision | None = None  # about to be sent when we were paused
+        self._held: events.WriteDecision | None = None  # about to be sent when we were paused
         self._timers = 0
         self._due = False
         self._watch = 0  # the number of the watch on the pool
@@ -100,13 +86,13 @@ class Leader:
     def start(self) -> None:
         """Begin to lead."""
         self.read_decision()
-        self._inbox.append(Elected(self._candidate.fence))
+        self._inbox.append(events.Elected(self._candidate.fence))
         self.notify()
 
     def stop(self) -> None:
         """Handle nothing more."""
         self._stopped = True
-        self.core.handle(Deposed())
+        self.core.handle(events.Deposed())
 
     def wake(self) -> None:
         """Go on after a pause."""
@@ -117,7 +103,7 @@ class Leader:
 
     # ---- batches
 
-    def _post(self, event: Event) -> None:
+    def _post(self, event: events.Event) -> None:
         self._inbox.append(event)
         self.notify()
 
@@ -134,7 +120,7 @@ class Leader:
         batch, self._inbox = self._inbox, []
         if self._due:
             self._due = False
-            batch.append(TimerFired())
+            batch.append(events.TimerFired())
         if not batch:
             return
         intents = self.core.handle(*batch)
@@ -143,21 +129,21 @@ class Leader:
         for intent in intents:
             self._carry_out(intent)
 
-    def _carry_out(self, intent: Intent) -> None:
+    def _carry_out(self, intent: events.Intent) -> None:
         match intent:
-            case LoadSnapshot():
+            case events.LoadSnapshot():
                 self.load()
-            case WriteDecision():
+            case events.WriteDecision():
                 self._writing = True
                 if not self._freeze(intent):
                     self._send(intent)
-            case StartTimer(delay):
+            case events.StartTimer(delay):
                 self._timers += 1
                 self._time.after(delay, partial(self._notify_timer, self._timers))
-            case Fail(error):
+            case events.Fail(error):
                 raise error
 
-    def _freeze(self, write: WriteDecision) -> bool:
+    def _freeze(self, write: events.WriteDecision) -> bool:
         process = self._process
         if not process.freeze:
             return False
@@ -191,7 +177,7 @@ class Leader:
     def read_decision(self) -> None:
         """Read the decision."""
         self._time.after(
-            self._world.latency(), partial(self._post, DecisionChanged(self._etcd.stored))
+            self._world.latency(), partial(self._post, events.DecisionChanged(self._etcd.stored))
         )
 
     def see(self, commit: Commit) -> None:
@@ -199,18 +185,19 @@ class Leader:
         if commit.pool and self._watching:
             self._deliver_later("pool", self._watch, commit.pool)
         if commit.stored is not None:
-            self._deliver_later("decision", 0, partial(self._post, DecisionChanged(commit.stored)))
+            changed = events.DecisionChanged(commit.stored)
+            self._deliver_later("decision", 0, partial(self._post, changed))
         if commit.control is not None:
             self._deliver_later("control", 0, partial(self._post, commit.control))
 
     def _deliver_later(
-        self, what: str, watch: int, events: Sequence[Event] | Callable[[], None]
+        self, what: str, watch: int, events: Sequence[events.Event] | Callable[[], None]
     ) -> None:
         """Let events arrive after a while, but not before those that went before."""
         self._delivered[what] = max(self._delivered[what], self._time.now + self._world.latency())
         self._time.at(self._delivered[what], partial(self._deliver, watch, events))
 
-    def _deliver(self, watch: int, events: Sequence[Event] | Callable[[], None]) -> None:
+    def _deliver(self, watch: int, events: Sequence[events.Event] | Callable[[], None]) -> None:
         if self._stopped:
             return
         if callable(events):
@@ -221,7 +208,7 @@ class Leader:
 
     # ---- what it writes
 
-    def _send(self, write: WriteDecision) -> None:
+    def _send(self, write: events.WriteDecision) -> None:
         world = self._world
         world.score.counts["writes"] += 1
         if self.decision_lease not in self._etcd.leases:
@@ -235,18 +222,18 @@ class Leader:
         delay = (None, world.latency(), chance.uniform(0.5, 5.0))[chance.randrange(3)]
         if delay is not None:
             self._time.after(delay, partial(arrive, answered=False))
-        self._time.after(1.0, partial(self._answer, WriteLost(write.fence)))
+        self._time.after(1.0, partial(self._answer, events.WriteLost(write.fence)))
 
-    def _arrive(self, write: WriteDecision, lease: int, *, answered: bool) -> None:
+    def _arrive(self, write: events.WriteDecision, lease: int, *, answered: bool) -> None:
         answer = self._world.write(write, self._candidate.lease, lease)
         if answered:
             self._time.after(self._world.latency(), partial(self._answer, answer))
 
-    def _answer(self, answer: Event) -> None:
+    def _answer(self, answer: events.Event) -> None:
         if self._stopped:
             return
         self._writing = False
-        if isinstance(answer, WriteDone) and self._inherited:
+        if isinstance(answer, events.WriteDone) and self._inherited:
             self._etcd.revoke(self._inherited)
             self._inherited = 0
         self._post(answer)
@@ -324,15 +311,15 @@ class World:
         valid = bool(names) and all(name in self.alive for name in names)
         self.score.judge(self.timeline.now, valid=valid or not self.alive)
 
-    def write(self, write: WriteDecision, session: int, lease: int) -> Event:
+    def write(self, write: events.WriteDecision, session: int, lease: int) -> events.Event:
         """Let a leader's write arrive at etcd."""
         leads = self.etcd.leads(session, write.fence)
         before, pool, counts = self.etcd.names, self.etcd.hosts, self.score.counts
         answer = self.etcd.write(write, session, lease)
-        if isinstance(answer, WriteDone):
+        if isinstance(answer, events.WriteDone):
             self.score.decided(before, write.record.hosts, pool, self._options.max_count)
             counts["landed_late"] += not leads
-        elif isinstance(answer, WriteRefused):
+        elif isinstance(answer, events.WriteRefused):
             counts["refused"] += 1
             counts["fenced"] += answer.fenced
         return answer

@@ -5,23 +5,11 @@ bytes with its service tasks; ``_channel`` makes connections; ``_call`` is what
 the stubs hold in their hands.
 """
 
-from trio_sched.etcd_shim.channel._call import (
-    deliver as deliver,
-    send_message_nowait as send_message_nowait,
-)
-from trio_sched.etcd_shim.channel._channel import (
-    Access as Access,
-    Channel as Channel,
-    ChannelStatistics as ChannelStatistics,
-    open_channel as open_channel,
-)
-from trio_sched.etcd_shim.channel._connection import ConnectionStatistics as ConnectionStatistics
-from trio_sched.etcd_shim.channel._endpoint import Endpoint as Endpoint
-from trio_sched.etcd_shim.channel._settings import (
-    ChannelSettings as ChannelSettings,
-    Credentials as Credentials,
-    PingPolicy as PingPolicy,
-)
+from trio_sched.etcd_shim.channel._call import deliver, send_message_nowait
+from trio_sched.etcd_shim.channel._channel import Access, Channel, ChannelStatistics, open_channel
+from trio_sched.etcd_shim.channel._connection import ConnectionStatistics
+from trio_sched.etcd_shim.channel._endpoint import Endpoint
+from trio_sched.etcd_shim.channel._settings import ChannelSettings, Credentials, PingPolicy
 
 __all__ = [
     "Access",
