@@ -253,6 +253,25 @@ async def test_f44_a_store_that_has_caught_up_is_noticed_by_its_keys(
             await follower.prove()
 
 
+@pytest.mark.parametrize("name", ["read", "txn"])
+async def test_f44_an_answer_that_an_event_overtakes_is_no_other_store(
+    endpoint: str, path: str, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    keys = PathKeys(path)
+    async with open_client(endpoint) as client:
+        follower = PathFollower(client, keys, 1000)
+        follower.cover(keys.decision, await follower.read(keys.decision))
+        real = getattr(client, name)
+
+        async def overtaken(*request: object) -> object:
+            answer = await real(*request)
+            follower.view.advance(keys.decision, answer.revision + 5)  # its watch was faster
+            return answer
+
+        monkeypatch.setattr(client, name, overtaken)
+        await (follower.read(keys.decision) if name == "read" else follower.prove())
+
+
 async def test_f44_an_answer_with_a_lower_revision_is_an_error_with_both(
     endpoint: str, path: str
 ) -> None:

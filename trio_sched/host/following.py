@@ -182,11 +182,12 @@ class PathFollower:
             RevisionWentBack: the store is another one.
             EtcdError: etcd refused.
         """
+        known = self.view.revision
         found = await retry_transient(self._client.read, Get(covered.first, covered.end))
-        self._check_revision(found.revision)
+        _check_revision(known, found.revision)
         if found.revision > self.view.covered.get(covered, found.revision):
             for kv in found:
-                self._check_key(kv)
+                self._check_key(kv, known)
         return found
 
     async def reload(self, covered: KeyRange) -> None:
@@ -265,7 +266,7 @@ class PathFollower:
         Flat, and with plain reads in its else: so it stays out of raft, and is
         linearizable though it reads nothing when all is as it was.
         """
-        expected = self._expected()
+        expected, known = self._expected(), self.view.revision
         asked_at = trio.current_time()
         answer = await retry_transient(
             self._client.txn,
@@ -273,10 +274,10 @@ class PathFollower:
             [],
             [Get(key) for key in expected],
         )
-        self._check_revision(answer.revision)
+        _check_revision(known, answer.revision)
         if not answer.succeeded:
             found = {key: answer.get(index).kv for index, key in enumerate(expected)}
-            if not await self._load_differences(found, answer.revision):
+            if not await self._load_differences(found, answer.revision, known):
                 return
         self.fresh_at = max(self.fresh_at, asked_at)
 
@@ -288,16 +289,16 @@ class PathFollower:
         return {key: _mod_revision(view.get(key)) for key in keys if view.covers(key)}
 
     async def _load_differences(
-        self, found: Mapping[bytes, KeyValue | None], revision: int
+        self, found: Mapping[bytes, KeyValue | None], revision: int, asked_by: int
     ) -> bool:
-        """Load what differs from the view; tell whether it is the newest now."""
+        """Load what differs from the view; return whether it is the newest now."""
         complete = True
         for covered, known in list(self.view.covered.items()):
             keys = [key for key in found if key in covered]
             if not any(self._differs(key, found[key]) for key in keys) or known >= revision:
                 continue  # the watch has brought it meanwhile
             for key in keys:
-                self._check_key(found[key])
+                self._check_key(found[key], asked_by)
             self.healed += 1
             if self._is_whole(covered):
                 self._correct(covered, found_keys(revision, *(found[key] for key in keys)))
@@ -313,15 +314,17 @@ class PathFollower:
         """Tell whether a proof is about all keys of a range."""
         return covered in {self.view.keys.decision, KeyRange.of(covered.first)}
 
-    def _check_revision(self, revision: int) -> None:
-        if revision < self.view.revision:
-            raise RevisionWentBack(self.view.revision, revision)
+    def _check_key(self, kv: KeyValue | None, known: int) -> None:
+        """Check a key of an answer by what was known of it: the store may have caught up."""
+        seen = 0 if kv is None else _mod_revision(self.view.get(kv.key))
+        if kv is not None and kv.mod_revision < seen <= known:
+            raise RevisionWentBack(seen, kv.mod_revision)
 
-    def _check_key(self, kv: KeyValue | None) -> None:
-        """Check a key of an answer that is newer than what is known: it may have caught up."""
-        known = 0 if kv is None else _mod_revision(self.view.get(kv.key))
-        if kv is not None and kv.mod_revision < known:
-            raise RevisionWentBack(known, kv.mod_revision)
+
+def _check_revision(known: int, found: int) -> None:
+    """Check an answer by what was known when it was asked for; events may have overtaken it."""
+    if found < known:
+        raise RevisionWentBack(known, found)
 
 
 class _Reads:
