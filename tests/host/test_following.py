@@ -246,7 +246,7 @@ async def test_f44_a_store_that_has_caught_up_is_noticed_by_its_keys(
         stored = (await client.put(keys.scheduled, "a")).revision
         follower = PathFollower(client, keys, 1000)
         lost = KeyValue(keys.scheduled, b"b", stored, stored + 5, 2, 0)  # of a life before
-        follower.view.load(keys.decision, [lost], stored)
+        follower.view.load(keys.decision, [lost], stored + 5)
         for _ in range(9):
             await client.put("/other", "")
         with pytest.raises(RevisionWentBack):

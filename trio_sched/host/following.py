@@ -315,7 +315,7 @@ class PathFollower:
         return covered in {self.view.keys.decision, KeyRange.of(covered.first)}
 
     def _check_key(self, kv: KeyValue | None, known: int) -> None:
-        """Check a key of an answer by what was known of it: the store may have caught up."""
+        """Check a key by what was known when it was asked for: a store may have caught up."""
         seen = 0 if kv is None else _mod_revision(self.view.get(kv.key))
         if kv is not None and kv.mod_revision < seen <= known:
             raise RevisionWentBack(seen, kv.mod_revision)
