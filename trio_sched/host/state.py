@@ -120,11 +120,6 @@ class HostState:
         return trio.current_time() < self.deadline
 
     @property
-    def newest(self) -> Hosts | None:
-        """The newest decision."""
-        return self.decisions.newest
-
-    @property
     def max_count(self) -> int:
         """How many hosts the newest decision may name; our own option if it does not say."""
         record = self.follower.view.decision.record if self.follower is not None else None

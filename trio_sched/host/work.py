@@ -103,7 +103,7 @@ class Worker:
     async def _take(self, grace: float) -> None:
         """Take a slot as soon as there is one, unless this host is dropped before."""
         while self._may_run(grace):
-            session, decision = self._state.session, self._state.newest
+            session, decision = self._state.session, self._state.decisions.newest
             assert session is not None
             assert decision is not None
             # Answered even if we are cancelled meanwhile, so that no slot is left behind.
@@ -130,7 +130,7 @@ class Worker:
 
             if taken.stands:
                 nursery.start_soon(wait_freed)
-            while self._state.newest is decision and self._may_run(0):
+            while self._state.decisions.newest is decision and self._may_run(0):
                 with trio.move_on_at(self._state.deadline):
                     await self._state.wait_changed()
             nursery.cancel_scope.cancel()
