@@ -104,7 +104,7 @@ def fuzz(session: nox.Session) -> None:
             "tests/etcd_shim/channel/http2/test_fuzz.py",
             f"--hypothesis-seed={seed}",
         )
-        session.run(*command, *arguments, log=False)
+        session.run(*command, *arguments, env={"TAPES": "10000"}, log=False)
 
 
 @nox.session

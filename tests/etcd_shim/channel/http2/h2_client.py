@@ -6,6 +6,7 @@ It takes one frame at a time, so that the events before a bad one are known. Wha
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import h2.events as h2e
@@ -220,5 +221,6 @@ class H2Client:
         call = self.calls.pop(stream_id)
         self.blocked.pop(stream_id, None)
         if reset or not call.half_closed:
-            self.h2.reset_stream(stream_id, ErrorCodes.CANCEL)
+            with suppress(StreamClosedError):  # both sides have ended it: nothing to reset
+                self.h2.reset_stream(stream_id, ErrorCodes.CANCEL)
         seen.append(("ended", stream_id, kind))
