@@ -11,7 +11,7 @@ import trio
 
 from tests.helpers import until
 from trio_sched import Client, Hosts, Observation, Slot, observe, open_client, schedule
-from trio_sched.etcd_shim import KeyValue
+from trio_sched.etcd_shim import KeyValue, WatchBatch
 from trio_sched.etcd_shim.errors import RevisionWentBack
 from trio_sched.host.following import PathFollower, found_keys
 from trio_sched.model.keys import KeyRange, PathKeys
@@ -20,7 +20,7 @@ from trio_sched.testing import Etcd, open_etcd
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from trio_sched.etcd_shim import WatchBatch, Watcher
+    from trio_sched.etcd_shim import Watcher
 
 
 class Silent:
@@ -178,6 +178,26 @@ async def test_a_range_is_replaced_without_a_gap(endpoint: str, path: str) -> No
                 assert not ended
                 assert result.scheduled
                 nursery.cancel_scope.cancel()
+
+
+async def test_events_that_are_known_already_do_not_take_the_view_back(
+    endpoint: str, path: str
+) -> None:
+    """A watch that begins behind what a proof has loaded brings the time between once more."""
+    keys = PathKeys(path)
+    async with open_client(endpoint) as client:
+        first = await client.put(keys.scheduled, "a")
+        for name in ("b", "c"):
+            newest = await client.put(keys.scheduled, name)
+        follower = PathFollower(client, keys, 1000)
+        follower.cover(keys.decision, await follower.read(keys.decision))
+        behind = first.revision + 1
+        async with client.watch(keys.scheduled, start_revision=behind) as events:
+            between = await anext(events)
+        assert between.kv.value == b"b"
+        follower._take(keys.decision, WatchBatch((between,), between.kv.mod_revision))
+        assert follower.view.hosts == ("c",)
+        assert follower.view.decision.revision >= newest.revision
 
 
 # ---- a store that goes back ----------------------------------------------------------------

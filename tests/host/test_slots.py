@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import given, strategies as st
 
 from tests.helpers import until, watch_leftovers
 from trio_sched import Client, EndOfResults, Result, Slot, open_client, schedule
-from trio_sched.etcd_shim import Put
-from trio_sched.host.slots import usable
+from trio_sched.etcd_shim import KeyValue, Put
+from trio_sched.etcd_shim.errors import RevisionWentBack
+from trio_sched.host.following import PathFollower
+from trio_sched.host.slots import SlotKeys, Taken, usable
+from trio_sched.host.state import HostState
 from trio_sched.model.keys import PathKeys
 
 # ---- which slots may be taken ------------------------------------------------------
@@ -181,6 +185,51 @@ async def test_it_runs_again_after_a_loss(endpoint: str, path: str, work: Work) 
         tokens = [slot.token for slot in work.slots]
         assert tokens == sorted(set(tokens))
         work.finish.set()
+
+
+async def test_f44_work_whose_watch_finds_another_store_is_lost_and_runs_again(
+    endpoint: str, path: str, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the session's loss, and not an error of the work."""
+    real, found = PathFollower.wait_changed_key, trio.Event()
+
+    async def wait(follower: PathFollower, kv: KeyValue, revision: int) -> None:
+        if kv.key == PathKeys(path).slot(0) and not found.is_set():
+            found.set()
+            raise RevisionWentBack(9, 5)
+        await real(follower, kv, revision)
+
+    monkeypatch.setattr(PathFollower, "wait_changed_key", wait)
+    async with (
+        open_client(endpoint) as client,
+        schedule(client, path, "a") as result,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(result.run_while_scheduled, work)
+        await found.wait()
+        while len(work.slots) < 2:
+            await work.changed.park()
+        nursery.cancel_scope.cancel()
+
+
+async def test_f44_a_wait_for_a_slot_that_finds_another_store_waits_for_the_loss(
+    endpoint: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_client(endpoint) as client:
+
+        async def wait(*_: object, **__: object) -> None:
+            raise RevisionWentBack(9, 5)
+
+        keys, state = PathKeys(path), HostState(path, "a", 1)
+        state.follower = PathFollower(client, keys, 1000)
+        monkeypatch.setattr(state.follower, "wait_for", wait)
+        slots = SlotKeys(client, keys, "a", state)
+        taken = Taken(None, stands=True, found=await client.get_prefix(keys.slots))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(slots.wait_freed, taken)
+            await trio.testing.wait_all_tasks_blocked()
+            assert nursery.child_tasks, "neither an error nor another attempt at once"
+            nursery.cancel_scope.cancel()
 
 
 async def test_restart_runs_it_again_and_again(endpoint: str, path: str) -> None:

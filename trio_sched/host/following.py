@@ -165,9 +165,12 @@ class PathFollower:
     def _take(self, covered: KeyRange, batch: WatchBatch) -> None:
         """Take in what a watch brought, unless the range was given up meanwhile."""
         view = self.view
-        if covered not in view.covered:
+        known = view.covered.get(covered)
+        if known is None:
             return
         for event in batch.events:
+            if event.kv.mod_revision <= known:
+                continue  # it is in what a read, or a proof, has loaded meanwhile
             if event.type is EventType.PUT:
                 view.put(event.kv, batch.revision)
             else:

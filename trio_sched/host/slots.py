@@ -25,9 +25,11 @@ import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import trio
+
 from trio_sched.etcd_shim import Client, Compare, Delete, Get, GetResult, KeyValue, Put
 from trio_sched.etcd_shim._backoff import retry_transient
-from trio_sched.etcd_shim.errors import EtcdError, LeaseNotFound
+from trio_sched.etcd_shim.errors import EtcdError, LeaseNotFound, RevisionWentBack
 from trio_sched.host.following import PathFollower
 from trio_sched.host.session import Session
 from trio_sched.host.state import HostState
@@ -186,7 +188,8 @@ class SlotKeys:
     async def wait_lost(self, slot: Slot) -> None:
         """Wait until a slot's key is gone."""
         kv = KeyValue(slot.key, self._hostname.encode(), slot.token, slot.token, 1, slot.lease)
-        await self._follower.wait_changed_key(kv, slot.token)
+        with contextlib.suppress(RevisionWentBack):  # what another store holds is not our slot
+            await self._follower.wait_changed_key(kv, slot.token)
 
     async def wait_freed(self, taken: Taken) -> None:
         """Wait until some slot has been freed since the slots were read."""
@@ -197,7 +200,10 @@ class SlotKeys:
             held = {kv.key: kv.create_revision for kv in view.within(slots)}
             return any(held.get(key) != token for key, token in tokens.items())
 
-        await self._follower.wait_for(slots, taken.found, is_freed)
+        try:
+            await self._follower.wait_for(slots, taken.found, is_freed)
+        except RevisionWentBack:  # the session's next proof finds it, too, and ends the session
+            await trio.sleep_forever()
 
     @property
     def _follower(self) -> PathFollower:
