@@ -218,6 +218,7 @@ async def test_f44_a_wait_for_a_slot_that_finds_another_store_waits_for_the_loss
     async with open_client(endpoint) as client:
 
         async def wait(*_: object, **__: object) -> None:
+            await trio.lowlevel.checkpoint()
             raise RevisionWentBack(9, 5)
 
         keys, state = PathKeys(path), HostState(path, "a", 1)
