@@ -18,7 +18,7 @@ import enum
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Self, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, Self, TypeAlias
 
 import trio
 from grpclib.const import Status
@@ -70,8 +70,7 @@ _PUT, _DELETE = EventType.PUT, EventType.DELETE
 _DELETED: Final = pb.Event.DELETE
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """A change of one key.
 
     Attributes:
