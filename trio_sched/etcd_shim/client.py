@@ -34,6 +34,7 @@ from trio_sched.etcd_shim.channel import (
     Credentials,
     Endpoint,
     PingPolicy,
+    Transport,
 )
 from trio_sched.etcd_shim.errors import ConnectionLost, EtcdError, LeaseExists, LeaseNotFound
 from trio_sched.etcd_shim.kv import (
@@ -58,7 +59,7 @@ from trio_sched.etcd_shim.watch import Watcher, WatchHub, creation
 if TYPE_CHECKING:
     import grpclib.client
 
-__all__ = ["Client", "MemberStatus", "open_client"]
+__all__ = ["Client", "MemberStatus", "client_block", "open_client"]
 
 
 Req = TypeVar("Req")
@@ -419,6 +420,19 @@ def open_client(
     if not connect_timeout > 0:
         raise ValueError(f"connect_timeout must be more than 0 seconds, not {connect_timeout!r}")
     settings = ChannelSettings(connect_timeout=connect_timeout, max_message_size=max_message_size)
+    return client_block(parsed, ssl_context, credentials, settings, pings)
+
+
+def client_block(
+    endpoints: Sequence[Endpoint],
+    ssl_context: ssl.SSLContext | None = None,
+    credentials: Credentials | None = None,
+    settings: ChannelSettings | None = None,
+    pings: PingPolicy | None = None,
+    transport: Transport | None = None,
+) -> ServiceBlock[Client]:
+    """Do what `open_client` does, on any transport; None for the network."""
     services = ServiceNursery()
-    channel = Channel(services, parsed, ssl_context, credentials, settings, pings or PingPolicy())
+    settings, pings = settings or ChannelSettings(), pings or PingPolicy()
+    channel = Channel(services, endpoints, ssl_context, credentials, settings, pings, transport)
     return ServiceBlock(services, Client(channel))

@@ -8,18 +8,22 @@ the stubs hold in their hands.
 from trio_sched.etcd_shim.channel._call import deliver, send_message_nowait
 from trio_sched.etcd_shim.channel._channel import Access, Channel, ChannelStatistics, open_channel
 from trio_sched.etcd_shim.channel._connection import ConnectionStatistics
-from trio_sched.etcd_shim.channel._endpoint import Endpoint
+from trio_sched.etcd_shim.channel._endpoint import ByteStream, Endpoint
 from trio_sched.etcd_shim.channel._settings import ChannelSettings, Credentials, PingPolicy
+from trio_sched.etcd_shim.channel._transport import ClientProtocol, Transport
 
 __all__ = [
     "Access",
+    "ByteStream",
     "Channel",
     "ChannelSettings",
     "ChannelStatistics",
+    "ClientProtocol",
     "ConnectionStatistics",
     "Credentials",
     "Endpoint",
     "PingPolicy",
+    "Transport",
     "deliver",
     "open_channel",
     "send_message_nowait",

@@ -38,14 +38,9 @@ from trio_sched.etcd_shim._pb import messages_pb2 as pb
 from trio_sched.etcd_shim._pb.services_grpc import AuthStub
 from trio_sched.etcd_shim.channel._caller import Caller, OneConnection
 from trio_sched.etcd_shim.channel._connection import Connection, ConnectionStatistics
-from trio_sched.etcd_shim.channel._endpoint import (
-    ByteStream,
-    Endpoint,
-    open_byte_stream,
-    root_cause,
-)
+from trio_sched.etcd_shim.channel._endpoint import ByteStream, Endpoint, root_cause
 from trio_sched.etcd_shim.channel._settings import ChannelSettings, Credentials, PingPolicy
-from trio_sched.etcd_shim.channel.http2 import Http2Connection, connection_preface
+from trio_sched.etcd_shim.channel._transport import NetworkTransport, Transport
 from trio_sched.etcd_shim.errors import (
     ClientClosed,
     ConnectionFailed,
@@ -122,6 +117,7 @@ class Channel(Caller):
         "_services",
         "_settings",
         "_ssl_context",
+        "_transport",
     )
 
     def __init__(
@@ -132,8 +128,10 @@ class Channel(Caller):
         credentials: Credentials | None,
         settings: ChannelSettings,
         pings: PingPolicy,
+        transport: Transport | None = None,
     ) -> None:
         super().__init__()
+        self._transport = transport or NetworkTransport()
         self._services = services
         self._endpoints = tuple(dict.fromkeys(endpoints))
         self._ssl_context = ssl_context
@@ -253,12 +251,12 @@ class Channel(Caller):
         timeout = self._settings.connect_timeout
         try:
             with trio.CancelScope(deadline=trio.current_time() + timeout):
-                stream = await open_byte_stream(endpoint, self._ssl_context)
-                sent = _send_preface(stream)
+                stream = await self._transport.open_stream(endpoint, self._ssl_context)
+                sent = _send_preface(stream, self._transport.preface())
                 return Connection(
                     endpoint,
                     stream,
-                    Http2Connection(max_message_size=self._settings.max_message_size),
+                    self._transport.protocol(self._settings.max_message_size),
                     self._settings,
                     self._pings,
                     self._services,
@@ -359,10 +357,10 @@ class Channel(Caller):
         return True
 
 
-def _send_preface(stream: ByteStream) -> int:
+def _send_preface(stream: ByteStream, preface: bytes) -> int:
     """Send the connection preface, to be answered meanwhile; return how much was sent."""
     try:
-        return stream.send_nowait(connection_preface())
+        return stream.send_nowait(preface)
     except OSError:
         stream.close()
         raise

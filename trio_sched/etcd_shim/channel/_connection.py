@@ -2,7 +2,7 @@
 
 Theory of operation
 -------------------
-The protocol (`Http2Connection`) turns bytes into events; this half moves the bytes.
+The protocol (`ClientProtocol`) turns bytes into events; this half moves the bytes.
 All of its bookkeeping is synchronous, so no cancellation can come in between.
 
 Service tasks own the byte stream. No other task awaits it: a cancelled
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from trio_sched._support.tasks import ServiceNursery
     from trio_sched.etcd_shim.channel._endpoint import ByteStream, Endpoint
     from trio_sched.etcd_shim.channel._settings import ChannelSettings, PingPolicy
-    from trio_sched.etcd_shim.channel.http2 import Http2Connection
+    from trio_sched.etcd_shim.channel._transport import ClientProtocol
 
 __all__ = ["CallState", "Connection", "ConnectionStatistics"]
 
@@ -161,7 +161,7 @@ class Connection:
         self,
         endpoint: Endpoint,
         stream: ByteStream,
-        protocol: Http2Connection,
+        protocol: ClientProtocol,
         settings: ChannelSettings,
         pings: PingPolicy,
         services: ServiceNursery,

@@ -1,0 +1,129 @@
+"""What a channel stands on: byte streams to members, and the protocol that they carry.
+
+There is one of each for real etcds, TCP or TLS or unix sockets, and HTTP/2; a simulation brings
+its own.
+"""
+
+from __future__ import annotations
+
+import ssl
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from trio_sched.etcd_shim.channel._endpoint import ByteStream, Endpoint, open_byte_stream
+from trio_sched.etcd_shim.channel.http2 import Http2Connection, connection_preface
+
+if TYPE_CHECKING:
+    from trio_sched.etcd_shim.channel.http2.events import Event
+    from trio_sched.etcd_shim.channel.http2.header_blocks import Field
+
+__all__ = ["ClientProtocol", "NetworkTransport", "Transport"]
+
+
+class ClientProtocol(Protocol):
+    """A client's half of a protocol that carries calls, sans-I/O; see `Http2Connection`."""
+
+    @property
+    def max_calls(self) -> int:
+        """How many calls the server takes at once."""
+        ...
+
+    @property
+    def output_size(self) -> int:
+        """How many bytes wait to be taken."""
+        ...
+
+    @property
+    def held_back(self) -> bool:
+        """Whether `resume` has more to send."""
+        ...
+
+    def start(self) -> None:
+        """Queue what the client says first."""
+        ...
+
+    def receive(self, data: bytes) -> list[Event]:
+        """Take bytes from the server and return what they mean. Never raises."""
+        ...
+
+    def receive_eof(self) -> list[Event]:
+        """Take the end of the server's bytes."""
+        ...
+
+    def take_output(self) -> bytes:
+        """Return the bytes that are to be sent."""
+        ...
+
+    def resume(self) -> list[Event]:
+        """Go on with what was held back."""
+        ...
+
+    def open(self, headers: Sequence[Field]) -> int | None:
+        """Begin a call and return its id; None if the connection takes no more."""
+        ...
+
+    def send(self, stream_id: int, payload: bytes, *, end: bool) -> bool:
+        """Send a message; False if some of it waits for room."""
+        ...
+
+    def end(self, stream_id: int) -> bool:
+        """End our half of a call; False if that waits for room."""
+        ...
+
+    def reset(self, stream_id: int) -> None:
+        """End a call."""
+        ...
+
+    def consumed(self, stream_id: int, payload: bytes) -> None:
+        """Note that a message was taken."""
+        ...
+
+    def ping(self, payload: bytes) -> None:
+        """Ask the server whether it is there."""
+        ...
+
+    def close(self) -> None:
+        """Say that this is the end."""
+        ...
+
+
+class Transport(ABC):
+    """Opens byte streams, and says what they carry."""
+
+    @abstractmethod
+    async def open_stream(
+        self, endpoint: Endpoint, ssl_context: ssl.SSLContext | None
+    ) -> ByteStream:
+        """Connect to a member.
+
+        Raises:
+            OSError: it cannot be reached.
+            trio.BrokenResourceError: the TLS handshake failed.
+        """
+
+    @abstractmethod
+    def protocol(self, max_message_size: int) -> ClientProtocol:
+        """Return a protocol for one connection."""
+
+    @abstractmethod
+    def preface(self) -> bytes:
+        """Return the first bytes of what `ClientProtocol.start` queues, to be sent at once."""
+
+
+class NetworkTransport(Transport):
+    """The network, and HTTP/2."""
+
+    async def open_stream(
+        self, endpoint: Endpoint, ssl_context: ssl.SSLContext | None
+    ) -> ByteStream:
+        """Connect to a member; see `open_byte_stream`."""
+        return await open_byte_stream(endpoint, ssl_context)
+
+    def protocol(self, max_message_size: int) -> ClientProtocol:
+        """Return a client's half of HTTP/2."""
+        return Http2Connection(max_message_size=max_message_size)
+
+    def preface(self) -> bytes:
+        """Return the connection preface."""
+        return connection_preface()

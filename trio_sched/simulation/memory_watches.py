@@ -1,0 +1,130 @@
+"""The watches of an etcd in memory: those that wait for commits; others read history first.
+
+As in etcd, a watch that begins above the store's revision is *synced*: it gets each commit as it
+happens. One that begins in the past is served from the log a moment later, all in one answer,
+and is synced from then on. (etcd: `server/storage/mvcc/watchable_store.go`.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from trio_sched.etcd_shim._pb import messages_pb2 as pb
+from trio_sched.simulation.memory_store import Commit, in_range
+
+__all__ = ["Watch", "WatchIndex", "encode_events"]
+
+_Range: TypeAlias = tuple[bytes, bytes]
+
+
+@dataclass(eq=False, slots=True)
+class Watch:
+    """A watch.
+
+    Attributes:
+        id: by which its client knows it.
+        start: the first key of its range, or the only one.
+        end: behind its range; empty if it is of one key.
+        next_revision: below which it gets nothing.
+        no_put: leave puts out.
+        no_delete: leave deletions out.
+        prev_kv: tell how each key was before.
+        send: takes what is sent: an encoded `WatchResponse`.
+    """
+
+    id: int
+    start: bytes
+    end: bytes
+    next_revision: int
+    no_put: bool
+    no_delete: bool
+    prev_kv: bool
+    send: Callable[[bytes], None]
+
+    @property
+    def kind(self) -> tuple[bool, bool, bool]:
+        """What its answers depend on, its range aside."""
+        return self.no_put, self.no_delete, self.prev_kv
+
+    def wanted(self, events: Iterable[pb.Event]) -> list[pb.Event]:
+        """Return the events that it asked for."""
+        left_out = {pb.Event.PUT} if self.no_put else set()
+        if self.no_delete:
+            left_out.add(pb.Event.DELETE)
+        return [
+            event
+            for event in events
+            if event.type not in left_out and in_range(event.kv.key, self.start, self.end)
+        ]
+
+    def deliver(self, payload: bytes) -> None:
+        """Send an encoded answer that lacks the id only."""
+        self.send(payload + pb.WatchResponse(watch_id=self.id).SerializeToString())
+
+
+def encode_events(events: Iterable[pb.Event], revision: int, *, prev_kv: bool) -> bytes:
+    """Return an answer that holds events, encoded, without the id of a watch."""
+    answer = pb.WatchResponse()
+    answer.header.revision = revision
+    answer.events.extend(events)
+    if not prev_kv:
+        for event in answer.events:
+            event.ClearField("prev_kv")
+    return answer.SerializeToString()
+
+
+class WatchIndex:
+    """The watches that are synced, by their ranges."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[bytes, dict[Watch, None]] = {}
+        self._by_range: dict[_Range, dict[Watch, None]] = {}
+
+    def add(self, watch: Watch) -> None:
+        """Take in a watch."""
+        if watch.end:
+            self._by_range.setdefault((watch.start, watch.end), {})[watch] = None
+        else:
+            self._by_key.setdefault(watch.start, {})[watch] = None
+
+    def discard(self, watch: Watch) -> None:
+        """Forget a watch, if it is here."""
+        if watch.end:
+            watches = self._by_range.get((watch.start, watch.end), {})
+            watches.pop(watch, None)
+            if not watches:
+                self._by_range.pop((watch.start, watch.end), None)
+        else:
+            watches = self._by_key.get(watch.start, {})
+            watches.pop(watch, None)
+            if not watches:
+                self._by_key.pop(watch.start, None)
+
+    def notify(self, commit: Commit) -> None:
+        """Give a commit to the watches that it is for."""
+        revision, events = commit
+        for event in events:
+            watches = self._by_key.get(event.kv.key)
+            if watches:
+                _deliver(watches, (event,), revision)
+        for (start, end), watches in [*self._by_range.items()]:
+            inside = [event for event in events if in_range(event.kv.key, start, end)]
+            if inside:
+                _deliver(watches, inside, revision)
+
+
+def _deliver(watches: Iterable[Watch], events: Iterable[pb.Event], revision: int) -> None:
+    """Deliver events that lie in the range of all of these; each kind of answer is made once."""
+    made: dict[tuple[bool, bool, bool], bytes] = {}
+    for watch in [*watches]:
+        if revision < watch.next_revision:
+            continue
+        payload = made.get(watch.kind)
+        if payload is None:
+            wanted = watch.wanted(events)
+            payload = encode_events(wanted, revision, prev_kv=watch.prev_kv) if wanted else b""
+            made[watch.kind] = payload
+        if payload:
+            watch.deliver(payload)
