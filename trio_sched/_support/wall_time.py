@@ -1,12 +1,29 @@
-"""What the clock on the wall says, for people. Nothing is ever decided by it."""
+"""What the clock on the wall says, for people. Nothing is ever decided by it.
+
+The clock is a context variable, so that a simulated world can have one of its own.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextvars import ContextVar
 from datetime import UTC, datetime
 
-__all__ = ["wall_time"]
+__all__ = ["set_wall_clock", "wall_time"]
+
+
+def _system_clock() -> datetime:
+    return datetime.now(UTC)
+
+
+_clock: ContextVar[Callable[[], datetime]] = ContextVar("trio_sched_clock", default=_system_clock)
 
 
 def wall_time() -> str:
     """Return the time in ISO 8601, in UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return _clock.get()().isoformat(timespec="seconds")
+
+
+def set_wall_clock(clock: Callable[[], datetime]) -> None:
+    """Let this task, and those that it starts from now on, read `clock`; it gives UTC."""
+    _clock.set(clock)

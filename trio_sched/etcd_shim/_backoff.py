@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar, TypeVarTuple
 
 import trio
 
+from trio_sched._support.chance import chance
 from trio_sched.etcd_shim.errors import (
     ConnectionFailed,
     ConnectionLost,
@@ -46,7 +46,7 @@ class Backoff:
         limit = self._limit
         self._used = True
         self._limit = min(limit * 2, self._cap)
-        return limit * (0.5 + random.random() / 2)  # noqa: S311 # jitter is no secret
+        return limit * (0.5 + chance().random() / 2)
 
     @property
     def used(self) -> bool:

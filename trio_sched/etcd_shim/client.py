@@ -241,7 +241,8 @@ class Client:
         answer = await self._repeatable(self._lease.LeaseTimeToLive, request)
         if answer.ttl < 0:
             raise LeaseNotFound(Status.NOT_FOUND, f"lease {lease:x} is gone")
-        return LeaseInfo(answer.id, answer.ttl, answer.granted_ttl, tuple(answer.keys))
+        term = answer.header.raft_term
+        return LeaseInfo(answer.id, answer.ttl, answer.granted_ttl, tuple(answer.keys), term)
 
     async def lease_list(self) -> tuple[int, ...]:
         """Return the ids of all leases."""

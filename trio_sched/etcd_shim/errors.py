@@ -342,7 +342,7 @@ _BY_WORDS: tuple[tuple[str, type[RpcError]], ...] = (
 )
 
 
-E = TypeVar("E", bound=EtcdError)
+E = TypeVar("E", bound=Exception)
 
 
 def again(error: E) -> E:

@@ -8,7 +8,6 @@ new one.
 
 from __future__ import annotations
 
-import secrets
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import trio
 from grpclib.const import Status
 
+from trio_sched._support.chance import chance
 from trio_sched._support.tasks import Wakeup
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
 from trio_sched.etcd_shim.channel import deliver, send_message_nowait
@@ -65,17 +65,20 @@ class LeaseInfo:
         ttl: seconds until it lapses.
         granted_ttl: the TTL that it was granted with, in seconds.
         keys: the keys that hang on it, if they were asked for.
+        raft_term: of the member that answered. When it changes, so has the raft
+            leader, and each lease has its whole TTL before it again.
     """
 
     id: int
     ttl: int
     granted_ttl: int
     keys: tuple[bytes, ...]
+    raft_term: int = 0
 
 
 def new_lease_id() -> int:
     """Return a random id for a lease: positive, 63 bits."""
-    return secrets.randbits(62) + 1
+    return chance().getrandbits(62) + 1
 
 
 def check_ttl(ttl: int) -> int:

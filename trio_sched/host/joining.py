@@ -9,6 +9,7 @@ so of several hosts that leave at once exactly the last one sees it.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
@@ -32,7 +33,7 @@ from trio_sched.etcd_shim.kv import prefix_range
 from trio_sched.exceptions import HostnameInUse
 from trio_sched.host.election import predecessor_before
 from trio_sched.host.following import PathFollower
-from trio_sched.host.session import Session, revoke_quietly
+from trio_sched.host.session import Session, revoke_quietly, revoke_surely
 from trio_sched.model.keys import PathKeys
 
 __all__ = ["Joined", "clear_if_last", "join", "resume"]
@@ -62,11 +63,17 @@ class Joined:
 
 
 async def join(
-    client: Client, keys: PathKeys, hostname: str, value: bytes, session: Session
+    client: Client,
+    keys: PathKeys,
+    hostname: str,
+    value: bytes,
+    session: Session,
+    ours: Container[int] = (),
 ) -> Joined:
     """Register a host and its candidacy under its session.
 
-    A key of the same name from a life before is waited for, one TTL at most.
+    A key of the same name from a life before is waited for until it lapses; if it hangs on
+    one of `ours`, the leases of sessions that this host has lost, that is revoked.
 
     Raises:
         HostnameInUse: its lease is being renewed by another process.
@@ -97,7 +104,9 @@ async def join(
         kv = answer.get(0).kv
         if kv is not None and kv.lease == session.lease:
             return await resume(client, keys, hostname, value, session)
-        if kv is not None:
+        if kv is not None and kv.lease in ours:
+            await revoke_surely(client, kv.lease)
+        elif kv is not None:
             await _wait_for_name(client, keys, hostname, kv, answer.revision)
 
 
@@ -170,16 +179,20 @@ async def _wait_for_name(
 
 
 async def _raise_if_renewed(client: Client, lease: int, in_use: HostnameInUse) -> None:
-    """Raise `in_use` once a lease lives longer than it would by itself."""
+    """Raise `in_use` once a lease has been renewed.
+
+    It then has longer to live than it had by itself, and not because of another raft leader,
+    which lets all leases begin their TTL anew.
+    """
     asked_at = trio.current_time()
-    lapses_at: float | None = None
+    lapses_at, term = 0.0, -1
     with suppress(LeaseNotFound):  # then its keys' deletion is on its way
         while True:
-            left = (await client.lease_time_to_live(lease)).ttl
-            # etcd tells whole seconds, rounded down, and lets a lease lapse up to a second late.
-            if lapses_at is None:
-                lapses_at = trio.current_time() + left + 2
-            elif asked_at + left > lapses_at or asked_at > lapses_at:
+            info = await client.lease_time_to_live(lease)
+            if info.raft_term != term:
+                # etcd gives whole seconds, rounded down.
+                lapses_at, term = trio.current_time() + info.ttl + 1, info.raft_term
+            elif asked_at + info.ttl > lapses_at:
                 raise in_use
             asked_at += 1
             await trio.sleep_until(asked_at)

@@ -21,6 +21,7 @@ guarded write comes back as an event, and what the view then shows is published.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
@@ -55,7 +56,8 @@ from trio_sched.strategies import Strategy
 
 __all__ = ["Membership", "Settings"]
 
-_HEALABLE: Final = (*TRANSIENT, RevisionWentBack, SessionLost, WatchCanceled, WatchOverflow)
+_LOSSES: Final = (RevisionWentBack, SessionLost, WatchCanceled, WatchOverflow)
+_HEALABLE: Final = (*TRANSIENT, *_LOSSES)
 
 _WATCH_TIMEOUT: Final = 1.0  # seconds; without its watches a host joins late rather than never
 
@@ -99,6 +101,8 @@ class Membership:
         self._leading: Leading | None = None
         self._backoff = Backoff(first=0.1, cap=10.0)
         self._unrevoked: set[int] = set()
+        # Of sessions, the newest last: a store that is restored may hold some again.
+        self._leases: deque[int] = deque(maxlen=100)
         self.joined = trio.Event()
         state = HostState(settings.path, settings.hostname, settings.options.max_count)
         self._state = state
@@ -131,6 +135,7 @@ class Membership:
 
     async def run(self) -> None:
         """Live until told to stop, or until something cannot heal."""
+        failure: Exception | None = None
         try:
             async with open_plain_nursery() as nursery:
                 with self._state.life:
@@ -138,15 +143,20 @@ class Membership:
                         nursery.start_soon(self._publisher.watch_health)
                     await self._live()
                 nursery.cancel_scope.cancel()
+        except Exception as exc:
+            failure = exc
+            raise
         finally:
-            self._publisher.end()
-            self._state.end()
+            self._publisher.end(failure)
+            self._state.end(failure)
 
     async def _live(self) -> None:
         while True:
             try:
                 await self._live_a_session()
-            except _HEALABLE as exc:
+            except _LOSSES as exc:
+                self._debug("no session", reason=str(exc))
+            except TRANSIENT as exc:
                 if not self.joined.is_set():
                     raise
                 self._debug("no session", reason=str(exc))
@@ -155,6 +165,7 @@ class Membership:
     async def _live_a_session(self) -> None:
         """Live until the session is lost, and raise why."""
         session, already = await self._open_session()
+        self._leases.append(session.lease)
         own = (self._keys.host(self._settings.hostname), self._keys.candidate(session.lease))
         follower = PathFollower(self._client, self._keys, session.ttl / _PROOFS_PER_TTL, own)
         self._state.begin_session(session, follower)
@@ -231,7 +242,8 @@ class Membership:
         settings = self._settings
         self._publisher.begin()
         value, version = self._publisher.value()
-        joined = await join(self._client, self._keys, settings.hostname, value, session)
+        name, before = settings.hostname, {*self._leases} - {session.lease}
+        joined = await join(self._client, self._keys, name, value, session, before)
         self._publisher.note_published(version)
         return joined
 

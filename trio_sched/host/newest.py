@@ -12,14 +12,20 @@ from typing import Generic, Self, TypeVar
 import trio
 
 from trio_sched._support.tasks import Wakeup
+from trio_sched.etcd_shim.errors import again
 from trio_sched.exceptions import EndOfResults
 from trio_sched.model.path_view import PathView
 from trio_sched.model.records import Hosts
 
-__all__ = ["DecisionFeed", "Feed", "NewestOnly"]
+__all__ = ["DecisionFeed", "Feed", "NewestOnly", "end_of"]
 
 T = TypeVar("T")
 Item = TypeVar("Item")
+
+
+def end_of(failure: Exception | None, words: str) -> Exception:
+    """Return what to raise where more is waited for: what failed, or that this is the end."""
+    return EndOfResults(words) if failure is None else again(failure)
 
 
 class Feed(ABC, Generic[T]):
@@ -29,6 +35,7 @@ class Feed(ABC, Generic[T]):
         path: the path that it is about.
         changed: where to wait for the next item, or the end; for any number of tasks.
         ended: True once nothing more comes.
+        failure: by which it ended; None if the block was left, or it goes on.
         returned: how many items were read.
     """
 
@@ -38,6 +45,7 @@ class Feed(ABC, Generic[T]):
         self.ended = False
         self.returned = 0
         self._unread = False
+        self.failure: Exception | None = None
         self._wakeup = Wakeup()
 
     @property
@@ -58,9 +66,10 @@ class Feed(ABC, Generic[T]):
         self._wakeup.notify()
         self.changed.unpark_all()
 
-    def end(self) -> None:
-        """Let nothing more come."""
+    def end(self, failure: Exception | None = None) -> None:
+        """Let nothing more come: because its block was left, or by a failure."""
         self.ended = True
+        self.failure = failure
         self._unread = False
         self._wakeup.notify()
         self.changed.unpark_all()
@@ -71,7 +80,9 @@ class Feed(ABC, Generic[T]):
             await trio.lowlevel.checkpoint()
         while not self._unread:
             if self.ended:
-                raise EndOfResults(f"nothing more comes of {self.path!r}: the block was left")
+                raise end_of(
+                    self.failure, f"nothing more comes of {self.path!r}: the block was left"
+                )
             await self._wakeup.wait()
         newest = self.newest
         assert newest is not None
@@ -162,7 +173,8 @@ class NewestOnly(Generic[Item]):
         """Wait for what was not returned yet, and return the newest.
 
         Raises:
-            EndOfResults: the block was left, or `Result.shutdown` called.
+            EndOfResults: the block was left, or `Result.shutdown` called. If something
+                failed, that is raised instead, as it is out of the block.
             trio.BusyResourceError: another task is waiting already.
         """
         return await self._feed.next()
@@ -171,7 +183,7 @@ class NewestOnly(Generic[Item]):
         return self
 
     async def __anext__(self) -> Item:
-        """Wait for the next one; the end of the block ends the loop."""
+        """Wait for the next one; the end of the block ends the loop, unless it failed."""
         try:
             return await self.next()
         except EndOfResults:

@@ -17,7 +17,7 @@ from trio_sched._support.wall_time import wall_time
 from trio_sched.etcd_shim import Client, Compare, Put
 from trio_sched.etcd_shim._backoff import retry_transient
 from trio_sched.etcd_shim.errors import LeaseNotFound
-from trio_sched.exceptions import EndOfResults
+from trio_sched.host.newest import end_of
 from trio_sched.host.session import Session
 from trio_sched.model.records import HostData, Options, encode_host
 
@@ -56,6 +56,7 @@ class HostPublisher:
         self._version = 1  # of what is to be published
         self._published_version = 0  # version that is published
         self._ended = False
+        self._failure: Exception | None = None
         self._changed = Wakeup()
         self._published = trio.lowlevel.ParkingLot()
 
@@ -74,9 +75,9 @@ class HostPublisher:
         self._published_version = max(self._published_version, version)
         self._published.unpark_all()
 
-    def end(self) -> None:
-        """End all waiting: this host has left."""
-        self._ended = True
+    def end(self, failure: Exception | None = None) -> None:
+        """End all waiting: this host has left, or its life has failed."""
+        self._ended, self._failure = True, failure
         self._published.unpark_all()
 
     # ---- changes ---------------------------------------------------------------------
@@ -87,7 +88,7 @@ class HostPublisher:
         Raises:
             TypeError: see `HostData`.
             ValueError: see `HostData`.
-            EndOfResults: the block was left before.
+            EndOfResults: the block was left before. If something failed, that is raised.
         """
         self._data = replace(self._data, **changes)  # type: ignore[arg-type] # it checks them
         await self._publish_change()
@@ -105,7 +106,8 @@ class HostPublisher:
         await trio.lowlevel.checkpoint()
         while self._published_version < version:
             if self._ended:
-                raise EndOfResults("the block was left before the change was published")
+                words = "the block was left before the change was published"
+                raise end_of(self._failure, words)
             await self._published.park()
 
     def _note_change(self) -> None:

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from trio_sched.etcd_shim._keep import margin_of
-from trio_sched.exceptions import EndOfResults
-from trio_sched.host.newest import DecisionFeed
+from trio_sched.host.newest import DecisionFeed, end_of
 
 if TYPE_CHECKING:
     from trio_sched.host.following import PathFollower
@@ -77,9 +76,9 @@ class HostState:
         if follower is not None and follower.view.known:
             self.decisions.publish(follower.view.hosts, ours=self.is_ours)
 
-    def end(self) -> None:
-        """The host has left."""
-        self.decisions.end()
+    def end(self, failure: Exception | None = None) -> None:
+        """The host has left; or its life has failed."""
+        self.decisions.end(failure)
         self.left.set()
 
     # ---- what the others read -----------------------------------------------------------
@@ -135,12 +134,12 @@ class HostState:
         """Wait until this host is scheduled; return the decision that says so. A checkpoint.
 
         Raises:
-            EndOfResults: it has left.
+            EndOfResults: it has left. If something failed, that is raised instead.
         """
         await trio.lowlevel.checkpoint()
         while not self.scheduled:
             if self.decisions.ended:
-                raise EndOfResults(f"{self.hostname!r} has left {self.path!r}")
+                raise end_of(self.decisions.failure, f"{self.hostname!r} has left {self.path!r}")
             await self.wait_changed()
         newest = self.decisions.newest
         assert newest is not None

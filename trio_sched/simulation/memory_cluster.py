@@ -4,9 +4,9 @@ Theory of operation
 -------------------
 There is no raft. The members share one store, and what raft is for is decided by rules: there is
 a raft leader as long as more than half of the members run and reach each other; when it goes,
-another is elected after an election timeout or two, and all leases begin their time anew. What needs
-a quorum waits at a member that has none, and fails in the end by etcd's words. A member that is
-cut off still answers serializable reads, of what it had seen, and its watches stand still.
+another is elected after an election timeout or two, and all leases begin their time anew. What
+needs a quorum waits at a member that has none, and fails in the end by etcd's words. A member
+that is cut off still answers serializable reads, of what it had seen; its watches stand still.
 """
 
 from __future__ import annotations

@@ -130,6 +130,10 @@ class Store:
         self._log = [*snapshot.log]
         self.leases = snapshot.leases.copied()
 
+    def kvs(self) -> Sequence[pb.KeyValue]:
+        """Return what there is, by key."""
+        return tuple(self._now[key] for key in self._keys)
+
     # ---- reading ---------------------------------------------------------------
 
     def range(self, request: pb.RangeRequest) -> pb.RangeResponse:

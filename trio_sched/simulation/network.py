@@ -156,6 +156,13 @@ class _Link:
         self._session.close()
         self.stream.break_off()
 
+    def kill(self) -> None:
+        """Let the member learn that the client is gone; nothing of what it still does matters."""
+        self._path.links.pop(self, None)
+        self.up.hold()
+        self.down.hold()
+        self._session.close()
+
 
 class Path:
     """Between a host and a member: all connections, and what holds for new ones.
@@ -187,10 +194,20 @@ class Path:
             link.up.release()
             link.down.release()
 
+    def admit(self) -> None:
+        """Let connections be made again."""
+        self.refused = False
+
     def cut(self) -> None:
         """Cut all connections."""
         for link in [*self.links]:
             link.cut()
+
+    def kill(self) -> None:
+        """Let the host be gone: members see its connections end, and it makes no new ones."""
+        self.refused = True
+        for link in [*self.links]:
+            link.kill()
 
 
 class Network:

@@ -1,0 +1,198 @@
+"""What is to happen in a world: hosts come and go, faults, operators; by a seed, or as given.
+
+A plan is a list, so a part of it can be left out and the rest played again: that is how one that
+went wrong is made small.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from random import Random
+from typing import Any, Final, Self
+
+__all__ = ["BREAKS_ASSUMPTIONS", "KINDS", "Action", "Plan"]
+
+_HOST_KINDS: Final = {
+    "leave": 3.0,  # in good order; it joins again later
+    "die": 3.0,  # killed, with its connections; a new life begins later
+    "silence": 3.0,  # nothing arrives, one way or both, from or to all members
+    "cut": 2.0,  # its connections are reset
+    "refuse": 1.0,  # its connections are reset, and new ones are refused
+    "update": 1.0,  # it publishes other data
+    "sick": 1.0,  # its health check fails
+    "hand": 1.0,  # an operator deletes its key, or its candidate's key
+    "freeze": 1.0,  # its network stands still, and its work does not notice
+}
+_MEMBER_KINDS: Final = {
+    "stop": 1.5,  # a member's process ends, and is started again
+    "isolate": 1.5,  # it does not reach the others
+    "pause": 1.0,  # its process is stopped, and goes on
+    "move": 1.0,  # it becomes the raft leader
+    "stall": 1.0,  # nothing is written for a while
+    "compact": 1.0,  # history goes
+    "miss": 1.0,  # the watches of a member miss a commit
+    "late": 0.5,  # leases that have lapsed live on for a while
+    "early": 0.3,  # a lease goes that was renewed
+    "restore": 0.3,  # the store is what it was a while ago
+}
+_OPERATOR_KINDS: Final = {
+    "pause-path": 0.7,
+    "drain": 1.0,
+    "count": 1.0,
+    "evict": 1.0,
+    "foreign": 0.7,  # another writer puts `scheduled`
+    "go": 0.7,  # a host of the Go kind is there for a while
+}
+KINDS: Final = _HOST_KINDS | _MEMBER_KINDS | _OPERATOR_KINDS
+"""What can happen, each with how often, next to the others."""
+
+BREAKS_ASSUMPTIONS: Final = frozenset({"freeze", "early", "restore"})
+"""What makes two hosts work at once though all is right: see docs/guarantees.md."""
+
+_LASTING: Final = frozenset(
+    {"leave", "die", "silence", "refuse", "sick", "freeze", "stop", "isolate", "pause", "stall"}
+    | {"late", "pause-path", "drain", "count", "go"}
+)
+_MEAN_GAP: Final = 6.0  # seconds between two things that happen
+_RESTORE_GAP: Final = 40.0  # seconds between two restores at least: each ends all sessions
+_QUIET_START: Final = 3.0  # seconds in which hosts join
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """Something happens.
+
+    Attributes:
+        at: when, in seconds since the beginning.
+        kind: what; one of `KINDS`.
+        target: the number of the host, or of the member, that it is about; from 0 on.
+        seconds: for how long; 0 if it is done at once.
+        variant: which of its forms, where there are some.
+    """
+
+    at: float
+    kind: str
+    target: int = 0
+    seconds: float = 0.0
+    variant: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"unknown kind {self.kind!r}; known are {', '.join(KINDS)}")
+        if not 0 <= self.at < math.inf or not 0 <= self.seconds < math.inf:
+            raise ValueError("at and seconds must be 0 or more, and finite")
+
+    @property
+    def end(self) -> float:
+        """When it is over."""
+        return self.at + self.seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to happen.
+
+    Attributes:
+        seed: of all chance besides: who runs first, how long bytes travel, ids, jitter.
+        hosts: how many hosts there are.
+        members: how many members etcd has.
+        max_count: how many hosts may run at once.
+        ttl: of a session, in seconds.
+        seconds: until which things happen; then all is left to settle.
+        actions: what happens, in order.
+    """
+
+    seed: int
+    hosts: int = 5
+    members: int = 3
+    max_count: int = 2
+    ttl: int = 5
+    seconds: float = 120.0
+    actions: Sequence[Action] = field(default=())
+
+    @classmethod
+    def random(cls, seed: int, *, seconds: float = 120.0, kinds: Iterable[str] = KINDS) -> Self:
+        """Return a plan by chance.
+
+        Args:
+            seed: of the plan, and of all chance in its world.
+            seconds: for how long things happen.
+            kinds: what may.
+        """
+        chance = Random(seed)  # noqa: S311 # the same for the same seed is the point
+        plan = cls(
+            seed,
+            hosts=chance.choice([2, 3, 3, 5, 5, 8]),
+            members=chance.choice([1, 3, 3]),
+            max_count=chance.choice([1, 1, 2, 3]),
+            ttl=chance.choice([2, 3, 5, 10]),
+            seconds=seconds,
+        )
+        weights = {kind: KINDS[kind] for kind in KINDS if kind in set(kinds)}
+        return replace(plan, actions=tuple(_actions(chance, plan, weights)))
+
+    @property
+    def assumes(self) -> bool:
+        """Whether nothing happens that makes two work at once though all is right."""
+        return not any(action.kind in BREAKS_ASSUMPTIONS for action in self.actions)
+
+    @property
+    def last_fault(self) -> float:
+        """When the last of what happens is over."""
+        return max((action.end for action in self.actions), default=0.0)
+
+    def without(self, left_out: Iterable[int]) -> Self:
+        """Return the plan without the actions of these numbers."""
+        numbers = set(left_out)
+        kept = [action for number, action in enumerate(self.actions) if number not in numbers]
+        return replace(self, actions=tuple(kept))
+
+    def as_json(self) -> str:
+        """Return the plan as a line of JSON."""
+        values = asdict(self)
+        values["actions"] = [
+            [action.at, action.kind, action.target, action.seconds, action.variant]
+            for action in self.actions
+        ]
+        return json.dumps(values)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Return the plan that `as_json` gave.
+
+        Raises:
+            ValueError: it is none.
+        """
+        values: Any = json.loads(text)
+        try:
+            actions = tuple(Action(*each) for each in values.pop("actions"))
+            return cls(actions=actions, **values)
+        except (TypeError, AttributeError, KeyError) as exc:
+            raise ValueError(f"that is no plan: {exc}") from exc
+
+
+def _actions(chance: Random, plan: Plan, weights: dict[str, float]) -> Iterable[Action]:
+    at, restored = _QUIET_START, -math.inf
+    while weights:
+        at += chance.expovariate(1 / _MEAN_GAP)
+        if at >= plan.seconds:
+            return
+        (kind,) = chance.choices([*weights], [*weights.values()])
+        if kind == "restore":
+            if at < restored + _RESTORE_GAP:
+                continue
+            restored = at
+        yield _action(chance, plan, round(at, 3), kind)
+
+
+def _action(chance: Random, plan: Plan, at: float, kind: str) -> Action:
+    members = kind in _MEMBER_KINDS
+    target = chance.randrange(plan.members if members else plan.hosts)
+    seconds = 0.0
+    if kind in _LASTING:
+        longest = chance.choice([0.5, 1.0, plan.ttl, 2.5 * plan.ttl])
+        seconds = round(chance.uniform(0.05, longest), 3)
+    return Action(at, kind, target, seconds, chance.randrange(6))

@@ -1,0 +1,426 @@
+"""Who lives in a world: hosts, real above the bytes; hosts of the Go kind; operators."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from dataclasses import dataclass, field
+from random import Random
+from typing import Final
+
+import trio
+
+from trio_sched.control import Control
+from trio_sched.etcd_shim import Client, Compare, Put
+from trio_sched.etcd_shim.channel import ChannelSettings, Endpoint
+from trio_sched.etcd_shim.client import client_block
+from trio_sched.etcd_shim.errors import EtcdError
+from trio_sched.exceptions import HostnameInUse, HostNotFound, TrioSchedError
+from trio_sched.host.result import Result
+from trio_sched.host.slots import Slot
+from trio_sched.scheduler import schedule
+from trio_sched.simulation.diary import Diary, Reading, Work
+from trio_sched.simulation.memory_cluster import Cluster
+from trio_sched.simulation.network import MemoryTransport, Network
+from trio_sched.simulation.plan import Action, Plan
+
+__all__ = ["PATH", "RESOURCE", "GoHost", "Operator", "Surroundings", "WorldHost"]
+
+PATH: Final = "/world"
+RESOURCE: Final = "/resource"
+_GO_TTL: Final = 10
+_RETRY: Final = 1.0  # seconds after which a host tries again that could not join
+
+
+@dataclass(slots=True)
+class Surroundings:
+    """What those who live in a world need of it.
+
+    Attributes:
+        plan: what happens in it.
+        cluster: its etcd.
+        network: its network.
+        diary: where all is written down.
+        nursery: where they live.
+        chance: of their work.
+    """
+
+    plan: Plan
+    cluster: Cluster
+    network: Network
+    diary: Diary
+    nursery: trio.Nursery
+    chance: Random
+
+    def connect(self, label: str) -> MemoryTransport:
+        """Return what a client of this label connects by."""
+        return MemoryTransport(self.network, label)
+
+    @property
+    def endpoints(self) -> list[Endpoint]:
+        """Where etcd is."""
+        return [Endpoint.parse(member.url) for member in self.cluster.members]
+
+    @property
+    def now(self) -> float:
+        """Seconds since the beginning."""
+        return trio.current_time()
+
+
+class _Counter(logging.Handler):
+    """Counts the lines of a log."""
+
+    def __init__(self, diary: Diary, label: str) -> None:
+        super().__init__()
+        self._diary = diary
+        self._label = label
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Count a line, and see that it can be written."""
+        record.getMessage()
+        lines = self._diary.log_lines
+        lines[self._label] = lines.get(self._label, 0) + 1
+
+
+@dataclass(eq=False, slots=True)
+class _Life:
+    """From a host's start to its end.
+
+    Attributes:
+        label: of it, on the network and in the diary.
+        scope: that ends it.
+        result: what `schedule` gave; None while it has not joined.
+        healthy: what its health check says.
+        dead: whether it was killed; what its tasks still do then has no effect.
+        thawed: set unless it is frozen.
+        works: what it does.
+    """
+
+    label: str
+    scope: trio.CancelScope
+    result: Result | None = None
+    healthy: bool = True
+    dead: bool = False
+    thawed: trio.Event | None = None
+    works: list[Work] = field(default_factory=list)
+
+    def recover(self) -> None:
+        """Pass the health check again."""
+        self.healthy = True
+
+
+class WorldHost:
+    """A host: joins, reads, works, and is subject to what the plan says.
+
+    Attributes:
+        name: of it.
+        life: the one that it lives now; None if it is away.
+    """
+
+    def __init__(self, world: Surroundings, number: int) -> None:
+        self._world = world
+        self.name = f"host-{number}"
+        self.life: _Life | None = None
+        self._lives = 0
+        self._away_until = 0.0
+        self._stopped = False
+
+    # ---- what the plan says ------------------------------------------------------
+
+    def begin(self) -> None:
+        """Start, if it is away and may."""
+        if self.life is None and not self._stopped and self._world.now >= self._away_until:
+            self._lives += 1
+            self.life = _Life(f"{self.name}#{self._lives}", trio.CancelScope())
+            self._world.nursery.start_soon(self._live, self.life)
+
+    def stop(self) -> None:
+        """Leave in good order, for good."""
+        self._stopped = True
+        if self.life is not None:
+            self._thaw(self.life)
+            self.life.scope.cancel()
+
+    def leave(self, seconds: float) -> None:
+        """Leave in good order, and come back."""
+        if self.life is not None:
+            self._come_back(seconds)
+            self.life.scope.cancel()
+
+    def die(self, seconds: float) -> None:
+        """End as by SIGKILL, and be started again."""
+        life, self.life = self.life, None
+        if life is None:
+            return
+        life.dead = True
+        for path in self._world.network.paths(life.label).values():
+            path.kill()
+        for work in life.works:
+            work.end = min(work.end, self._world.now)
+        self._thaw(life)
+        life.scope.cancel()
+        self._come_back(seconds)
+
+    def _come_back(self, seconds: float) -> None:
+        self._away_until = self._world.now + seconds
+        self._world.cluster.timeline.after(seconds, self.begin)
+
+    def freeze(self, seconds: float) -> None:
+        """Let nothing reach it, and its work not notice."""
+        life = self.life
+        if life is not None and life.thawed is None:
+            life.thawed = trio.Event()
+            paths = self._world.network.paths(life.label).values()
+            for path in paths:
+                path.hold()
+            self._world.cluster.timeline.after(seconds, self._unfreeze, life)
+
+    def _unfreeze(self, life: _Life) -> None:
+        for path in self._world.network.paths(life.label).values():
+            path.release()
+        self._thaw(life)
+
+    def _thaw(self, life: _Life) -> None:
+        if life.thawed is not None:
+            life.thawed.set()
+            life.thawed = None
+
+    def silence(self, action: Action) -> None:
+        """Let nothing arrive for a while, one way or both, of one member or all."""
+        if self.life is None:
+            return
+        paths = [*self._world.network.paths(self.life.label).values()]
+        if action.variant >= 3:
+            paths = [paths[action.target % len(paths)]]
+        for path in paths:
+            path.hold(up=action.variant % 3 != 2, down=action.variant % 3 != 1)
+            self._world.cluster.timeline.after(action.seconds, path.release)
+
+    def cut(self) -> None:
+        """Reset its connections."""
+        if self.life is not None:
+            for path in self._world.network.paths(self.life.label).values():
+                path.cut()
+
+    def refuse(self, seconds: float) -> None:
+        """Reset its connections, and let none be made for a while."""
+        if self.life is None:
+            return
+        for path in self._world.network.paths(self.life.label).values():
+            path.refused = True
+            path.cut()
+            self._world.cluster.timeline.after(seconds, path.admit)
+
+    def fall_ill(self, seconds: float) -> None:
+        """Fail the health check for a while."""
+        if self.life is not None:
+            life = self.life
+            life.healthy = False
+            self._world.cluster.timeline.after(seconds, life.recover)
+
+    def update(self, variant: int) -> None:
+        """Publish something else."""
+        if self.life is not None and self.life.result is not None:
+            self._world.nursery.start_soon(self._update, self.life.result, variant)
+
+    async def _update(self, result: Result, variant: int) -> None:
+        with suppress(TrioSchedError):
+            await result.update(weight=1.0 + variant)
+
+    # ---- its life ----------------------------------------------------------------
+
+    async def _live(self, life: _Life) -> None:
+        world = self._world
+        try:
+            with life.scope:
+                await self._stay(life)
+        except* TrioSchedError as group:
+            self._note_end(life, _first_leaf(group))
+        finally:
+            if self.life is life:
+                self.life = None
+        world.cluster.timeline.after(_RETRY, self.begin)
+
+    def _note_end(self, life: _Life, exc: BaseException) -> None:
+        if life.dead:
+            return
+        entered = life.result is not None
+        notes = self._world.diary.failures if entered else self._world.diary.refusals
+        if not entered and not isinstance(exc, (EtcdError, HostnameInUse)):
+            notes = self._world.diary.failures
+        notes.append((self._world.now, life.label, repr(exc)))
+
+    async def _stay(self, life: _Life) -> None:
+        world, plan = self._world, self._world.plan
+        logger = logging.Logger(life.label)  # noqa: LOG001 # one of its own, not the process's
+        logger.addHandler(_Counter(world.diary, life.label))
+        transport, settings = world.connect(life.label), ChannelSettings()
+
+        async def health_check() -> bool:
+            return life.healthy
+
+        async with (
+            client_block(world.endpoints, settings=settings, transport=transport) as client,
+            schedule(
+                client,
+                PATH,
+                self.name,
+                max_count=plan.max_count,
+                session_ttl=plan.ttl,
+                health_check=health_check,
+                health_interval=1.0,
+                logger=logger,
+            ) as result,
+            trio.open_nursery() as nursery,
+        ):
+            life.result = result
+            nursery.start_soon(self._read, life, result)
+            nursery.start_soon(self._work, life, client, result)
+
+    async def _read(self, life: _Life, result: Result) -> None:
+        world = self._world
+        readings = world.diary.readings.setdefault(life.label, [])
+        async for hosts in result:
+            if not life.dead:
+                readings.append(Reading(world.now, hosts.revision, frozenset(hosts)))
+
+    async def _work(self, life: _Life, client: Client, result: Result) -> None:
+        world = self._world
+
+        async def work(slot: Slot) -> None:
+            note = Work(self.name, slot.key, slot.token, world.now)
+            if not life.dead:
+                world.diary.works.append(note)
+                life.works.append(note)
+            try:
+                with trio.move_on_after(world.chance.uniform(1.0, 60.0)):
+                    await self._write(client, slot)
+            finally:
+                if life.thawed is not None:
+                    note.frozen = True
+                    with trio.CancelScope(shield=True):
+                        await life.thawed.wait()
+                note.end = min(note.end, world.now)
+
+        await result.run_while_scheduled(work, restart=True)
+
+    async def _write(self, client: Client, slot: Slot) -> None:
+        while True:
+            await trio.sleep(self._world.chance.uniform(0.2, 2.0))
+            with suppress(EtcdError):
+                await client.txn([*slot.guard()], [Put(RESOURCE, str(slot.token))])
+
+
+def _first_leaf(exc: BaseException) -> BaseException:
+    while isinstance(exc, BaseExceptionGroup):
+        exc = exc.exceptions[0]
+    return exc
+
+
+class GoHost:
+    """A host as the Go package has it: it decides unguarded, sorted, and without a record.
+
+    It does not work: the Go package has no slots, so nothing could be promised of it.
+    """
+
+    def __init__(self, world: Surroundings, number: int) -> None:
+        self._world = world
+        self.name = f"go-{number}"
+
+    async def run(self, seconds: float) -> None:
+        """Be there for a while."""
+        world = self._world
+        transport = world.connect(self.name)
+        with suppress(TrioSchedError):
+            async with client_block(world.endpoints, transport=transport) as client:
+                lease = (await client.lease_grant(_GO_TTL)).id
+                with trio.move_on_after(seconds):
+                    await self._stay(client, lease)
+                with trio.move_on_after(_GO_TTL):
+                    await client.delete(f"{PATH}/election/{lease:x}")
+                    await client.lease_revoke(lease)
+
+    async def _stay(self, client: Client, lease: int) -> None:
+        await client.put(f"{PATH}/exchange/{self.name}", "TODO", lease=lease)
+        candidate = f"{PATH}/election/{lease:x}"
+        await client.txn(
+            [Compare.create_revision(candidate, "==", 0)], [Put(candidate, self.name, lease)]
+        )
+        while True:
+            await client.lease_renew(lease)
+            leaders = (await client.get_prefix(f"{PATH}/election/")).kvs
+            oldest = min(leaders, key=lambda kv: kv.create_revision, default=None)
+            if oldest is not None and oldest.lease == lease:
+                await self._decide(client)
+            await trio.sleep(0.3)
+
+    async def _decide(self, client: Client) -> None:
+        found = (await client.get_prefix(f"{PATH}/exchange/")).kvs
+        names = sorted(kv.key.decode().rpartition("/")[2] for kv in found)
+        value = ",".join(names[: self._world.plan.max_count]).encode()
+        stored = (await client.get(f"{PATH}/scheduled")).value
+        if value and value != stored:
+            await client.put(f"{PATH}/scheduled", value)
+
+
+class Operator:
+    """Has `Control`, and hands on keys, from a machine of its own."""
+
+    def __init__(self, world: Surroundings) -> None:
+        self._world = world
+
+    def act(self, action: Action, name: str) -> None:
+        """Begin to do something to a host, or to the path."""
+        self._world.nursery.start_soon(self._act, action, name)
+
+    async def _act(self, action: Action, name: str) -> None:
+        world = self._world
+        transport = world.connect("operator")
+        with suppress(EtcdError, HostNotFound):
+            async with client_block(world.endpoints, transport=transport) as client:
+                await self._do(client, action, name)
+
+    async def _do(self, client: Client, action: Action, name: str) -> None:
+        control = Control(client, PATH, by="operator")
+        match action.kind:
+            case "pause-path":
+                await control.pause()
+                await trio.sleep(action.seconds)
+                await control.resume()
+            case "drain":
+                await control.drain(name)
+                await trio.sleep(action.seconds)
+                await control.undrain(name)
+            case "count":
+                await control.set_count(1 + action.variant % 4)
+                await trio.sleep(action.seconds)
+                await control.set_count(None)
+            case "evict":
+                await control.evict(name)
+            case "foreign":
+                await client.put(f"{PATH}/scheduled", name)
+            case "hand":
+                await self._delete(client, action, name)
+
+    async def _delete(self, client: Client, action: Action, name: str) -> None:
+        if action.variant % 2:
+            await client.delete(f"{PATH}/exchange/{name}")
+            return
+        for kv in await client.get_prefix(f"{PATH}/election/"):
+            if kv.value == name.encode():
+                await client.delete(kv.key)
+
+    async def reset(self) -> None:
+        """Let nothing be wanted any more; until that has been done."""
+        world = self._world
+        transport = world.connect("operator")
+        async with client_block(world.endpoints, transport=transport) as client:
+            while True:
+                with suppress(EtcdError):
+                    control = Control(client, PATH, by="operator")
+                    await control.resume()
+                    await control.set_count(None)
+                    for number in range(world.plan.hosts):
+                        await control.undrain(f"host-{number}")
+                    return
+                await trio.sleep(0.1)
