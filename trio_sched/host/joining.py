@@ -3,7 +3,7 @@
 One transaction registers the host and its candidacy and reads what is there, so
 a join costs the same whatever the size of the pool. Leaving revokes the lease,
 which deletes both keys in one revision; a host that finds the pool empty afterwards
-was the last, and takes the decision away too. That look comes *after* the revoke,
+was the last, and takes the decision away too. That read comes *after* the revoke,
 so of several hosts that leave at once exactly the last one sees it.
 """
 
@@ -81,7 +81,7 @@ async def join(
                 [
                     Put(key, value, session.lease),
                     Put(candidate, hostname, session.lease),
-                    _look_around(keys),
+                    _read_around(keys),
                 ],
                 [Get(key)],
             )
@@ -101,10 +101,10 @@ async def join(
             await _wait_for_name(client, keys, hostname, kv, answer.revision)
 
 
-def _look_around(keys: PathKeys) -> Txn:
+def _read_around(keys: PathKeys) -> Txn:
     """Return the reads of a host that joins: a leader's if there is no candidate yet.
 
-    Conditions are looked at before anything of the transaction is carried out, so
+    Conditions are checked before anything of the transaction is carried out, so
     our own candidate key is not among them; reads are carried out in turn, so it
     is among those found.
     """
@@ -176,7 +176,7 @@ async def _raise_if_renewed(client: Client, lease: int, in_use: HostnameInUse) -
     with suppress(LeaseNotFound):  # then its keys' deletion is on its way
         while True:
             left = (await client.lease_time_to_live(lease)).ttl
-            # etcd tells whole seconds, rounded down, and lets a lease lapse up to a second late.
+            # etcd returns whole seconds, rounded down, and lets a lease lapse up to a second late.
             if lapses_at is None:
                 lapses_at = trio.current_time() + left + 2
             elif asked_at + left > lapses_at or asked_at > lapses_at:
@@ -211,7 +211,7 @@ async def clear_if_last(client: Client, keys: PathKeys, decision_leases: set[int
         useless = (decision_leases | found) - {0}
     else:
         # Others stay. The decision lapses unless the next leader takes it over; a
-        # lease that it does not hang on is of no use to anybody.
+        # lease that it does not hang on is of no use to any host.
         useless = decision_leases - {kv.lease for kv in answer.get(0)}
     for lease in useless:
         await revoke_quietly(client, lease)
