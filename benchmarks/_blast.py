@@ -56,7 +56,7 @@ class Blaster:
         self._next_id = 1
 
     async def put(self, prefix: bytes, count: int) -> None:
-        """Put `count` keys that begin with `prefix`; return when etcd has been told to."""
+        """Put `count` keys that begin with `prefix`; return when that was sent to etcd."""
         await self._stream.send_all(b"".join(self._request(prefix, n) for n in range(count)))
 
     def _request(self, prefix: bytes, number: int) -> bytes:

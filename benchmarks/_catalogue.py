@@ -1,4 +1,4 @@
-"""What is measured, and whom: the rows and the columns of the table."""
+"""What is measured, and of which clients: the rows and the columns of the table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = [
 AT_ONCE = 64  # calls under way in the row "conc"
 
 # Events that are under way at most. etcd 3.5 holds 128 messages for the watches of a call; events
-# beyond that wait for up to 100 ms and come in one message. A slow client would look cheap for it.
+# beyond that wait for up to 100 ms and come in one message. A slow client would seem cheap for it.
 BURST = 100
 
 KEY, VALUE = b"bench/0001", b"0123456789"

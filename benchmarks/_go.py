@@ -1,7 +1,7 @@
 """Builds the column of Go's clientv3, out of ``go_client``, where it can be built.
 
 The packages are ``golang-go`` and ``golang-etcd-server-dev``: the compiler, and the sources of
-clientv3. What is built is a program that does what `_worker` does, so it is told as a worker is.
+clientv3. What is built is a program that does what `_worker` does, and it gets its orders likewise.
 """
 
 from __future__ import annotations

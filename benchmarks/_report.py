@@ -177,11 +177,11 @@ def _print_plain(lines: list[list[str]]) -> None:
 
 def _reasons(plan: Plan, results: Results) -> None:
     """Say why there is a '-', once for each client and reason."""
-    told: dict[tuple[str, str], list[str]] = {}
+    rows_of: dict[tuple[str, str], list[str]] = {}
     for (row, column), reason in results.reasons.items():
-        told.setdefault((column, reason), []).append(row)
+        rows_of.setdefault((column, reason), []).append(row)
     print()
-    for (column, reason), rows in told.items():
+    for (column, reason), rows in rows_of.items():
         which = "all rows" if len(rows) == len(plan.rows) else ", ".join(rows)
         print(f"- {column}, {which}: {reason}")
 

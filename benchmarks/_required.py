@@ -74,7 +74,7 @@ REQUIREMENTS = (
 
 
 def verdicts(plan: Plan, results: Results) -> list[Verdict]:
-    """Judge each requirement that the plan can tell something of.
+    """Judge each requirement that the plan has figures for.
 
     Ratios are of the same round, where the machine's load is alike.
     """

@@ -30,7 +30,7 @@ PATIENCE = 60
 
 
 class WorkerFailed(Exception):
-    """A worker did not do what it was told; the text says why."""
+    """A worker did not carry out its order; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Results:
 
 
 class Worker:
-    """A process of `_worker`, which does what it is told."""
+    """A process of `_worker`, which carries out orders."""
 
     def __init__(self, process: trio.Process) -> None:
         assert process.stdin is not None
@@ -90,12 +90,12 @@ class Worker:
         """End it, whatever it is at."""
         self._process.kill()
 
-    async def tell(self, order: dict[str, Any]) -> None:
+    async def post(self, order: dict[str, Any]) -> None:
         """Give an order."""
         await self._stdin.send_all(json.dumps(order).encode() + b"\n")
 
-    async def hear(self) -> dict[str, Any]:
-        """Wait for the next thing that it says."""
+    async def receive(self) -> dict[str, Any]:
+        """Wait for its next answer."""
         while b"\n" not in self._lines:
             data = await self._stdout.receive_some()
             if not data:
@@ -262,7 +262,7 @@ class Bench:
     async def _order(self, row: Row, worker: Worker) -> dict[str, Any]:
         count = row.quick if self._plan.quick else row.count
         warm = 3 * BURST if row.name == "watch" else max(count // 10, 5)
-        await worker.tell(
+        await worker.post(
             {
                 "row": row.name,
                 "address": self._address,
@@ -271,7 +271,7 @@ class Bench:
                 "lease": self._lease,
             }
         )
-        while "burst" in (answer := await worker.hear()):
+        while "burst" in (answer := await worker.receive()):
             await self._blaster.put(WATCHED, answer["burst"])
         return answer
 

@@ -36,7 +36,7 @@ class Rust:
         """Watch a prefix."""
         ready = etcd_client.CondVar()
         events = aiter(self._communicator.watch_prefix(prefix, ready_event=ready))
-        # The watch begins with the first anext(), and what is created meanwhile is told to `ready`.
+        # The watch begins with the first anext(), and what is created meanwhile goes to `ready`.
         waiting = asyncio.ensure_future(_first(ready))
         first = asyncio.ensure_future(_first_event(events))
         await waiting

@@ -1,4 +1,4 @@
-"""A process that drives one client: reads what to do, a line each, and tells what it took.
+"""A process that drives one client: reads what to do, a line each, and says what it took.
 
 Started by `_runner`. Between two orders it has no connection, so it costs the others nothing.
 """
@@ -21,7 +21,7 @@ Order = dict[str, Any]
 
 
 def say(message: dict[str, Any]) -> None:
-    """Tell the one who gave the order."""
+    """Answer the order."""
     sys.stdout.write(json.dumps(message) + "\n")
     sys.stdout.flush()
 
@@ -134,7 +134,7 @@ class Rows:
                 await anext(events)
 
     async def event(self) -> dict[str, Any]:
-        """A put, until our own watch tells of it."""
+        """A put, until our own watch delivers it."""
         async with (
             self._driver.open_peer(self._address) as peer,
             peer.watch(WATCHED) as events,
@@ -180,7 +180,7 @@ def main() -> None:
             answer = {"sample": loop.run(row)}
         except Unsupported as exc:
             answer = {"reason": str(exc)}
-        except Exception as exc:  # noqa: BLE001 # a client that fails is told of in the table
+        except Exception as exc:  # noqa: BLE001 # the table says which client fails
             traceback.print_exc()
             answer = {"reason": f"failed: {_first(exc)!r}"}
         say(answer)

@@ -1,8 +1,8 @@
-"""How long nobody runs after the running host's wrapper was killed with SIGKILL.
+"""How long no host runs after the running host's wrapper was killed with SIGKILL.
 
 ``python benchmarks/failover.py`` starts an etcd, lets one host run a command and another wait,
 kills the first one's wrapper, and takes the time until the other one's command runs. With the
-reaper, without it, and with ``etcdctl lock``, all with the same TTL and in the same run. It tells,
+reaper, without it, and with ``etcdctl lock``, all with the same TTL and in the same run. It says,
 too, whether what the killed wrapper ran was still running when the next one began.
 
 And what the reaper costs: how long opening it takes, and its memory.
@@ -117,11 +117,11 @@ def children(pid: int) -> set[int]:
         threads = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208 # names are wanted, no paths
     except OSError:
         return set()
-    found = [look(pid, f"task/{thread}/children") for thread in threads]
+    found = [read_proc(pid, f"task/{thread}/children") for thread in threads]
     return {os.getpgid(int(child)) for child in " ".join(found).split()}
 
 
-def look(pid: int, name: str) -> str:
+def read_proc(pid: int, name: str) -> str:
     """Return what /proc says of a process; nothing if it is gone."""
     try:
         return Path(f"/proc/{pid}/{name}").read_text()
@@ -166,7 +166,7 @@ async def take_over(
 
 def sleeps(group: int) -> bool:
     """Whether the command in a group still runs."""
-    return any(look(pid, "cmdline").startswith("sleep") for pid in living_members(group))
+    return any(read_proc(pid, "cmdline").startswith("sleep") for pid in living_members(group))
 
 
 async def measure(ttl: int, rounds: int, slow_rounds: int) -> dict[str, Figures]:
@@ -194,7 +194,7 @@ async def measure_reaper(rounds: int) -> Cost:
             async with open_reaper(client) as reaper:
                 cost.opening.append(time.perf_counter() - start)
                 await trio.sleep(0.2)  # until it is ready
-                text = look(reaper.pid or 0, "smaps_rollup")
+                text = read_proc(reaper.pid or 0, "smaps_rollup")
         lines = dict(line.split(":", 1) for line in text.splitlines()[1:])
         cost.resident = _bytes(lines["Rss"])
         cost.private = _bytes(lines["Private_Clean"]) + _bytes(lines["Private_Dirty"])
@@ -206,7 +206,7 @@ def _bytes(text: str) -> int:
 
 
 def show(found: dict[str, Figures], cost: Cost, ttl: int) -> bool:
-    """Print everything; tell whether what is required holds."""
+    """Print everything; return whether what is required holds."""
     print(f"TTL {ttl} s; seconds from SIGKILL of the wrapper until another host's command runs")
     print(f"{'':<24}{'rounds':>7}{'median':>9}{'least':>9}{'most':>9}   the old one still ran")
     for name, figures in found.items():
@@ -234,7 +234,7 @@ def show(found: dict[str, Figures], cost: Cost, ttl: int) -> bool:
 
 def main() -> int:
     """Measure, print, and return the exit code."""
-    parser = argparse.ArgumentParser(description="How long nobody runs after a crash.")
+    parser = argparse.ArgumentParser(description="How long no host runs after a crash.")
     parser.add_argument("--ttl", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=15, help="with the reaper")
     parser.add_argument("--slow-rounds", type=int, default=3, help="without it, a TTL each")
@@ -245,8 +245,8 @@ def main() -> int:
     found = trio.run(measure, arguments.ttl, arguments.rounds, arguments.slow_rounds)
     good = show(found, cost, arguments.ttl)
     if arguments.json:
-        told = {name: asdict(figures) for name, figures in found.items()}
-        arguments.json.write_text(json.dumps({**told, "reaper": asdict(cost)}, indent=2))
+        shown = {name: asdict(figures) for name, figures in found.items()}
+        arguments.json.write_text(json.dumps({**shown, "reaper": asdict(cost)}, indent=2))
     return 0 if good or arguments.no_check else 1
 
 

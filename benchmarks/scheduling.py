@@ -2,7 +2,7 @@
 
 ``python benchmarks/scheduling.py`` starts an etcd, lets N hosts join at once in
 this process over one connection, and then one of them leave: a follower, and the
-leader. etcd's ``/metrics`` tell how many requests that took and how many bytes;
+leader. etcd's ``/metrics`` have how many requests that took and how many bytes;
 the growth from one N to the next is what matters. Renewals, and the reads that
 prove a decision fresh, come once in a third of a TTL and are not counted: the
 TTL is too long for that here.
@@ -30,10 +30,10 @@ from trio_sched.testing import Etcd, open_etcd
 
 MAX_COUNT = 2
 TTL = 600  # seconds
-MOST_REQUESTS_TO_JOIN = 5  # and six for the first host, which leads
-MOST_REQUESTS_TO_LEAVE = 10.0
-MOST_BYTES_AT_200 = 3e6
-MOST_CPU_AT_200 = 2.0
+MAX_REQUESTS_TO_JOIN = 5  # and six for the first host, which leads
+MAX_REQUESTS_TO_LEAVE = 10.0
+MAX_BYTES_AT_200 = 3e6
+MAX_CPU_AT_200 = 2.0
 
 
 @dataclass
@@ -70,7 +70,7 @@ class Host:
         self.left = trio.Event()
 
     async def live(self, client: Client, path: str, changed: trio.lowlevel.ParkingLot) -> None:
-        """Join, note each decision, and leave when told."""
+        """Join, note each decision, and leave when asked."""
         async with (
             schedule(client, path, self.name, max_count=MAX_COUNT, session_ttl=TTL) as result,
             trio.open_nursery() as nursery,
@@ -219,7 +219,7 @@ def table(results: dict[int, Costs]) -> Iterator[str]:
 
 
 def growth(results: dict[int, Costs]) -> Iterator[str]:
-    """Tell how much a further host costs, from each N to the next."""
+    """Return how much a further host costs, from each N to the next."""
     counts = sorted(results)
     for few, many in pairwise(counts):
         less, more = results[few]["join"], results[many]["join"]
@@ -236,20 +236,20 @@ def verdicts(results: dict[int, Costs]) -> Iterator[tuple[str, bool]]:
     """Compare with what is required."""
     for count, costs in results.items():
         each = costs["join"].total / count
-        most = MOST_REQUESTS_TO_JOIN + 6 / count
-        yield f"N={count}: {each:.2f} requests for a join, at most {most:.2f}", each <= most
+        limit = MAX_REQUESTS_TO_JOIN + 6 / count
+        yield f"N={count}: {each:.2f} requests for a join, at most {limit:.2f}", each <= limit
         for who in ("follower", "leader"):
             total = costs[f"{who} leaves"].total
             yield (
                 f"N={count}: {total} requests when a {who} leaves, at most 10",
-                total <= MOST_REQUESTS_TO_LEAVE,
+                total <= MAX_REQUESTS_TO_LEAVE,
             )
         if count == 200:
             join = costs["join"]
-            yield f"N=200: {join.bytes / 1e6:.2f} MB, less than 3", join.bytes < MOST_BYTES_AT_200
+            yield f"N=200: {join.bytes / 1e6:.2f} MB, less than 3", join.bytes < MAX_BYTES_AT_200
             yield (
                 f"N=200: {join.client_cpu:.2f} s of client CPU, less than 2",
-                join.client_cpu < MOST_CPU_AT_200,
+                join.client_cpu < MAX_CPU_AT_200,
             )
 
 

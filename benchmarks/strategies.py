@@ -1,7 +1,7 @@
 """What one evaluation costs a leader, by the size of its pool, for each built-in strategy.
 
 ``python benchmarks/strategies.py`` lets a `LeaderMachine` lead pools of 100 to 10,000
-hosts and tells it of one change after the other; each is one evaluation: who may be
+hosts and posts one change after the other; each is one evaluation: who may be
 chosen, what the strategy says, and whether that is stored already. There is no etcd.
 The time must stay below 50 ms at 10,000 hosts, and from 100 hosts on it must not grow
 faster than n log n; the exit code is 1 if one of them does.
@@ -32,7 +32,7 @@ from trio_sched.model.records import Host, Options
 from trio_sched.strategies import get_strategy, known_strategies
 
 SIZES = (100, 316, 1000, 3162, 10_000)
-MOST_SECONDS = 0.050  # at the largest size
+MAX_SECONDS = 0.050  # at the largest size
 ZONES = 7
 
 
@@ -49,7 +49,7 @@ def host(at: int, revision: int) -> Host:
 
 
 def leading(strategy: str, size: int, max_count: int) -> LeaderMachine:
-    """Return a core that leads a pool and has written its first decision."""
+    """Return a machine that leads a pool and has written its first decision."""
     core = LeaderMachine(
         hostname="host-00000",
         path="/jobs/benchmark",
@@ -103,14 +103,14 @@ def main() -> int:
         for max_count in (1, 50):
             times = [seconds(strategy, size, max_count, arguments.rounds) for size in SIZES]
             growth = exponent(times)
-            fine = times[-1] < MOST_SECONDS and growth <= n_log_n
+            fine = times[-1] < MAX_SECONDS and growth <= n_log_n
             good &= fine
             name = f"{strategy}, max_count={max_count}"
             cells = "".join(f"{taken * 1e3:9.3f}" for taken in times)
             print(f"{name:28}{cells}  n^{growth:.2f}{'' if fine else '  TOO MUCH'}")
             figures[name] = {"seconds": dict(zip(SIZES, times, strict=True)), "exponent": growth}
     print(
-        f"n log n grows as n^{n_log_n:.2f} over these sizes; allowed are {MOST_SECONDS * 1e3:g} ms"
+        f"n log n grows as n^{n_log_n:.2f} over these sizes; allowed are {MAX_SECONDS * 1e3:g} ms"
     )
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n")

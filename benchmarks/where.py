@@ -1,7 +1,7 @@
 """Where our client's CPU time goes: a profile by sampling, on a real etcd.
 
 ``python benchmarks/where.py seq``, or another row of ``clients.py``. A timer interrupts the
-process after each few milliseconds of CPU time, the kernel's on its behalf included, and looks
+process after each few milliseconds of CPU time, the kernel's on its behalf included, and notes
 whose code runs. Nothing is slowed down by it, unlike with cProfile. A system call counts for who
 made it.
 """
@@ -90,7 +90,7 @@ async def watch(client: Client, blaster: Blaster, count: int) -> None:
 
 
 async def event(client: Client, _: Blaster, count: int) -> None:
-    """A put, until our own watch tells of it."""
+    """A put, until our own watch delivers it."""
     async with client.watch(WATCHED, prefix=True) as events:
         for _ in range(count):
             await client.put(WATCHED, VALUE)

@@ -25,7 +25,7 @@ class Leftovers:
 
 @asynccontextmanager
 async def watch_leftovers(endpoint: str, path: str) -> AsyncIterator[Leftovers]:
-    """Tell, after the block, which keys below `path` and which new leases there are."""
+    """Return, after the block, which keys below `path` and which new leases there are."""
     found = Leftovers()
     async with open_client(endpoint) as client:
         before = await _leases(client)

@@ -75,7 +75,7 @@ async def schedule(
         weight: how much this host can take, next to others; from 1e-6 to 1e6.
         zone: where this host is; 1 to 255 characters.
         priority: the higher, the more wanted; 32 bits with a sign.
-        data: whatever else it tells about itself, as JSON of at most 64 KiB. See
+        data: whatever else it says of itself, as JSON of at most 64 KiB. See
             `Result.update` for changing it, and these, later.
         health_check: an async function that is called now and then. Until it has
             returned true, and while it returns false, raises an `Exception` or
@@ -152,12 +152,12 @@ def observe(
     """Learn the decisions of `path` without joining it.
 
     It works before any host exists, and writes nothing. While etcd is away, the
-    newest decision stays as it was; what was missed is told afterwards.
+    newest decision stays as it was; what was missed comes afterwards.
 
     Args:
         client: an open client; it must stay open longer than this block.
         path: what the hosts share.
-        pool: tell of the hosts, the slots and what operators want as well: the
+        pool: deliver the hosts, the slots and what operators want as well: the
             block gives a `PathObservation`, and each item is a `PathState`.
         reconcile: seconds between two reads that make up for what the watch may
             have missed.

@@ -1,4 +1,4 @@
-"""Task patterns: which exception leaves, who outlives whom, and who is woken."""
+"""Task patterns: which exception leaves, which task outlives which, and which is woken."""
 
 from __future__ import annotations
 
@@ -413,7 +413,7 @@ async def test_finish_is_a_checkpoint() -> None:
         await run_shielded(5, work)
 
 
-# ---- doorbell -----------------------------------------------------------------------------------
+# ---- wakeup -------------------------------------------------------------------------------------
 
 
 async def test_doorbell_wakes_the_one_who_waits() -> None:
@@ -426,7 +426,7 @@ async def test_doorbell_wakes_the_one_who_waits() -> None:
         woken.append(True)
 
     async with trio.open_nursery() as nursery:
-        assert not wakeup.notify()  # nobody is there, and nothing is remembered
+        assert not wakeup.notify()  # no task is there, and nothing is remembered
         nursery.start_soon(wait)
         await wait_all_tasks_blocked()
         assert woken == []

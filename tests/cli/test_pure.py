@@ -428,7 +428,7 @@ class Seen:
 
     def __init__(self, newest: PathState) -> None:
         self.newest = newest
-        self.heard_at = trio.current_time()
+        self.answered_at = trio.current_time()
 
 
 async def test_it_says_when_etcd_falls_silent(
@@ -444,7 +444,7 @@ async def test_it_says_when_etcd_falls_silent(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_report_silence, seen)
         await trio.sleep(20.5)
-        seen.heard_at = trio.current_time()
+        seen.answered_at = trio.current_time()
         await trio.sleep(3)
         nursery.cancel_scope.cancel()
     assert [words[:37] for _, words in said] == [

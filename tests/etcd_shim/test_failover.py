@@ -105,7 +105,7 @@ async def test_an_endpoint_that_does_not_let_us_in_is_passed_over(
 
 
 async def test_f11_a_link_that_goes_silent_is_noticed(endpoint: str, path: str) -> None:
-    """No byte arrives any more, and nothing is closed: pings tell."""
+    """No byte arrives any more, and nothing is closed: pings show it."""
     async with open_faulty_link(endpoint) as link:
         async with open_client(link.endpoint, endpoint) as client, client.watch(path) as watcher:
             await client.put(path, "1")
@@ -169,7 +169,7 @@ async def lose_the_answer(link: FaultyLink, client: Client, path: str) -> Connec
 async def test_f17_a_write_is_not_repeated_blindly(endpoint: str, path: str) -> None:
     async with open_faulty_link(endpoint) as link, open_client(link.endpoint) as client:
         error = await lose_the_answer(link, client, path)
-        assert error.processed, "nobody knows, and it says so"
+        assert error.processed, "it is not known, and it says so"
         kv = (await client.get(path)).kv
         assert kv is not None
         assert kv.version == 1

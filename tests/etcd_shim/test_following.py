@@ -24,7 +24,7 @@ async def stored(client: Client, path: str) -> dict[bytes, bytes]:
     return {kv.key: kv.value for kv in await client.get_prefix(f"{path}/")}
 
 
-def told(follower: Follower) -> dict[bytes, bytes]:
+def delivered(follower: Follower) -> dict[bytes, bytes]:
     return {key: kv.value for key, kv in follower.state.items()}
 
 
@@ -37,7 +37,7 @@ async def test_first_the_state_then_each_change(endpoint: str, path: str) -> Non
             await client.delete(f"{path}/a")
             seen = [await follower.__anext__() for _ in range(2)]
             assert [event.type for event in seen] == [EventType.PUT, EventType.DELETE]
-            assert told(follower) == await stored(client, path)
+            assert delivered(follower) == await stored(client, path)
             assert follower.healed == 0
 
 
@@ -68,7 +68,7 @@ async def test_f12_it_heals_over_a_compaction_and_notices_deletions(etcd: Etcd, 
                 b"comes": EventType.PUT,
             }
             assert follower.healed <= 1  # 0 if the last bytes got through before the cut
-            assert told(follower) == await stored(client, path)
+            assert delivered(follower) == await stored(client, path)
             await client.put(f"{path}/after", "1")
             assert (await follower.__anext__()).kv.key.endswith(b"after")
 
@@ -85,7 +85,7 @@ async def test_it_heals_over_an_overflow(endpoint: str, path: str) -> None:
         while follower.revision < last:
             await follower.receive()
         assert follower.healed >= 1
-        assert told(follower) == await stored(client, path)
+        assert delivered(follower) == await stored(client, path)
 
 
 async def test_a_cancelled_receive_loses_nothing(endpoint: str, path: str) -> None:
@@ -101,7 +101,7 @@ async def test_a_cancelled_receive_loses_nothing(endpoint: str, path: str) -> No
         last = (await client.put(f"{path}/last", "x")).revision
         while follower.revision < last:
             await follower.receive()
-        assert told(follower) == await stored(client, path)
+        assert delivered(follower) == await stored(client, path)
 
 
 # ---- a server that loses events: a real one cannot be made to ----------------------------
@@ -149,7 +149,7 @@ async def test_f3_f14_what_the_watch_does_not_tell_is_read(
             await client.delete(f"{path}/lost")
             assert (await follower.__anext__()).type is EventType.DELETE
             assert follower.healed == 3
-            assert told(follower) == await stored(client, path) == {}
+            assert delivered(follower) == await stored(client, path) == {}
 
 
 async def test_f3_a_silent_watch_is_proven_fresh(endpoint: str, path: str) -> None:

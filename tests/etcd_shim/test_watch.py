@@ -156,7 +156,7 @@ async def test_progress(path: str) -> None:
     every = "--experimental-watch-progress-notify-interval=100ms"
     async with open_etcd(extra_args=[every]) as server, open_client(server.endpoint) as client:
         if server.version < (3, 5):
-            pytest.skip("this etcd tells of progress only every ten minutes")
+            pytest.skip("this etcd reports progress only every ten minutes")
         async with client.watch(path, progress_notify=True) as watcher:
             revision = (await client.put("/elsewhere", "x")).revision
             batch = await watcher.receive()

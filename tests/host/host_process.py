@@ -20,11 +20,11 @@ async def live(endpoint: str, path: str, hostname: str, ttl: str, max_count: str
         trio.open_nursery() as nursery,
     ):
 
-        async def leave_when_told() -> None:
+        async def leave_when_asked() -> None:
             await trio.lowlevel.FdStream(0).receive_some()
             nursery.cancel_scope.cancel()
 
-        nursery.start_soon(leave_when_told)
+        nursery.start_soon(leave_when_asked)
         async for hosts in result:
             line = {"hosts": list(hosts), "leader": hosts.leader, "revision": hosts.revision}
             sys.stdout.write(json.dumps(line) + "\n")

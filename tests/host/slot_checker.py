@@ -74,7 +74,7 @@ class Verdict:
 
 
 def judge(runs: Iterable[Run], changes: Sequence[Change]) -> Verdict:
-    """Look at each beginning: how many ran, and how many might have, by the decision then?"""
+    """Check each beginning: how many ran, and how many might have, by the decision then?"""
     ordered = sorted(runs, key=lambda run: run.began)
     violations, excused, most = _tokens(ordered), [], 0
     revisions = [change.revision for change in changes]
@@ -85,7 +85,7 @@ def judge(runs: Iterable[Run], changes: Sequence[Change]) -> Verdict:
         most = max(most, 1 + len(certain))
         position = bisect_right(revisions, run.token - 1)
         if not position:
-            violations.append(f"token {run.token} of {run.life.name}: nobody had decided anything")
+            violations.append(f"token {run.token} of {run.life.name}: nothing had been decided")
             continue
         allowed = changes[position - 1].max_count
         words = f"{1 + len(possible)} ran where {allowed} may, when {_shown(run)} began: " + (

@@ -25,7 +25,7 @@ SLOWEST_END = 0.3  # seconds
 
 
 class SlotsSwitchedOff(SlotKeys):
-    """Gives a slot to whoever asks: what the checker has to catch."""
+    """Gives a slot to any host that asks: what the checker has to catch."""
 
     async def _create(
         self, session: Session, number: int, _decision: int
@@ -37,12 +37,12 @@ class SlotsSwitchedOff(SlotKeys):
         await trio.sleep_forever()
 
 
-async def live(told: dict[str, Any]) -> None:
-    log = os.open(told["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    dice = random.Random(told["seed"])
+async def live(order: dict[str, Any]) -> None:
+    log = os.open(order["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    dice = random.Random(order["seed"])
 
     def note(event: str, slot: Slot) -> None:
-        line = {"life": told["life"], "event": event, "token": slot.token, "index": slot.index}
+        line = {"life": order["life"], "event": event, "token": slot.token, "index": slot.index}
         line["at"] = time.monotonic()
         os.write(log, json.dumps(line).encode() + b"\n")  # at once and whole
 
@@ -51,7 +51,7 @@ async def live(told: dict[str, Any]) -> None:
         try:
             while True:
                 try:
-                    mine = Put(told["data"], str(slot.token))
+                    mine = Put(order["data"], str(slot.token))
                     await client.txn(slot.guard(), [mine])
                 except EtcdError:
                     pass  # etcd is away; whether we may go on is not ours to judge
@@ -62,14 +62,14 @@ async def live(told: dict[str, Any]) -> None:
             note("end", slot)
 
     async with (
-        open_client(told["endpoint"]) as client,
+        open_client(order["endpoint"]) as client,
         schedule(
             client,
-            told["path"],
-            told["name"],
-            session_ttl=told["ttl"],
-            max_count=told["max_count"],
-            strategy=told["strategy"],
+            order["path"],
+            order["name"],
+            session_ttl=order["ttl"],
+            max_count=order["max_count"],
+            strategy=order["strategy"],
         ) as result,
         trio.open_nursery() as nursery,
     ):

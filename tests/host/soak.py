@@ -210,7 +210,7 @@ class Soak:
 
     async def wait_running(self) -> None:
         """Wait until some work goes on, by what the hosts have written down."""
-        while not self._is_running():  # noqa: ASYNC110 # processes have no other way to tell
+        while not self._is_running():  # noqa: ASYNC110 # processes have no other way to show it
             await trio.sleep(0.02)
 
     def _is_running(self) -> bool:
@@ -225,13 +225,15 @@ class Soak:
         if not self._log.exists():
             return []
         for line in self._log.read_text().splitlines():
-            told = json.loads(line)
-            life = self._lives[told["life"]]
-            key = (life.name, told["token"])
-            if told["event"] == "begin":
-                begun[key] = Run(life, told["token"], told["index"], told["at"])
+            event = json.loads(line)
+            life = self._lives[event["life"]]
+            key = (life.name, event["token"])
+            if event["event"] == "begin":
+                begun[key] = Run(life, event["token"], event["index"], event["at"])
             else:
-                begun[key] = Run(life, told["token"], told["index"], begun[key].began, told["at"])
+                begun[key] = Run(
+                    life, event["token"], event["index"], begun[key].began, event["at"]
+                )
         return list(begun.values())
 
     async def report(self, client: Client) -> Report:

@@ -69,7 +69,7 @@ async def work(_slot: Slot) -> None:
 
 
 async def run_cancelled(endpoint: str, path: str, step: int) -> bool:
-    """Cancel from outside; tell whether the life was long enough for that."""
+    """Cancel from outside; return whether the life was long enough for that."""
     async with open_client(endpoint) as client:
         with trio.CancelScope() as scope:
             at_step = AtStep(step, scope.cancel)

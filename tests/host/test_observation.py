@@ -97,7 +97,7 @@ async def test_waiting_to_be_scheduled_and_not(endpoint: str, path: str) -> None
 
 
 async def test_f1_without_etcd_the_wait_ends_by_the_deadline(endpoint: str, path: str) -> None:
-    """No answer arrives any more: by the clock alone it is told, in time."""
+    """No answer arrives any more: by the clock alone it is known, in time."""
     async with open_faulty_link(endpoint) as link, open_client(link.endpoint) as client:
         async with schedule(client, path, "a", session_ttl=3, shutdown_timeout=0.1) as result:
             await result.wait_scheduled()

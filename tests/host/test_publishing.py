@@ -1,4 +1,4 @@
-"""What a host tells about itself: data, health, and that it is not to be chosen."""
+"""What a host says of itself: data, health, and that it is not to be chosen."""
 
 from __future__ import annotations
 
@@ -118,11 +118,11 @@ BAD: list[tuple[dict[str, Any], type[Exception]]] = [
 async def test_bad_data_is_refused_before_anything_is_sent(
     path: str, bad: dict[str, Any], error: type[Exception]
 ) -> None:
-    async with open_client("http://127.0.0.1:1") as nobody:
+    async with open_client("http://127.0.0.1:1") as unused:
         with pytest.raises(error):
-            async with schedule(nobody, path, "a", **bad):
+            async with schedule(unused, path, "a", **bad):
                 pass
-        assert nobody.statistics().connects == 0
+        assert unused.statistics().connects == 0
 
 
 @pytest.mark.parametrize(("bad", "error"), [*BAD, ({"colour": "red"}, TypeError)])

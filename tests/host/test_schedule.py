@@ -67,7 +67,7 @@ async def test_f25_rr_keeps_its_choice_when_the_leader_leaves(endpoint: str, pat
             schedule(client, path, "a", max_count=2),
         ):
             await until(stays, "m", "z")
-            # The newcomer with the best name did not push anybody out. Now the leader:
+            # The newcomer with the best name did not push any host out. Now the leader:
         async with (
             schedule(client, path, "y", max_count=2) as second,
             schedule(client, path, "b", max_count=2) as third,

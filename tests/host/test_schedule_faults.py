@@ -43,13 +43,13 @@ async def test_f2_f5_a_process_that_was_stopped_wakes_up_unscheduled(
             assert (await stopped.read())["hosts"] == [], "the first thing that it learns"
             rejoined = await until(result, "a-stopped", "b")
             assert rejoined.leader == "b"
-            assert rejoined.fence == hosts.fence, "nobody else has led"
+            assert rejoined.fence == hosts.fence, "no other host has led"
             await stopped.read_until("a-stopped", "b")
     assert left.nothing
 
 
 class Deaf:
-    """A watcher that hears nothing."""
+    """A watcher that receives nothing."""
 
     def __init__(self, real: Watcher) -> None:
         self._real = real
@@ -110,7 +110,7 @@ async def test_f6_a_revoked_lease_is_loss_though_renewals_answer(
 
         async def renew(_lease: int) -> int:
             await trio.lowlevel.checkpoint()
-            return 10  # as etcd#15247 has it: a member that has not heard of the revoke
+            return 10  # as etcd#15247 has it: a member that does not know of the revoke
 
         monkeypatch.setattr(misled, "lease_renew", renew)
         async with (
@@ -123,14 +123,14 @@ async def test_f6_a_revoked_lease_is_loss_though_renewals_answer(
             before = result.statistics().deadline
             await client.lease_revoke(kv.lease)
             assert "a" not in await result.next()  # lost, or the others have decided already
-            assert trio.current_time() < before, "told by its key, not by the clock"
+            assert trio.current_time() < before, "known by its key, not by the clock"
             await until(result, "a", "z")
             assert result.statistics().sessions == 2
             assert leader.statistics().sessions == 1
 
 
 class Late:
-    """A watcher that tells nothing until `release` is set, and then all at once."""
+    """A watcher that delivers nothing until `release` is set, and then all at once."""
 
     def __init__(self, real: Watcher, release: trio.Event) -> None:
         self._real = real

@@ -199,8 +199,8 @@ async def test_f30_the_servers_ttl_counts(
         await result.next()
         (kv,) = await client.get_prefix(f"{path}/exchange/")
         granted = (await client.lease_time_to_live(kv.lease)).granted_ttl
-    told = [record.ttl for record in caplog.records if hasattr(record, "ttl")]
-    assert told == [granted]
+    logged = [record.ttl for record in caplog.records if hasattr(record, "ttl")]
+    assert logged == [granted]
 
 
 async def test_reuse_lease_keeps_the_keys_and_takes_them_over(endpoint: str, path: str) -> None:

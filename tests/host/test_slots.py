@@ -59,7 +59,7 @@ def test_never_more_than_max_count_are_held_once_the_rest_has_gone(
 
 
 class Work:
-    """Work that notes its beginnings and ends, and goes on until told."""
+    """Work that notes its beginnings and ends, and goes on until asked to end."""
 
     def __init__(self) -> None:
         self.slots: list[Slot] = []
@@ -156,7 +156,9 @@ async def test_f4_work_begins_only_after_the_other_has_ended(endpoint: str, path
             await until(b, "b")
             await until(c, "b")
             await trio.testing.wait_all_tasks_blocked(0.05)
-            assert (ends.running, begins.running) == (1, 0), "c was told, and has not ended yet"
+            assert (ends.running, begins.running) == (1, 0), (
+                "c was asked to end, and has not ended yet"
+            )
             ends.slow_end.set()
             await begins.wait_running(1)
             assert ends.running == 0

@@ -76,7 +76,7 @@ TWO = [Change(1, 2)]
         ([Run(A, 2, 0, 0), Run(C, 3, 1, 1), Run(B, 4, 1, 4)], 1, 3),
         ([Run(A, 3, 0, 0, 1), Run(B, 2, 0, 1, 2)], 1, 1),  # the token went back
         ([Run(A, 3, 0, 0, 1), Run(B, 3, 1, 1, 2)], 1, 1),  # the same token twice
-        ([Run(A, 1, 0, 0, 1)], 1, 1),  # nobody had decided
+        ([Run(A, 1, 0, 0, 1)], 1, 1),  # nothing had been decided
     ],
 )
 def test_judge(runs: list[Run], violations: int, most: int) -> None:

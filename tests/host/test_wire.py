@@ -164,7 +164,7 @@ async def open_both(
 async def test_both_sides_choose_the_same_hosts(
     endpoint: str, path: str, order: str, strategy: str
 ) -> None:
-    """Go's is "m". The first to join leads; whom it chooses does not depend on who that is."""
+    """Go's is "m". The first to join leads; what it chooses does not depend on who that is."""
     names = order.split()
     async with open_client(endpoint) as client, AsyncExitStack() as stack:
         ours: list[Result] = []
@@ -246,7 +246,7 @@ async def test_nothing_is_left_when_ours_leaves_last(endpoint: str, path: str) -
 async def test_what_go_wrote_is_cleared_by_a_host_of_ours_that_never_led(
     endpoint: str, path: str
 ) -> None:
-    """It is told to leave while Go is there, and when it gets to leave, nobody is."""
+    """It is asked to leave while Go is there, and when it gets to leave, no host is."""
     async with watch_leftovers(endpoint, path) as left, open_client(endpoint) as client:
         async with (
             open_go_host(client, path, "go") as go,
@@ -315,7 +315,7 @@ async def test_go_never_sees_an_empty_name(endpoint: str, path: str) -> None:
                 async with open_go_host(client, path, "go-2") as second:
                     await second.until("go-1")
                     await first.leave()
-                    assert not await until(ours)  # it leads, and chose nobody
+                    assert not await until(ours)  # it leads, and chose no host
                     stored = await client.get(f"{path}/scheduled.record")
                     record_of_ours = DecisionRecord.decode(stored.value or b"")
                     assert record_of_ours is not None

@@ -1,4 +1,4 @@
-"""The leader's core: Every state, every event, and elections."""
+"""The leader's machine: every state, every event, and elections."""
 
 from __future__ import annotations
 
@@ -156,9 +156,9 @@ def test_nothing_is_written_where_there_is_nothing_at_all() -> None:
 @pytest.mark.parametrize(
     "stored",
     [
-        StoredDecision((), 0, 10, record=record()),  # nobody chosen, said the one before us
+        StoredDecision((), 0, 10, record=record()),  # no host chosen, said the one before us
         StoredDecision(("z",), 8, 10),  # the Go package's
-        StoredDecision((), 8, 10),  # junk: the key is there and names nobody
+        StoredDecision((), 8, 10),  # junk: the key is there and names no host
     ],
 )
 def test_an_empty_pool_is_written_if_anything_is_stored(stored: StoredDecision) -> None:

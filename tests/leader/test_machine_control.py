@@ -1,4 +1,4 @@
-"""The leader's core: what operators want, and what hosts say that they cannot do."""
+"""The leader's machine: what operators want, and what hosts say that they cannot do."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def says(control: ControlState, revision: int) -> ControlChanged:
 
 
 def steered(core: LeaderMachine, control: ControlState, revision: int) -> WriteDecision:
-    """Let the core hear of a wish, and its write land one revision later."""
+    """Let the machine know what is wanted, and its write land one revision later."""
     write = write_in(core.handle(says(control, revision)))
     assert core.handle(WriteDone(revision + 1)) == []
     return write
 
 
-def wishes(write: WriteDecision) -> Mapping[str, object]:
+def recorded(write: WriteDecision) -> Mapping[str, object]:
     return cast("Mapping[str, object]", write.record.options["control"])
 
 
@@ -86,13 +86,13 @@ def test_hosts_that_are_all_unavailable_leave_nobody() -> None:
 
 
 def test_why_a_host_may_not_be_chosen() -> None:
-    told, control = Options(1, "rr", frozenset("abc")), ControlState(drained=frozenset("b"))
-    assert barred(host("a"), told, control) is None
-    assert barred(host("b"), told, control) == "drained"
-    assert barred(host("d"), told, control) == "not in hosts_filter"
+    options, control = Options(1, "rr", frozenset("abc")), ControlState(drained=frozenset("b"))
+    assert barred(host("a"), options, control) is None
+    assert barred(host("b"), options, control) == "drained"
+    assert barred(host("d"), options, control) == "not in hosts_filter"
     sick = replace(host("a"), available=False)
-    assert barred(sick, told, control) == "unavailable"
-    assert barred(replace(sick, reason="disk full"), told, control) == "unavailable: disk full"
+    assert barred(sick, options, control) == "unavailable"
+    assert barred(replace(sick, reason="disk full"), options, control) == "unavailable: disk full"
     for name in ("", "x,y"):
         assert barred(host(name), Options(), control) == "its name does not fit into 'scheduled'"
 
@@ -105,13 +105,13 @@ def test_a_drained_host_moves_and_stays_away() -> None:
     write = steered(core, ControlState().drain("a"), 21)
     assert list(write.record.hosts) == ["b", "c"]
     assert write.record.reason == "a drained"
-    assert wishes(write) == {"revision": 21, "drained": ["a"]}
+    assert recorded(write) == {"revision": 21, "drained": ["a"]}
     assert chosen(core.handle(HostLeft("b", 23))) == ["c"]  # not even now
     core.handle(WriteDone(24))
     back = steered(core, ControlState(), 25)
     assert list(back.record.hosts) == ["c", "a"]
     assert back.record.reason == "a undrained"
-    assert wishes(back) == {"revision": 25}
+    assert recorded(back) == {"revision": 25}
 
 
 def test_a_wish_that_changes_no_choice_is_written_so_that_operators_know() -> None:
@@ -119,7 +119,7 @@ def test_a_wish_that_changes_no_choice_is_written_so_that_operators_know() -> No
     write = steered(core, ControlState().drain("b"), 21)
     assert (list(write.record.hosts), write.record.reason) == (["a"], "b drained")
     same = steered(core, ControlState(drained=frozenset("b"), extra={"new": 1}), 23)
-    assert (same.record.reason, wishes(same)["revision"]) == ("control read", 23)
+    assert (same.record.reason, recorded(same)["revision"]) == ("control read", 23)
 
 
 def test_nothing_is_recorded_of_a_control_that_is_not_there() -> None:
@@ -139,7 +139,7 @@ def test_max_count_holds_over_the_leaders_option_both_ways() -> None:
     assert list(more.record.hosts) == ["a", "b", "c"]
     assert more.record.reason == "max_count set to 3"
     assert more.record.options["max_count"] == 3
-    assert wishes(more) == {"revision": 21, "max_count": 3}
+    assert recorded(more) == {"revision": 21, "max_count": 3}
     fewer = steered(core, ControlState().set_count(1), 23)
     assert list(fewer.record.hosts) == ["a"]
     assert strategy.asked[-1][1].max_count == 1
@@ -164,7 +164,7 @@ def test_while_paused_the_choice_stands_but_the_dead_lose_their_places() -> None
     strategy.asked.clear()
     write = steered(core, ControlState().pause(), 21)
     assert (list(write.record.hosts), write.record.reason) == (["a", "b"], "paused")
-    assert wishes(write) == {"revision": 21, "paused": True}
+    assert recorded(write) == {"revision": 21, "paused": True}
     assert core.handle(HostJoined(host("d", 23), 23)) == []
     left = write_in(core.handle(HostLeft("a", 24)))
     assert (list(left.record.hosts), left.record.reason) == (["b"], "a left, paused")
@@ -256,12 +256,12 @@ def test_an_evicted_host_moves_once() -> None:
     write = steered(core, control, 21)
     assert list(write.record.hosts) == ["b", "c"]
     assert write.record.reason == "a evicted"
-    assert wishes(write) == {"revision": 21, "evicted": 20}
+    assert recorded(write) == {"revision": 21, "evicted": 20}
     assert chosen(core.handle(HostLeft("b", 23))) == ["c", "a"]  # it may be chosen again
     core.handle(WriteDone(24))
     assert core.handle(HostJoined(host("d", 25), 25)) == []
     paused = steered(core, control.pause(), 26)
-    assert wishes(paused) == {"revision": 26, "paused": True, "evicted": 20}
+    assert recorded(paused) == {"revision": 26, "paused": True, "evicted": 20}
     resumed = steered(core, control, 28)
     assert (list(resumed.record.hosts), resumed.record.reason) == (["c", "a"], "resumed")
 
@@ -314,7 +314,7 @@ def test_an_eviction_of_who_has_no_place_moves_nobody_and_does_not_wait_for_it()
     core = lead(make(1), "a", "b")
     write = steered(core, ControlState().evict("b", revision=20), 21)
     assert list(write.record.hosts) == ["a"]
-    assert wishes(write)["evicted"] == 20
+    assert recorded(write)["evicted"] == 20
     assert chosen(core.handle(HostLeft("a", 23))) == ["b"]
 
 
@@ -351,7 +351,7 @@ def test_a_host_stays_if_the_strategy_would_rather_leave_its_place_empty() -> No
 
 
 def test_an_eviction_from_the_future_is_none() -> None:
-    """Else a revision that somebody made up would count all later evictions as done."""
+    """Else a revision that a client made up would count all later evictions as done."""
     core = lead(make(1), "a", "b")
     control = ControlState().evict("a", revision=999)
     write = steered(core, control, 21)
@@ -359,14 +359,14 @@ def test_an_eviction_from_the_future_is_none() -> None:
     assert list(steered(core, control.evict("a", revision=21), 23).record.hosts) == ["b"]
 
 
-# When it is heard
+# When it is known
 
 
 def test_only_the_newest_word_counts() -> None:
     core = lead(make(2), "a", "b", "c")
     newest, older = says(ControlState(), 30), says(ControlState().pause(), 29)
     write = write_in(core.handle(newest, older))
-    assert wishes(write) == {"revision": 30}
+    assert recorded(write) == {"revision": 30}
     core.handle(WriteDone(31))
     assert core.handle(older) == []
 

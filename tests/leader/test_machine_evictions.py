@@ -33,7 +33,7 @@ STEPS = (
 def test_an_eviction_is_carried_out_once(
     strategy: str, max_count: int, steps: list[tuple[str, int]]
 ) -> None:
-    """Whoever leads, and whatever becomes of writes; `what_we_stored_is_sound` tells."""
+    """Whichever host leads, and whatever becomes of writes; see `what_we_stored_is_sound`."""
     machine = make_machine(strategy, max_count)
     for name in HOSTS[:4]:
         machine.etcd.put_host(name, b"{}")
@@ -65,8 +65,8 @@ def take(machine: Model, step: str, pick: int) -> None:
 
 
 def check_nothing_is_due(machine: Model) -> None:
-    """Whatever was wished for is known to be done."""
+    """Whatever was wanted is known to be done."""
     record, control = machine.etcd.stored().record, machine.etcd.control
     if control.evictions and record is not None:
-        wishes = cast("dict[str, int]", record.options["control"])
-        assert wishes["evicted"] == max(each.revision for each in control.evictions.values())
+        control_read = cast("dict[str, int]", record.options["control"])
+        assert control_read["evicted"] == max(each.revision for each in control.evictions.values())

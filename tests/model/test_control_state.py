@@ -31,8 +31,8 @@ states = st.builds(
 )
 
 
-def decoded(**told: object) -> ControlState:
-    return ControlState.decode(json.dumps(told).encode())
+def decoded(**fields: object) -> ControlState:
+    return ControlState.decode(json.dumps(fields).encode())
 
 
 @given(states)
@@ -121,7 +121,7 @@ def test_each_wish_can_be_taken_back_and_so_can_its_note() -> None:
     assert (state.note("paused"), state.note("drained/a"), state.note("max_count")) == (note,) * 3
     assert state.resume().undrain("a").set_count(None) == ControlState()
     assert state.undrain("nobody") == state
-    assert state.pause().note("paused") is None  # wanted anew, by whoever did not say
+    assert state.pause().note("paused") is None  # wanted anew, by an operator who did not say
 
 
 def test_notes_are_clipped_and_junk_in_them_is_empty() -> None:

@@ -108,8 +108,8 @@ def test_a_time_is_told_and_nothing_else_in_its_place() -> None:
     assert found is not None
     assert found.when == when
     assert found == DecisionRecord({"a": 1}, "a", 2), "who compares decisions does not mind"
-    for told in ("now", "2026-01-02", when + "\x1b[2J", 12, None, ["x"]):
-        value = json.dumps({"since": told}).encode()
+    for since in ("now", "2026-01-02", when + "\x1b[2J", 12, None, ["x"]):
+        value = json.dumps({"since": since}).encode()
         assert Host.decode("a", value, lease=0, joined_revision=0).since == ""
 
 

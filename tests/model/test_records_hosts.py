@@ -1,4 +1,4 @@
-"""What hosts tell about themselves: what is allowed, published, and read again."""
+"""What hosts say of themselves: what is allowed, published, and read again."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def decoded(value: bytes) -> Host:
     return Host.decode("a", value, lease=7, joined_revision=9)
 
 
-def published(**told: object) -> Host:
-    return decoded(json.dumps(told).encode())
+def published(**fields: object) -> Host:
+    return decoded(json.dumps(fields).encode())
 
 
 @given(weights, zones, priorities, free, st.booleans(), reasons)
@@ -43,8 +43,8 @@ def test_what_a_host_tells_goes_back_and_forth(
     available: bool,
     reason: str,
 ) -> None:
-    told = HostData(weight, zone, priority, data, available, reason)
-    host = decoded(encode_host(Options(), told))
+    said = HostData(weight, zone, priority, data, available, reason)
+    host = decoded(encode_host(Options(), said))
     assert (host.weight, host.zone, host.priority) == (weight, zone, priority)
     assert (host.data, host.available, host.reason) == (data, available, reason)
     assert host.options == Options().as_json()
@@ -54,8 +54,8 @@ def test_defaults_are_left_out() -> None:
     options = Options().as_json()
     assert json.loads(encode_host(Options())) == {"options": options}
     assert json.loads(encode_host(Options(), HostData(1))) == {"options": options}
-    told = HostData(2, "z", -3, {"gpu": 1}, available=False, reason="disk full")
-    assert json.loads(encode_host(Options(), told)) == {
+    said = HostData(2, "z", -3, {"gpu": 1}, available=False, reason="disk full")
+    assert json.loads(encode_host(Options(), said)) == {
         "data": {"gpu": 1},
         "weight": 2.0,
         "zone": "z",
@@ -168,11 +168,11 @@ def test_data_that_is_too_deep_or_holds_itself_is_refused() -> None:
 
 def test_data_is_a_read_only_copy() -> None:
     mine = {"list": [1]}
-    told = HostData(data=mine)
+    said = HostData(data=mine)
     mine["list"].append(2)
-    assert told.data == {"list": [1]}
+    assert said.data == {"list": [1]}
     with pytest.raises(TypeError):
-        told.data["x"] = 1  # type: ignore[index]
+        said.data["x"] = 1  # type: ignore[index]
 
 
 def test_a_mapping_alone_is_taken_for_data() -> None:

@@ -101,7 +101,7 @@ async def gone(client: Client, key: str) -> None:
 
 
 async def remains(client: Client, owner: Owner, key: str) -> bool:
-    """Tell whether a lease and its key are there."""
+    """Return whether a lease and its key are there."""
     try:
         left = await client.lease_time_to_live(owner.lease)
     except LeaseNotFound:

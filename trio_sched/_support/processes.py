@@ -13,7 +13,7 @@ import trio
 
 __all__ = ["wait_ended"]
 
-_POLL_INTERVAL = 0.02  # seconds between two looks where the end of a process cannot be waited for
+_POLL_INTERVAL = 0.02  # seconds between two checks where the end of a process cannot be waited for
 
 
 async def wait_ended(pid: int) -> None:
@@ -39,7 +39,7 @@ async def wait_ended(pid: int) -> None:
 def _wait_in_thread(pid: int) -> None:
     try:
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    except ChildProcessError:  # not a child of ours, of whose end nothing else tells
+    except ChildProcessError:  # not a child of ours, of whose end there is no other sign
         while _there(pid):
             time.sleep(_POLL_INTERVAL)
 

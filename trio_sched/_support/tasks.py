@@ -30,10 +30,10 @@ Ts = TypeVarTuple("Ts")
 
 
 class Wakeup:
-    """One task waits, another rings. Nothing is remembered.
+    """One task waits, another notifies it. Nothing is remembered.
 
-    So the one who waits looks first whether there is anything to do, and the
-    one who rings has made something to do before. Cheaper than an event that
+    So the task that waits checks first whether there is anything to do, and the
+    one that notifies has made something to do before. Cheaper than an event that
     would have to be made anew for each wait.
     """
 
@@ -43,7 +43,7 @@ class Wakeup:
         self._task: trio.lowlevel.Task | None = None
 
     async def wait(self) -> None:
-        """Wait for the next ring. A checkpoint, even if it rings at once.
+        """Wait for the next `notify`. A checkpoint, even if that comes at once.
 
         Raises:
             trio.BusyResourceError: another task is waiting already.
@@ -58,7 +58,7 @@ class Wakeup:
         return trio.lowlevel.Abort.SUCCEEDED
 
     def notify(self) -> bool:
-        """Wake the task that waits; tell whether one did."""
+        """Wake the task that waits; return whether one did."""
         task = self._task
         if task is None:
             return False
@@ -196,7 +196,7 @@ async def open_plain_nursery() -> AsyncIterator[trio.Nursery]:
 
 
 def _choose(raised: BaseException, body: BaseException | None) -> BaseException:
-    """Pick the one exception that tells what happened."""
+    """Pick the one exception that says what happened."""
     leaves = _leaves(raised)
     for exc in leaves:
         if not isinstance(exc, (Exception, trio.Cancelled, GeneratorExit)):
@@ -210,7 +210,7 @@ def _choose(raised: BaseException, body: BaseException | None) -> BaseException:
 
 
 def _is_echo(body: BaseException) -> bool:
-    """Tell whether a body ended only because it was cancelled."""
+    """Return whether a body ended only because it was cancelled."""
     return all(isinstance(exc, trio.Cancelled) for exc in _leaves(body))
 
 

@@ -109,16 +109,16 @@ def _operator() -> str:
 def steer(change: Change, *, wait: float, no_wait: bool, **options: Any) -> None:
     """Carry out a command, and exit."""
     steering = Steering(wait=0 if no_wait else wait, **options)
-    perform(steering.connection, partial(_steer, steering, change, look=not no_wait))
+    perform(steering.connection, partial(_steer, steering, change, await_outcome=not no_wait))
 
 
-async def _steer(steering: Steering, change: Change, *, look: bool) -> int:
+async def _steer(steering: Steering, change: Change, *, await_outcome: bool) -> int:
     async with steering.connection.open() as client:
         control = Control(client, steering.path, by=steering.by)
         wanted = await within(steering.timeout, partial(change.act, control))
         outcome: Outcome = "not-waited"
         state: PathState | None = None
-        if look:
+        if await_outcome:
             follow = partial(_follow, client, steering, change, wanted)
             outcome, state = await within(steering.timeout + steering.wait, follow)
     words = _words(outcome, state, steering, change)

@@ -6,7 +6,7 @@ The server counts a lease's TTL from the moment at which it handles a renewal.
 That is never before the renewal was *sent*. So a deadline counted from there,
 by our own monotonic clock, is never later than the server's: code that stops at
 `KeptLease.deadline` has stopped before the server can give away what hangs on
-the lease. A margin is taken off for what happens between looking at the clock
+the lease. A margin is taken off for what happens between reading the clock
 and having stopped, and for clocks whose rates differ.
 
 Renewals are sent at a third of the TTL. One that is not answered by the next is

@@ -3,7 +3,7 @@
 A write whose answer was lost may have been carried out. Sending it again blindly
 could do it twice, or undo what another client did in between. So it is sent again
 only if the server certainly did nothing with it: it was refused before it was
-looked at, or the token was. Reads, and writes that come to the same when done
+handled, or the token was. Reads, and writes that come to the same when done
 twice, are sent again after faults that another attempt, maybe with another
 member, may not meet.
 """

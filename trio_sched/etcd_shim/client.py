@@ -192,8 +192,8 @@ class Client:
         Args:
             ttl: seconds without a renewal after which it lapses. etcd gives at
                 least 2; see the TTL in the answer.
-            lease: its id; None for a random one. Whoever chooses it can still
-                revoke the lease when the answer gets lost.
+            lease: its id; None for a random one. With an id of your own you
+                can still revoke the lease when the answer gets lost.
 
         Raises:
             LeaseExists: a lease of this id exists.
@@ -305,10 +305,10 @@ class Client:
             range_end: the first key behind the range.
             start_revision: begin with the events of this revision; 0 for those
                 after the watch is created.
-            prev_kv: tell how each key was before.
-            puts: tell of keys that are put.
-            deletes: tell of keys that are deleted.
-            progress_notify: have etcd tell now and then, on an idle watch, up to
+            prev_kv: deliver how each key was before, too.
+            puts: deliver keys that are put.
+            deletes: deliver keys that are deleted.
+            progress_notify: have etcd report now and then, on an idle watch, up to
                 which revision everything has been delivered.
             buffer_size: how many events may wait to be read.
 
@@ -337,7 +337,7 @@ class Client:
         ``async with client.follow("/jobs/") as follower:`` gives `follower.first`,
         and ``async for event in follower:`` each change after it. Unlike a watch
         it goes on over compactions and overflows, by reading the state again and
-        telling the difference.
+        delivering the difference.
 
         Args:
             prefix: what the keys start with.

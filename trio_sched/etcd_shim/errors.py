@@ -104,8 +104,8 @@ class ConnectionFailed(EtcdError):
     """
 
     def __init__(self, reasons: Mapping[str, BaseException]) -> None:
-        told = "; ".join(f"{endpoint}: {_tell(exc)}" for endpoint, exc in reasons.items())
-        super().__init__(f"cannot connect to etcd: {told}")
+        words = "; ".join(f"{endpoint}: {_words(exc)}" for endpoint, exc in reasons.items())
+        super().__init__(f"cannot connect to etcd: {words}")
         self.reasons = dict(reasons)
 
 
@@ -364,5 +364,5 @@ def rpc_error(status: Status, message: str) -> RpcError:
     return _BY_STATUS.get(status, RpcError)(status, message)
 
 
-def _tell(exc: BaseException) -> str:
+def _words(exc: BaseException) -> str:
     return str(exc) or type(exc).__name__

@@ -166,7 +166,7 @@ class Put:
         key: the key.
         value: its new value.
         lease: id of the lease to hang it on; 0 for none.
-        prev_kv: tell how it was before.
+        prev_kv: return how it was before.
         ignore_value: keep its value; it must exist, and `value` be empty.
         ignore_lease: keep its lease; it must exist, and `lease` be 0.
     """

@@ -35,7 +35,7 @@ def tls_context(
 ) -> TLSContext:
     """Return a context for ``open_client(ssl_context=…)``, from files in PEM.
 
-    Another process can be told the names of these files, and connect in the same
+    Another process can be sent the names of these files, and connect in the same
     way: that is what a reaper does.
 
     Args:

@@ -326,7 +326,7 @@ class WatchHub:
         try:
             return None if await self._channel.refresh_token(stale) else refusal
         except (ConnectionFailed, ConnectionLost, Unavailable):
-            return None  # another round will tell
+            return None  # another round will show
         except EtcdError as exc:
             return exc
 
@@ -378,7 +378,7 @@ class WatchHub:
         error = _cancellation(answer)
         token = self._channel.token
         if isinstance(error, PermissionDenied) and token and watcher.refused_token is None:
-            # A token that has expired looks like a permission that we do not have. A stream's
+            # A token that has expired reads like a permission that we do not have. A stream's
             # token is the one that it began with, so the stream begins anew, with a new one.
             watcher.refused_token = token
             raise Unauthenticated(Status.UNAUTHENTICATED, answer.cancel_reason)
@@ -416,7 +416,7 @@ def creation(
     if not start:
         raise ValueError("a key must not be empty; watch b'\\0' with range_end=ALL_KEYS for all")
     if not puts and not deletes:
-        raise ValueError("a watch of neither puts nor deletes tells nothing")
+        raise ValueError("a watch of neither puts nor deletes delivers nothing")
     filters = [] if puts else [pb.WatchCreateRequest.NOPUT]
     if not deletes:
         filters.append(pb.WatchCreateRequest.NODELETE)

@@ -72,6 +72,6 @@ async def wait_elected(
 
 
 def _led(view: PathView, candidate: KeyValue) -> bool:
-    """Tell whether a candidate is known to have led."""
+    """Return whether a candidate is known to have led."""
     record = view.decision.record
     return record is not None and record.fence == candidate.create_revision

@@ -314,7 +314,7 @@ class PathFollower:
         return _mod_revision(kv) != _mod_revision(self.view.get(key))
 
     def _is_whole(self, covered: KeyRange) -> bool:
-        """Tell whether a proof is about all keys of a range."""
+        """Return whether a proof is about all keys of a range."""
         return covered in {self.view.keys.decision, KeyRange.of(covered.first)}
 
     def _check_key(self, kv: KeyValue | None, known: int) -> None:

@@ -3,7 +3,7 @@
 One transaction registers the host and its candidacy and reads what is there, so
 a join costs the same whatever the size of the pool. Leaving revokes the lease,
 which deletes both keys in one revision; a host that finds the pool empty afterwards
-was the last, and takes the decision away too. That look comes *after* the revoke,
+was the last, and takes the decision away too. That read comes *after* the revoke,
 so of several hosts that leave at once exactly the last one sees it.
 """
 
@@ -88,7 +88,7 @@ async def join(
                 [
                     Put(key, value, session.lease),
                     Put(candidate, hostname, session.lease),
-                    _look_around(keys),
+                    _read_around(keys),
                 ],
                 [Get(key)],
             )
@@ -110,10 +110,10 @@ async def join(
             await _wait_for_name(client, keys, hostname, kv, answer.revision)
 
 
-def _look_around(keys: PathKeys) -> Txn:
+def _read_around(keys: PathKeys) -> Txn:
     """Return the reads of a host that joins: a leader's if there is no candidate yet.
 
-    Conditions are looked at before anything of the transaction is carried out, so
+    Conditions are checked before anything of the transaction is carried out, so
     our own candidate key is not among them; reads are carried out in turn, so it
     is among those found.
     """
@@ -224,7 +224,7 @@ async def clear_if_last(client: Client, keys: PathKeys, decision_leases: set[int
         useless = (decision_leases | found) - {0}
     else:
         # Others stay. The decision lapses unless the next leader takes it over; a
-        # lease that it does not hang on is of no use to anybody.
+        # lease that it does not hang on is of no use to any host.
         useless = decision_leases - {kv.lease for kv in answer.get(0)}
     for lease in useless:
         await revoke_quietly(client, lease)

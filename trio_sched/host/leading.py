@@ -236,7 +236,7 @@ class Leading:
                     if self._decision_lease == lease:
                         self._decision_lease = 0
                     await self._follower.reload(self._keys.leading)
-                    self._post_snapshot()  # the machine looks at what is there, and writes anew
+                    self._post_snapshot()  # the machine sees what is there, and writes anew
                     self._follower.changed.unpark_all()
 
     async def _revoke_inherited(self) -> None:

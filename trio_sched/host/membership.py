@@ -3,7 +3,7 @@
 Theory of operation
 -------------------
 `Membership.run` is a service task: it does not die with the body of the
-``schedule()`` block. When the block is left, by whatever way, it is told to stop,
+``schedule()`` block. When the block is left, by whatever way, it is asked to stop,
 and the block waits until it has revoked its keys, or until the time for that is
 up. Nothing else ever touches the host's keys.
 
@@ -115,7 +115,7 @@ class Membership:
 
     def _log(self, level: int, message: str, **extra: object) -> None:
         settings = self._settings
-        told = {"path": settings.path, "host": settings.hostname, **extra}
+        fields = {"path": settings.path, "host": settings.hostname, **extra}
         words = ", ".join(f"{key}={value}" for key, value in extra.items())
         settings.logger.log(
             level,
@@ -124,7 +124,7 @@ class Membership:
             settings.hostname,
             message,
             f" ({words})" if words else "",
-            extra=told,
+            extra=fields,
         )
 
     def _debug(self, message: str, **extra: object) -> None:
@@ -134,7 +134,7 @@ class Membership:
     # ---- the life ----------------------------------------------------------------
 
     async def run(self) -> None:
-        """Live until told to stop, or until something cannot heal."""
+        """Live until asked to stop, or until something cannot heal."""
         failure: Exception | None = None
         try:
             async with open_plain_nursery() as nursery:

@@ -85,8 +85,8 @@ class PathObservation(NewestOnly[PathState]):
         return self._states.newest
 
     @property
-    def heard_at(self) -> float:
-        """By trio's clock, when etcd was heard of last: by a change, or an answer to a read."""
+    def answered_at(self) -> float:
+        """By trio's clock, when etcd last sent a change or answered a read."""
         return max(self._states.changed_at, self._observer.follower.fresh_at)
 
 

@@ -71,7 +71,7 @@ class Result(Observation):
     def deadline(self) -> float:
         """By trio's clock, until when this host is scheduled, unless that is renewed.
 
-        Minus infinity if it is not chosen. Whoever acts on being scheduled has to
+        Minus infinity if it is not chosen. Code that acts on being scheduled has to
         have stopped by then.
         """
         return self._state.deadline
@@ -109,8 +109,8 @@ class Result(Observation):
     ) -> T:
         """Run ``fn(slot, *args)`` whenever this host is scheduled; return what it returns.
 
-        Each time this host is chosen it takes a slot, of which there are `max_count`
-        on the path, and runs `fn`. It is cancelled when a decision drops the host,
+        Each time this host is chosen it takes one of the `max_count` slots of the
+        path, and runs `fn`. It is cancelled when a decision drops the host,
         when the slot or the session is lost, or `grace` seconds before the deadline.
         The slot is freed when it has ended, never before; then the next time is
         waited for. An exception of `fn` frees the slot and passes through. What can
@@ -144,7 +144,7 @@ class Result(Observation):
         return await self._worker.run(work, grace, restart=restart)
 
     async def update(self, **changes: Unpack[HostChanges]) -> None:
-        """Change what this host tells about itself, without leaving the pool.
+        """Change what this host says of itself, without leaving the pool.
 
         Returns when it is published; a lost session is waited for. Cancelled, it is
         published all the same.

@@ -47,7 +47,7 @@ async def grant_session(
 ) -> Session:
     """Grant a lease under an id of our own, and return the session on it.
 
-    The reaper is told of it before.
+    The reaper is sent it before.
 
     Cancelled while the answer is awaited, it waits up to `grace` seconds more
     for it, and revokes the lease again, so that none is left behind.
@@ -68,7 +68,7 @@ async def grant_session(
 
 
 async def revoke_quietly(client: Client, lease: int) -> bool:
-    """Revoke a lease; tell whether it is certainly gone. Raises no `EtcdError`."""
+    """Revoke a lease; return whether it is certainly gone. Raises no `EtcdError`."""
     try:
         await client.lease_revoke(lease)
     except LeaseNotFound:

@@ -8,7 +8,7 @@ session's lease. It is created before the work begins and deleted after the work
 ended. What makes it safe is in the transaction that creates it:
 
 - The stored decision must still be the one that named us. So takes and decisions
-  are in one order, and a host that has not heard of the newest takes nothing.
+  are in one order, and a host that does not know the newest takes nothing.
 - The slot's key must not exist.
 - The slot's number must be `usable`. That is every number below the decision's
   max_count, unless slots are held from a time when it was higher. As a take needs
@@ -151,7 +151,7 @@ class SlotKeys:
     async def _create(
         self, session: Session, number: int, decision: int
     ) -> tuple[Slot | None, bool]:
-        """Create a slot's key; tell whether the decision stands, too."""
+        """Create a slot's key; return, too, whether the decision stands, too."""
         key = self._keys.slot(number)
         stands = Compare.mod_revision(self._keys.scheduled, "==", decision)
         answer = await self._client.txn(

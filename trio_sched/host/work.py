@@ -1,7 +1,7 @@
 """Running work while a host is scheduled: what is behind `Result.run_while_scheduled`.
 
 The work runs in the caller's own task, so that its exceptions are the caller's.
-Beside it two service tasks look after the slot's key and after the clock. What must
+Beside it two service tasks watch the slot's key and the clock. What must
 hold: the work is cancelled before the local deadline, the slot is freed only after
 the work has ended, and the revoke of the session waits for that end, as long as
 the session is certain to live.

@@ -203,7 +203,7 @@ def _shown(
         "max_count": control.max_count,
         "evicted": evicted,
     }
-    wanted = {name: wish for name, wish in wanted.items() if wish}
+    wanted = {name: value for name, value in wanted.items() if value}
     shown = leader_options.as_json() | {"max_count": max_count}
     return {**shown, "control": wanted} if wanted else shown
 

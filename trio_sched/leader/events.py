@@ -1,4 +1,4 @@
-"""What the leader's state machine hears, and what it wants done.
+"""What the leader's state machine handles, and what it wants done.
 
 Plain values, apart from `trio_sched.leader.machine` only to keep that file short; import
 them from there.
@@ -106,7 +106,7 @@ class WriteDone:
 
     Attributes:
         revision: the store's revision that the write made.
-        fence: of the `WriteDecision` that this answers; None if not told.
+        fence: of the `WriteDecision` that this answers; None if not known.
     """
 
     revision: int
@@ -121,7 +121,7 @@ class WriteRefused:
         fenced: our election key is gone, so we are deposed; else `scheduled` had
             moved.
         stored: what is stored instead, read by the same transaction.
-        fence: of the `WriteDecision` that this answers; None if not told.
+        fence: of the `WriteDecision` that this answers; None if not known.
     """
 
     fenced: bool
@@ -131,10 +131,10 @@ class WriteRefused:
 
 @dataclass(frozen=True, slots=True)
 class WriteLost:
-    """Nobody knows whether the write was applied.
+    """It is not known whether the write was applied.
 
     Attributes:
-        fence: of the `WriteDecision` that this answers; None if not told.
+        fence: of the `WriteDecision` that this answers; None if not known.
     """
 
     fence: int | None = None
@@ -193,7 +193,7 @@ class StartTimer:
 
 @dataclass(frozen=True, slots=True)
 class Warn:
-    """Tell people.
+    """Warn people.
 
     Attributes:
         kind: ``foreign-write`` or ``options-differ``.

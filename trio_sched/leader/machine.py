@@ -8,7 +8,7 @@ has to promise in turn, is in the theory of operation at the head of the source.
 # Theory of operation
 # ===================
 #
-# One core lives as long as the host has joined the path. Between `Elected` and
+# One machine lives as long as the host has joined the path. Between `Elected` and
 # `Deposed` it leads: it knows the pool and the stored decision, asks the strategy,
 # and wants a write whenever what is stored is not what the strategy chose.
 #
@@ -29,7 +29,7 @@ has to promise in turn, is in the theory of operation at the head of the source.
 # for its end. Nothing in an event's path depends on the size of the pool.
 #
 # Late events. An event that a state has no use for is late, not wrong: `_late` is
-# its handler, and changes nothing. Events that are useful but old are told by their
+# its handler, and changes nothing. Events that are useful but old are known by their
 # revisions. Of each host that changed since the last snapshot we remember the
 # revision of the newest event, also if the host has gone (a tombstone); what is not
 # newer is ignored, and so is whatever is not newer than the snapshot, which is why
@@ -44,7 +44,7 @@ has to promise in turn, is in the theory of operation at the head of the source.
 # our record away is foreign as well: else two could fight over `decision` without
 # end.
 #
-# A fight. After a foreign write the core yields: it lets a timer run before it
+# A fight. After a foreign write the machine yields: it lets a timer run before it
 # takes the key back, and each further time twice as long, up to a limit, so writes
 # per second are bounded whatever the other side does. Pool events wait as well. Once
 # the key is ours again the same timer counts the quiet; when it fires, the fight is
@@ -197,7 +197,7 @@ class LeaderMachine:
 
     @property
     def state(self) -> State:
-        """What the core is doing."""
+        """What the machine is doing."""
         return self._state
 
     @property

@@ -1,4 +1,4 @@
-"""What the leader tells people: the reasons of decisions, and warnings.
+"""What the leader reports to people: the reasons of decisions, and warnings.
 
 Pure, and apart from `trio_sched.leader.machine` because no decision depends on it.
 """
@@ -68,8 +68,13 @@ def why_written(
         for name in wanted
         if name not in last.hosts and (not waited or pool[name].joined_revision > decided)
     ]
-    told = ((gone, "left"), (unavailable, "unavailable"), (again, "rejoined"), (joined, "joined"))
-    clauses = [f"{list_names(names, _MAX_NAMES)} {verb}" for names, verb in told if names]
+    changes = (
+        (gone, "left"),
+        (unavailable, "unavailable"),
+        (again, "rejoined"),
+        (joined, "joined"),
+    )
+    clauses = [f"{list_names(names, _MAX_NAMES)} {verb}" for names, verb in changes if names]
     if not clauses and not steered:
         same = list(last.hosts.items()) == list(wanted.items())
         knows = _control_of(last.options) != _control_of(choice.options)
@@ -78,8 +83,8 @@ def why_written(
 
 
 def _evictions(choice: Choice) -> list[str]:
-    told = ((choice.evicted, "evicted"), (choice.stuck, "not evicted for want of others"))
-    return [f"{list_names(names, _MAX_NAMES)} {verb}" for names, verb in told if names]
+    found = ((choice.evicted, "evicted"), (choice.stuck, "not evicted for want of others"))
+    return [f"{list_names(names, _MAX_NAMES)} {verb}" for names, verb in found if names]
 
 
 def _control_of(options: Mapping[str, object]) -> Mapping[str, object]:
@@ -120,7 +125,7 @@ def foreign_write(path: str, foreign: StoredDecision) -> Warn:
     record = foreign.record
     return Warn(
         "foreign-write",
-        f"somebody else {did} 'scheduled' under {path!r}; it is taken back with growing delays",
+        f"another client {did} 'scheduled' under {path!r}; it is taken back with growing delays",
         {
             "path": path,
             "hosts": foreign.hosts,

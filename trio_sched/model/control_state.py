@@ -6,17 +6,17 @@ made of it is in its own record, in the options that the decision was made with.
 
 How often an eviction is carried out
 ------------------------------------
-Once, although the leader never writes ``control``, so the wish stays there. Each
+Once, although the leader never writes ``control``, so the entry stays there. Each
 eviction carries the store's revision at which its operator had read the key; they grow
 from one write to the next. A leader that decides while it knows evictions up to
 revision E puts ``evicted: E`` into the record, in the same transaction as the choice
-that they led to. So the wish and what came of it cannot be told apart by a crash:
+that they led to. So no crash comes between the eviction and what came of it:
 
 - The write landed: every later leader reads E beside the choice, and takes no eviction
   up to E into account again. The host may be chosen again, for another reason.
-- The write did not land, or the decision was made before the wish was known: the next
+- The write did not land, or the decision was made before the eviction was known: the next
   decision, by any leader, finds the eviction above E and carries it out.
-- Somebody else decided since, such as a Go leader, and so there is no record: then an
+- Another client decided since, such as a Go leader, and so there is no record: then an
   eviction that is older than the stored ``scheduled`` counts as done. It may get lost
   in this way, but not happen twice.
 - The host has a new lease: it is not the one whose place was meant.
@@ -51,7 +51,7 @@ class Note:
 
     Attributes:
         by: who wanted it.
-        when: the time, in ISO 8601, as the operator's clock told it. For people only.
+        when: the time, in ISO 8601, by the operator's clock. For people only.
         why: in the operator's words.
     """
 
@@ -93,7 +93,7 @@ class ControlState:
         drained: hosts that are not to be chosen.
         max_count: how many hosts may be chosen, whatever the leader's option says.
         evictions: hosts that are to lose their place once, by name.
-        notes: JSON objects that tell who wanted what; see `note`.
+        notes: JSON objects that say who wanted what; see `note`.
         extra: fields that this version does not know. They are kept.
         revision: mod_revision of the key that this was read from; 0 if it was absent.
             A write is to be guarded by it. It is not compared.
@@ -133,7 +133,7 @@ class ControlState:
                     if isinstance(note, dict)
                 }
             ),
-            MappingProxyType({name: told for name, told in parsed.items() if name not in _FIELDS}),
+            MappingProxyType({name: each for name, each in parsed.items() if name not in _FIELDS}),
             revision,
         )
 
@@ -154,7 +154,7 @@ class ControlState:
             },
             "notes": {what: dict(note) for what, note in self.notes.items()},
         }
-        known = {name: told for name, told in known.items() if told}
+        known = {name: value for name, value in known.items() if value}
         try:
             value = dump_object({**self.extra, **known})
         except RecursionError:
@@ -173,13 +173,13 @@ class ControlState:
         if found is None:
             return None
         by, when, why = (
-            clip(told, _MAX_NOTE) if isinstance(told, str) else ""
-            for told in (found.get("by"), found.get("when"), found.get("why"))
+            clip(text, _MAX_NOTE) if isinstance(text, str) else ""
+            for text in (found.get("by"), found.get("when"), found.get("why"))
         )
         return Note(by, when, why)
 
     def known_to(self, record: DecisionRecord | None) -> bool:
-        """Tell whether a decision was made by a leader who knew this state.
+        """Return whether a decision was made by a leader who knew this state.
 
         A Go leader never does: it leaves no record.
 
@@ -249,15 +249,15 @@ class ControlState:
             evictions=MappingProxyType({each: evictions[each] for each in newest}),
             notes=MappingProxyType(
                 {
-                    what: told
-                    for what, told in notes.items()
+                    what: each
+                    for what, each in notes.items()
                     if not what.startswith("evict/") or what.removeprefix("evict/") in newest
                 }
             ),
         )
 
     def _noting(self, what: str, note: Note | None) -> Mapping[str, Mapping[str, object]]:
-        notes = {told: found for told, found in self.notes.items() if told != what}
+        notes = {name: found for name, found in self.notes.items() if name != what}
         if note is not None:
             notes[what] = note.as_json()
         return MappingProxyType(notes)
@@ -265,17 +265,17 @@ class ControlState:
 
 def _decode_evictions(found: Mapping[str, object]) -> Mapping[str, Eviction]:
     evictions: dict[str, Eviction] = {}
-    for name, told in found.items():
-        if not name or not isinstance(told, dict) or type(told.get("revision")) is not int:
+    for name, stored in found.items():
+        if not name or not isinstance(stored, dict) or type(stored.get("revision")) is not int:
             continue
         try:
-            lease = int(told.get("lease", "0"), 16)
+            lease = int(stored.get("lease", "0"), 16)
         except (TypeError, ValueError):
             continue  # it was about one host, and it is not known which
         extra = {
-            field: value for field, value in told.items() if field not in {"revision", "lease"}
+            field: value for field, value in stored.items() if field not in {"revision", "lease"}
         }
-        evictions[name] = Eviction(told["revision"], lease, MappingProxyType(extra))
+        evictions[name] = Eviction(stored["revision"], lease, MappingProxyType(extra))
     return MappingProxyType(evictions)
 
 

@@ -82,7 +82,7 @@ class KeyRange:
         return self.first <= key < self.end
 
     def within(self, other: KeyRange) -> bool:
-        """Tell whether another range holds all keys of this one."""
+        """Return whether another range holds all keys of this one."""
         return other.first <= self.first and self.end <= other.end
 
 

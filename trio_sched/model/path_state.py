@@ -1,4 +1,4 @@
-"""All that lies below a path, at one revision: what `observe` tells with ``pool=True``. Pure."""
+"""All that lies below a path, at one revision: what `observe` gives with ``pool=True``. Pure."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ _MAX_ZONE = 255  # characters
 _MIN_PRIORITY, _MAX_PRIORITY = -(2**31), 2**31 - 1
 _MAX_REASON = 200  # characters
 _MAX_DEPTH: Final = 100  # levels of JSON that are read; Pythons differ in how many they take
-_MAX_DATA_DEPTH: Final = 90  # levels of what a host tells, which is a part of that
+_MAX_DATA_DEPTH: Final = 90  # levels of a host's data, which is a part of that
 _MAX_DATA = 64 * 1024  # bytes, as JSON
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
 
@@ -66,13 +66,13 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class HostData:
-    """What a host tells about itself, checked.
+    """What a host says of itself, checked.
 
     Attributes:
         weight: how much it can take, next to others; from 1e-6 to 1e6.
         zone: where it is; at most 255 characters, or None.
         priority: the higher, the more wanted; 32 bits with a sign.
-        data: whatever else it has to tell, as JSON of at most 64 KiB and 90 levels; a
+        data: whatever else it has to say, as JSON of at most 64 KiB and 90 levels; a
             copy.
         available: whether it may be chosen.
         reason: why it may not, in a few words; clipped to 200 characters.
@@ -182,7 +182,7 @@ def _copied(data: object) -> Mapping[str, object]:
 
 
 def _is_deep(text: str, value: Any, most: int = _MAX_DEPTH) -> bool:
-    """Tell whether JSON has more levels than these, whatever this version of Python takes."""
+    """Return whether JSON has more levels than these, whatever this version of Python takes."""
     if text.count("[") + text.count("{") <= most:
         return False
     level = [value]
@@ -237,7 +237,7 @@ class Host:
         available: whether it may be chosen.
         reason: why it may not, in a few words.
         since: when it joined, in ISO 8601, by its own clock; empty if it did not say.
-            For people only: `joined_revision` tells the order.
+            For people only: `joined_revision` has the order.
     """
 
     name: str
@@ -256,7 +256,7 @@ class Host:
     def decode(cls, name: str, value: bytes, *, lease: int, joined_revision: int) -> Self:
         """Return the host that a key below ``exchange/`` stands for.
 
-        What is out of the bounds of `HostData` reads as if it had not been told.
+        What is out of the bounds of `HostData` reads as if it were absent.
         """
         parsed = parse_object(value)
         weight, zone = parsed.get("weight"), parsed.get("zone")
@@ -283,16 +283,16 @@ def encode_host(
 
     Args:
         options: that it was started with.
-        data: what it tells about itself; a mapping stands for `HostData.data`.
-        since: when it joined, in ISO 8601; empty not to tell.
+        data: what it says of itself; a mapping stands for `HostData.data`.
+        since: when it joined, in ISO 8601; empty not to say.
 
     Raises:
         TypeError: see `HostData`.
         ValueError: see `HostData`.
     """
-    told = data if isinstance(data, HostData) else HostData(data=data)
+    said = data if isinstance(data, HostData) else HostData(data=data)
     when = {"since": since} if since else {}
-    return dump_object({**told.as_json(), **when, "options": options.as_json()})
+    return dump_object({**said.as_json(), **when, "options": options.as_json()})
 
 
 class Hosts(tuple[str, ...]):  # noqa: SLOT001 # a tuple's subclass can have no slots
@@ -369,7 +369,7 @@ class DecisionRecord:
         reason: one short clause in plain words.
         options: the options that the decision was made with.
         when: the time of the decision, in ISO 8601, by the leader's clock; empty if it
-            did not say. For people only: the revision tells the order. Not compared.
+            did not say. For people only: the revision has the order. Not compared.
     """
 
     hosts: Mapping[str, int]
@@ -410,9 +410,9 @@ class DecisionRecord:
         return cls(hosts, leader, fence, reason, object_at(parsed, "options"), when)
 
 
-def _moment(told: object) -> str:
-    """Return a time as it was told, if it can be one."""
-    return told if isinstance(told, str) and _TIMESTAMP.fullmatch(told) else ""
+def _moment(value: object) -> str:
+    """Return a time as it was stored, if it can be one."""
+    return value if isinstance(value, str) and _TIMESTAMP.fullmatch(value) else ""
 
 
 def dump_object(value: Mapping[str, object]) -> bytes:

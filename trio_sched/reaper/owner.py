@@ -27,7 +27,7 @@ __all__ = ["Reaper", "check_reapable", "open_reaper"]
 
 _END_TIMEOUT = 2.0  # seconds for the helper to end when there is nothing left for it to do
 _MAX_SECONDS = 1e9  # a deadline further away than this is none
-_ENVIRONMENT = ("SSL_CERT_FILE", "SSL_CERT_DIR")  # where OpenSSL looks for authorities
+_ENVIRONMENT = ("SSL_CERT_FILE", "SSL_CERT_DIR")  # where OpenSSL finds authorities
 
 
 class Reaper:

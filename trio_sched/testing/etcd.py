@@ -26,7 +26,7 @@ __all__ = ["Etcd", "EtcdStartFailed", "open_etcd"]
 
 _PORT_RACES = 5  # how many times in a row another process may take a port before etcd does
 # All data is thrown away, so a clean end is a courtesy. One member is gone in a few milliseconds;
-# those of a cluster look for another to hand leadership to, for seconds, and in vain.
+# those of a cluster search for another to hand leadership to, for seconds, and in vain.
 _END_SECONDS = 0.5
 
 
@@ -131,7 +131,7 @@ async def open_etcd(
 
     Args:
         members: how many; 3 make a cluster that survives the loss of one.
-        executable: which etcd; None looks for one, see `find_etcd`.
+        executable: which etcd; None searches for one, see `find_etcd`.
         client_tls: files for the clients' side: certificate, its key, and the CA whose clients are
             let in. With a CA, only clients with a certificate of it are.
         auth_token_ttl: seconds for which an auth token lives; None is etcd's own, 300.

@@ -1,4 +1,4 @@
-"""Where an etcd can be had on this machine."""
+"""Where an etcd is found on this machine."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def find_etcd() -> Path:
 
 
 def find_etcdctl() -> Path:
-    """The command-line client, looked for as `find_etcd` looks for the server.
+    """The command-line client, searched for as `find_etcd` searches for the server.
 
     Raises:
         EtcdNotFound: there is none.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EtcdStartFailed", "Member", "Ports", "Settings"]
 
-_POLL = 0.01  # seconds between looks at /health
+_POLL = 0.01  # seconds between reads of /health
 _CHECK_TIMEOUT = 1.0  # seconds for one check; a member that is paused accepts and never answers
 _STOP_SECONDS = 5.0
 _LOG_TAIL = 4_000  # characters
@@ -264,7 +264,7 @@ class Member:
 
 
 def _socket_name(member: str) -> str:
-    """Its unix socket, in its working folder; etcd wants a name that looks like HOST:PORT."""
+    """Its unix socket, in its working folder; etcd wants a name of the form HOST:PORT."""
     return f"{member}:0"
 
 

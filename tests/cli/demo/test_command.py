@@ -21,7 +21,7 @@ from rich.console import Console
 
 from trio_sched import cli
 from trio_sched.cli.demo.board import Board, Event
-from trio_sched.cli.demo.view import draw, json_of, save_svg, text_of
+from trio_sched.cli.demo.command import draw, json_of, save_svg, text_of
 
 COMMAND = [sys.executable, "-m", "trio_sched"]
 PATIENCE = 40  # seconds; what the demo promises
@@ -31,8 +31,8 @@ Json = dict[str, object]
 # The demo with one thing put in its place that fails.
 DYING_HOST = """
 from trio_sched.cli import main
-from trio_sched.cli.demo import hosts
-hosts.HOST_MODULE = "trio_sched.no_such_module"
+from trio_sched.cli.demo import story
+story.HOST_MODULE = "trio_sched.no_such_module"
 main()
 """
 NO_TIME = """
@@ -197,7 +197,7 @@ async def test_terminal(*, color: bool) -> None:
                 async for chunk in terminal:
                     screen += chunk
             except (OSError, trio.BrokenResourceError):
-                pass  # how a terminal tells that the other side has closed it
+                pass  # how a terminal shows that the other side has closed it
             assert await process.wait() == 1
     text = screen.decode()
     assert "trio-sched demo" in text

@@ -24,7 +24,7 @@ SLEEP = ["sleep", "300"]
 
 
 class Recorder:
-    """Stands for a reaper, and looks at what is there when it is sent a group."""
+    """Stands for a reaper, and reads what is there when it is sent a group."""
 
     def __init__(self) -> None:
         self.groups: list[tuple[int | None, bytes]] = []

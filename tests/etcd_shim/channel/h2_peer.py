@@ -1,6 +1,6 @@
 """The server's half of an HTTP/2 connection, for tests: h2's own state machine, and no I/O.
 
-`Peer` keeps the rules of HTTP/2 unless it is told to send raw frames. `Wire` ties a `Peer` to the
+`Peer` keeps the rules of HTTP/2 unless it is asked to send raw frames. `Wire` ties a `Peer` to the
 `Http2Connection` under test and carries their bytes to and fro until neither has anything to say.
 """
 
@@ -110,7 +110,7 @@ class Peer:
         return events
 
     def _note_frames(self, data: bytes) -> None:
-        """Count what h2 would not tell, such as a second reset of a call."""
+        """Count what h2 would not report, such as a second reset of a call."""
         self._unparsed += data
         if self._preface and len(self._unparsed) >= self._preface:
             del self._unparsed[: self._preface]

@@ -1,4 +1,4 @@
-"""A gRPC server on a loopback port that does what a test tells it to, well or badly.
+"""A gRPC server on a loopback port that does what a test wants, well or badly.
 
 `open_server` serves connections; for each call it runs the test's script, a function that gets a
 `ServerCall`. What a connection does before and beside its calls is in `Manners`. Nothing here has
@@ -239,7 +239,7 @@ class ScriptedServer:
             await self._news.park()
 
     def note(self) -> None:
-        """Let those who wait look again."""
+        """Let those who wait check again."""
         self._news.unpark_all()
 
     async def run_script(self, call: ServerCall) -> None:

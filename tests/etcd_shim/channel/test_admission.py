@@ -183,7 +183,7 @@ class Crowd:
 
 
 class Waiter:
-    """A script that answers calls when it is told to."""
+    """A script that answers calls when it is asked to."""
 
     def __init__(self) -> None:
         self.come: list[bytes] = []

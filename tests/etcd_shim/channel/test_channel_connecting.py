@@ -43,7 +43,7 @@ from trio_sched.etcd_shim.errors import (
 
 SHORT = ChannelSettings(connect_timeout=0.2, stagger=0.05)
 
-# Servers that let nobody in, and why they say we failed.
+# Servers that let no client in, and why they say we failed.
 SILENT = Manners(settings=None)
 DEAF = Manners(settings=None, hang_up=True)
 HTTP1 = Manners(preface=b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -83,8 +83,8 @@ async def test_server_that_lets_nobody_in(manners: Manners, reason: type[EtcdErr
             with pytest.raises(ConnectionFailed) as caught:
                 await get(channel)
             assert server.endpoint.url in str(caught.value)
-            (told,) = caught.value.reasons.values()
-            assert type(told) is reason
+            (found,) = caught.value.reasons.values()
+            assert type(found) is reason
         await server.until(lambda: all(connection.closed for connection in server.connections))
         await wait_all_tasks_blocked()
         assert channel.statistics().connections == ()
@@ -435,7 +435,7 @@ async def test_new_token_is_asked_for_once_by_all_callers() -> None:
 
         async def refresh() -> None:
             assert await channel.refresh_token("token 1")
-            assert channel.token == "token 2"  # whoever asked for it, it is there
+            assert channel.token == "token 2"  # whichever call asked for it, it is there
 
         await get(channel)
         async with trio.open_nursery() as nursery:

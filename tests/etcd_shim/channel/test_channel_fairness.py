@@ -1,4 +1,4 @@
-"""Who gets a turn: nobody who is busy keeps it, and what waits for its end is sent."""
+"""Which task gets a turn: none that is busy keeps it, and what waits for its end is sent."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ async def test_it_is_called_even_if_there_is_always_something_to_do() -> None:
     called: list[int] = []
     BeforeWaitHook.current().call(lambda: called.append(1))
     for _ in range(3):
-        BeforeWaitHook.current().call(lambda: None)  # nobody can put it off
+        BeforeWaitHook.current().call(lambda: None)  # no task can put it off
         await trio.lowlevel.checkpoint()
     assert called == [1]
 
@@ -199,7 +199,7 @@ async def test_error_at_the_end_of_a_turn_ends_the_calls(monkeypatch: pytest.Mon
 
 
 async def test_acknowledgement_goes_with_the_next_renewal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever renews is woken by the reader itself, though a task owns the stream."""
+    """A task that renews is woken by the reader itself, though a task owns the stream."""
     sent: list[bytes] = []
     plain = _endpoint.SocketByteStream.send_nowait
 

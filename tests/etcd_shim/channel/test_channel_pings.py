@@ -257,7 +257,7 @@ async def test_peer_that_never_speaks(autojump_clock: MockClock) -> None:
     async with open_member(autojump_clock, settings=False) as (_, connection, _):
         start = trio.current_time()
         connection.admission.set_limit(0)
-        assert not await connection.admission.enter()  # which tells when the connection is over
+        assert not await connection.admission.enter()  # which shows when the connection is over
         assert trio.current_time() - start == ChannelSettings().connect_timeout
         assert isinstance(connection.error, ConnectionLost)
         assert "http://member:2379" in str(connection.error)

@@ -1,18 +1,20 @@
 """What the demo knows: a board that is filled by one stream of events.
 
-Pure: no I/O and no clock. The host processes, the scenario and the watch on etcd post events; the
-board keeps what they add up to and passes each on to its listeners. ``--json`` prints them as they
-are. Times are seconds of the monotonic clock, which all processes of a machine share.
+Pure: no I/O and no clock. The host processes and the scenario post events; the board keeps what
+they add up to and passes each on to its listeners. ``--json`` prints them as they are. Times are
+seconds of the monotonic clock, which all processes of a machine share.
 """
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 __all__ = ["Board", "Event", "HostState", "HostView", "PathView", "Step"]
+
+HostState = Literal["starting", "joining", "joined", "leaving", "left", "killed", "died"]
+_ENDED = {"left", "killed", "died"}
 
 
 @dataclass(frozen=True)
@@ -24,25 +26,13 @@ class Event:
     fields: Mapping[str, Any]
 
 
-class HostState(enum.StrEnum):
-    """Where a host process is in its life."""
-
-    STARTING = enum.auto()
-    JOINING = enum.auto()
-    JOINED = enum.auto()
-    LEAVING = enum.auto()
-    LEFT = enum.auto()
-    KILLED = enum.auto()
-    DIED = enum.auto()
-
-
 @dataclass
 class HostView:
     """One host process, as far as it has reported."""
 
     name: str
     pid: int
-    state: HostState = HostState.STARTING
+    state: HostState = "starting"
     reached: dict[HostState, float] = field(default_factory=dict)  # when it reached each state
     chosen: tuple[str, ...] | None = None  # the decision that it reported last
     revision: int = 0  # of that decision
@@ -51,7 +41,7 @@ class HostView:
     @property
     def alive(self) -> bool:
         """True if it is, or will soon be, in the pool."""
-        return self.state in {HostState.STARTING, HostState.JOINING, HostState.JOINED}
+        return self.state in {"starting", "joining", "joined"}
 
 
 @dataclass(frozen=True)
@@ -82,7 +72,7 @@ class Board:
 
     began: float
     listeners: list[Callable[[Event], None]] = field(default_factory=list)
-    etcd: str = ""  # for the title
+    etcd: Mapping[str, str] | None = None  # its version, endpoint and path
     hosts: dict[str, HostView] = field(default_factory=dict)
     path: PathView = PathView()
     steps: list[Step] = field(default_factory=list)
@@ -96,15 +86,22 @@ class Board:
 
     @property
     def agreed(self) -> tuple[str, ...] | None:
-        """The decision, if all hosts alive have joined and know the one that etcd has."""
-        same_hosts = sorted(host.name for host in self.alive) == sorted(self.path.pool)
-        joined = all(host.state is HostState.JOINED for host in self.alive)
-        known = {host.chosen for host in self.alive} == {self.path.scheduled}
-        return self.path.scheduled if same_hosts and joined and known else None
+        """The decision that etcd has, if all hosts in the pool know it and all others ended."""
+        pool, leader, scheduled = self.path.pool, self.path.leader, self.path.scheduled
+        running = [host for host in self.hosts.values() if host.state not in _ENDED]
+        same_hosts = sorted(host.name for host in running) == sorted(pool)
+        known = all((host.state, host.chosen) == ("joined", scheduled) for host in running)
+        there = not pool or {leader, *scheduled} <= {*pool}
+        return scheduled if same_hosts and known and there else None
+
+    def last(self, state: HostState) -> float:
+        """When the last host that reached a state did so; 0 if none has."""
+        return max(host.reached.get(state, 0.0) for host in self.hosts.values())
 
     def last_report(self, began: float) -> float:
-        """Seconds from `began` until the last host alive first knew what it knows now."""
-        return max([began, *(host.since for host in self.alive)]) - began
+        """Seconds from `began` until all hosts alive knew what they know; if none is, had left."""
+        known = max((host.since for host in self.alive), default=self.last("left"))
+        return max(began, known) - began
 
     def post(self, kind: str, t: float, **fields: Any) -> None:
         """Apply an event that happened at `t`, and pass it on.
@@ -118,15 +115,16 @@ class Board:
     def _apply(self, kind: str, t: float, fields: dict[str, Any]) -> bool:
         match kind:
             case "etcd":
-                self.etcd = "etcd {version} at {endpoint}, path {path}".format(**fields)
+                self.etcd = fields
             case "host":
-                host = self.hosts.setdefault(
-                    fields["host"], HostView(fields["host"], fields["pid"])
-                )
-                host.state = HostState(fields["state"])
-                host.reached[host.state] = t
+                name, state = fields["host"], fields["state"]
+                host = self.hosts.setdefault(name, HostView(name, fields["pid"]))
+                host.state, host.reached[state] = state, t
             case "decision":
-                self._apply_decision(self.hosts[fields["host"]], t, fields)
+                host, chosen = self.hosts[fields["host"]], tuple(fields["hosts"])
+                host.since = host.since if chosen == host.chosen else t
+                host.chosen, host.revision = chosen, fields["revision"]
+                self.steps[-1].reports.append(chosen)
             case "path":
                 before, self.path = self.path, PathView(**fields)
                 return self.path != before
@@ -134,16 +132,10 @@ class Board:
                 self.steps.append(Step(fields["title"], t))
             case "measured":
                 self.steps[-1].seconds, self.steps[-1].note = fields["seconds"], fields["note"]
+            case "failed" if self.failure is not None:
+                return False
             case "failed":
-                first, self.failure = self.failure is None, self.failure or fields["reason"]
-                return first
+                self.failure = fields["reason"]
             case "summary":
                 self.total = t - self.began
         return True
-
-    def _apply_decision(self, host: HostView, t: float, fields: dict[str, Any]) -> None:
-        chosen = tuple(fields["hosts"])
-        host.since = host.since if chosen == host.chosen else t
-        host.chosen, host.revision = chosen, fields["revision"]
-        if self.steps:
-            self.steps[-1].reports.append(chosen)

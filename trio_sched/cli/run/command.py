@@ -28,7 +28,7 @@ _GRACE = 0.3  # of the TTL
 
 
 class _StrategyOption(click.Option):
-    """Looks through all that is installed only when its help is asked for."""
+    """Searches all that is installed only when its help is asked for."""
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         known = ", ".join(known_strategies())

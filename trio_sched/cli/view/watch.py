@@ -94,7 +94,7 @@ async def _report_silence(seen: PathObservation) -> None:
 
 def _silence(seen: PathObservation) -> str:
     """Return for how long etcd has not answered, as text; empty if it does."""
-    seconds = trio.current_time() - seen.heard_at
+    seconds = trio.current_time() - seen.answered_at
     if seconds < _SILENT:
         return ""
     return f"etcd has not answered for {seconds:.0f} s; what is shown is the last that is known"

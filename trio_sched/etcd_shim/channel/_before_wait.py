@@ -4,7 +4,7 @@ A task that was woken by an answer often has the next request ready. A connectio
 waits for that, and sends all of it together with its own acknowledgements, makes
 one system call instead of one for each. It could yield until they have run; but
 trio runs the tasks of a tick in any order, so that takes two checkpoints, and each
-is a whole tick, with a look at all file descriptors. So it asks to be
+is a whole tick, which polls all file descriptors. So it asks to be
 called back by an instrument, which trio calls before it waits for I/O.
 
 There are limits to what may be done there. Trio has settled how long it will wait

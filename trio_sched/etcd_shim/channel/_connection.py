@@ -17,10 +17,10 @@ A call waits at most for two things: to be let in (`Admission`), and for events
 (`CallState`), which the reader brings. Messages of a stream that many share it
 hands over itself, see `Call.deliver`.
 
-The reader also looks after the peer, at the times that its `PeerLiveness` asks for. A
+The reader also checks the peer, at the times that its `PeerLiveness` asks for. A
 check breaks off a wait for bytes, in which none can get lost: the scope around
 the wait ends, the peer is judged, and the wait goes on in the next scope. (With
-TLS a read may have to send, too: when the peer rewakeup its keys and wants ours
+TLS a read may have to send, too: when the peer renews its keys and wants ours
 renewed. A check in just that moment would end the connection.)
 """
 
@@ -248,7 +248,7 @@ class Connection:
             except (OSError, trio.BrokenResourceError) as exc:
                 self._lose(exc)
                 return
-            if self._liveness.heard(trio.current_time()):
+            if self._liveness.received(trio.current_time()):
                 self._set_next_check()
             events = self._protocol.receive(data) if data else self._protocol.receive_eof()
             if len(events) <= MAX_EVENTS:
@@ -257,7 +257,7 @@ class Connection:
             else:
                 await self._take_in_slices(events)
             if not self._started_calls:  # acknowledgements can go with the first one
-                self._tell_ready()
+                self._report_ready()
             elif self._woken and self._stream.tries:
                 if not self._gathering:
                     self._gathering = True
@@ -289,7 +289,7 @@ class Connection:
             if self._unsent or self._protocol.held_back:
                 self._before_wait.run_soon(self.flush)
 
-    def _tell_ready(self) -> None:
+    def _report_ready(self) -> None:
         if self._on_ready is not None and self._liveness.has_spoken and self._error is None:
             on_ready, self._on_ready = self._on_ready, None
             on_ready(self)

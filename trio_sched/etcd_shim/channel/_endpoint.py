@@ -240,7 +240,7 @@ async def _connect(family: socket.AddressFamily, address: tuple[str, int]) -> so
         fresh.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         error = fresh.connect_ex(address)
         if error == errno.EINPROGRESS:
-            error = fresh.connect_ex(address)  # which tells how far the first one has got
+            error = fresh.connect_ex(address)  # which says how far the first one has got
         if error in (errno.EINPROGRESS, errno.EALREADY):
             await trio.lowlevel.wait_writable(fresh)
             error = fresh.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)

@@ -54,9 +54,9 @@ class PeerLiveness:
 
     __slots__ = (
         "_chances",
-        "_heard_at",
         "_pinged_at",
         "_pings",
+        "_received_at",
         "asked_at",
         "has_spoken",
         "idle",
@@ -65,7 +65,7 @@ class PeerLiveness:
 
     def __init__(self, pings: PingPolicy, now: float, first_words_by: float) -> None:
         self._pings = pings
-        self._heard_at = now
+        self._received_at = now
         self.asked_at: float | None = None
         self._pinged_at = -inf
         self._chances = 0  # checks that are left to a peer that was pinged
@@ -81,9 +81,9 @@ class PeerLiveness:
         self.next_check = now + self._pings.patience
         return True
 
-    def heard(self, now: float) -> bool:
-        """Note that the peer said something; return whether that changes `next_check`."""
-        self._heard_at = now
+    def received(self, now: float) -> bool:
+        """Note that the peer has sent something; return whether that changes `next_check`."""
+        self._received_at = now
         self.asked_at = None
         if not self._chances:
             return False
@@ -121,4 +121,4 @@ class PeerLiveness:
         if now - self._pinged_at < pings.gap:
             return False
         unanswered = self.asked_at is not None and now - self.asked_at >= pings.patience
-        return unanswered or now - self._heard_at >= pings.interval
+        return unanswered or now - self._received_at >= pings.interval

@@ -49,7 +49,7 @@ class _Call:
 
 
 class H2Client:
-    """A client; it does what it is asked, and tells what it sees."""
+    """A client; it does what it is asked, and reports what it sees."""
 
     def __init__(self, limit: int, call_window: int, connection_window: int) -> None:
         self.h2 = H2Connection(

@@ -87,7 +87,7 @@ ODD_TRAILERS = (
 
 
 def seen(events: list[Event]) -> list[Seen]:
-    """Return events as the oracle tells them."""
+    """Return events as the oracle reports them."""
     return [_seen(event) for event in events]
 
 
@@ -150,7 +150,7 @@ class Twins:
         self.oracle.reset(call)
 
     def consumed(self, message: Message) -> None:
-        """Say so; the oracle's windows follow what we tell the server."""
+        """Say so; the oracle's windows follow what we send the server."""
         self.ours.consumed(message.stream_id, message.payload)
         self.follow_windows()
 

@@ -315,7 +315,7 @@ def test_strip_padding() -> None:
 
 
 def test_any_cut_of_bytes_that_look_like_frames() -> None:
-    inside = f.frame(f.PING, 0, 0, b"not mine") * 3  # a message may hold what looks like a frame
+    inside = f.frame(f.PING, 0, 0, b"not mine") * 3  # a message may hold what reads like a frame
     size = len(Talk().answer(1, inside))
     for place in range(size + 1):
         talk = Talk()

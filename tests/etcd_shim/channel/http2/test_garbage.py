@@ -65,7 +65,7 @@ def test_random_bytes_are_found_out_early() -> None:
         protocol = started()
         received, events = 0, list[Event]()
         while not events:
-            assert received <= 16384 + 9  # the first frame, should it look like SETTINGS
+            assert received <= 16384 + 9  # the first frame, should it read like SETTINGS
             events = protocol.receive(chance.randbytes(64))
             received += 64
         assert isinstance(events[-1], ConnectionBroken)

@@ -1,6 +1,6 @@
 """The pure half of a connection, whatever the server says and however it arrives.
 
-A *speech* is the bytes of a server that Hypothesis made up. The same four calls hear it: one whose
+A *speech* is the bytes of a server that Hypothesis made up. The same four calls get it: one whose
 request is all sent, one that goes on sending, one that waits for a window, and one cancelled.
 """
 
@@ -162,20 +162,20 @@ def cut(data: bytes, where: Iterable[int]) -> list[bytes]:
 # ---- what the client makes of it -------------------------------------------------
 
 
-def told(value: object) -> object:
+def comparable(value: object) -> object:
     """Return an event, or a part of one, as something that can be compared."""
     if isinstance(value, ConnectionBroken):
         return ConnectionBroken, type(value.error)  # its words may quote what was there by then
     if isinstance(value, EtcdError):
         return type(value), str(value), getattr(value, "processed", None)
     if is_dataclass(value):
-        return type(value), *(told(getattr(value, field.name)) for field in fields(value))
+        return type(value), *(comparable(getattr(value, field.name)) for field in fields(value))
     if isinstance(value, list | tuple):
-        return [told(item) for item in value]
+        return [comparable(item) for item in value]
     return value
 
 
-def hear(
+def receive(
     pieces: Iterable[bytes], *, reads: bool = False
 ) -> tuple[Http2Connection, list[Event], bytes]:
     client = opened()[0]
@@ -192,7 +192,7 @@ def hear(
 
 
 def windows(client: Http2Connection) -> dict[int, int]:
-    """How much the server may still send for each call, once it has been told."""
+    """How much the server may still send for each call, once it knows."""
     return {
         call: stream.receive_window + stream.unacknowledged
         for call, stream in client._streams.items()
@@ -231,19 +231,19 @@ def check_bounds(client: Http2Connection, received: int) -> None:
 @thorough
 @given(speeches, places)
 def test_any_split_gives_the_same(data: bytes, where: list[int]) -> None:
-    _, expected, output = hear([data])
+    _, expected, output = receive([data])
     for pieces in (cut(data, where), [data[i : i + 1] for i in range(len(data))]):
-        _, events, said = hear(pieces)
-        assert told(events) == told(expected)
+        _, events, said = receive(pieces)
+        assert comparable(events) == comparable(expected)
         assert said == output
 
 
 @thorough
 @given(lawful_speeches, places)
 def test_any_split_gives_the_same_to_one_who_reads(data: bytes, where: list[int]) -> None:
-    whole, expected, _ = hear([data], reads=True)
-    client, events, _ = hear(cut(data, where), reads=True)
-    assert told(events) == told(expected)
+    whole, expected, _ = receive([data], reads=True)
+    client, events, _ = receive(cut(data, where), reads=True)
+    assert comparable(events) == comparable(expected)
     assert windows(client) == windows(whole)
 
 
@@ -278,7 +278,7 @@ def test_speech_with_noise_in_it(
     for place, instead, length in noise:
         at = place % (len(data) + 1)
         data = data[:at] + instead + data[at + length :]
-    client, events, _ = hear(cut(data, where))
+    client, events, _ = receive(cut(data, where))
     check_sanity(events)
     check_bounds(client, len(data))
 
@@ -287,7 +287,7 @@ def test_speech_with_noise_in_it(
 @given(st.binary(max_size=400), st.booleans(), places)
 def test_noise_only(data: bytes, polite: bool, where: list[int]) -> None:
     data = speech([]) + data if polite else data
-    client, events, _ = hear(cut(data, where))
+    client, events, _ = receive(cut(data, where))
     check_sanity(events)
     check_bounds(client, len(data))
     assert len(events) <= len(data)
