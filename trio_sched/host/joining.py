@@ -38,6 +38,8 @@ from trio_sched.model.keys import PathKeys
 
 __all__ = ["Joined", "clear_if_last", "join", "resume"]
 
+_DELETION_TIME = 0.2  # seconds between a lease's end and the last word about its keys, at most
+
 
 @dataclass(frozen=True, slots=True)
 class Joined:
@@ -168,31 +170,40 @@ async def resume(
 async def _wait_for_name(
     client: Client, keys: PathKeys, hostname: str, kv: KeyValue, revision: int
 ) -> None:
-    """Wait until a key of our name has lapsed, unless another process keeps it alive."""
+    """Wait until a key of our name has lapsed, unless another process keeps it alive.
+
+    It is watched, and its lease is asked for: a watch may miss the deletion (etcd issue 18089).
+    """
     in_use = HostnameInUse(keys.path, hostname, kv.lease)
     if not kv.lease:
         raise in_use
     async with open_plain_nursery() as nursery:
-        nursery.start_soon(_raise_if_renewed, client, kv.lease, in_use)
+
+        async def wait_gone() -> None:
+            await _wait_lease_gone(client, kv.lease, in_use)
+            await trio.sleep(_DELETION_TIME)  # by now the watch has brought it, if it ever will
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(wait_gone)
         await PathFollower(client, keys, inf).wait_changed_key(kv, revision)
         nursery.cancel_scope.cancel()
 
 
-async def _raise_if_renewed(client: Client, lease: int, in_use: HostnameInUse) -> None:
-    """Raise `in_use` once a lease has been renewed.
+async def _wait_lease_gone(client: Client, lease: int, in_use: HostnameInUse) -> None:
+    """Wait until a lease is gone; raise `in_use` once it has been renewed.
 
     It then has longer to live than it had by itself, and not because of another raft leader,
     which lets all leases begin their TTL anew.
     """
     asked_at = trio.current_time()
     lapses_at, term = 0.0, -1
-    with suppress(LeaseNotFound):  # then its keys' deletion is on its way
+    with suppress(LeaseNotFound):
         while True:
             info = await client.lease_time_to_live(lease)
             if info.raft_term != term:
                 # etcd gives whole seconds, rounded down.
                 lapses_at, term = trio.current_time() + info.ttl + 1, info.raft_term
-            elif asked_at + info.ttl > lapses_at:
+            elif info.ttl > 0 and asked_at + info.ttl > lapses_at:  # not just late to lapse
                 raise in_use
             asked_at += 1
             await trio.sleep_until(asked_at)

@@ -92,6 +92,7 @@ class Diary:
     Attributes:
         entries: of the store.
         readings: of each life of a host, by its label.
+        lives: when each life joined, and when it ended; infinity if it goes on.
         works: all work.
         failures: what ended a host's block, which nothing was meant to end.
         refusals: what kept a host from joining; it tried again.
@@ -100,6 +101,7 @@ class Diary:
 
     entries: list[Entry] = field(default_factory=list)
     readings: dict[str, list[Reading]] = field(default_factory=dict)
+    lives: dict[str, tuple[float, float]] = field(default_factory=dict)
     works: list[Work] = field(default_factory=list)
     failures: list[tuple[float, str, str]] = field(default_factory=list)
     refusals: list[tuple[float, str, str]] = field(default_factory=list)

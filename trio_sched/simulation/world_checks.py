@@ -23,6 +23,9 @@ _ELECTION: Final = b"/world/election/"
 _SCHEDULED: Final = b"/world/scheduled"
 _RECORD: Final = b"/world/scheduled.record"
 _RESOURCE: Final = b"/resource"
+# A host may be cut off for two and a half TTLs. It must know what stood for longer.
+_LONG_TTLS: Final = 4
+_LONG_SECONDS: Final = 12.0
 _MAX_LOG_LINES: Final = 4.0  # a second and host
 
 
@@ -91,6 +94,7 @@ def check(plan: Plan, diary: Diary, outcome: Outcome) -> list[str]:
         _check_leaders,
         _check_readings,
         _check_truth,
+        _check_current,
         _check_settled,
         _check_left,
         _check_rates,
@@ -244,6 +248,31 @@ def _check_truth(_plan: Plan, diary: Diary, _outcome: Outcome) -> Iterator[str]:
             if reading.hosts and reading.hosts not in stored.get(reading.revision, set()):
                 hosts = ", ".join(sorted(reading.hosts))
                 yield f"{reading.at:.3f}: {label} reads {hosts} at {reading.revision}: never stored"
+
+
+def _check_current(plan: Plan, diary: Diary, _outcome: Outcome) -> Iterator[str]:
+    """What has been stored for long is what each host has read that was there all the while."""
+    if not plan.assumes:
+        return
+    for begin, end, scheduled in _long_decisions(diary, _LONG_TTLS * plan.ttl + _LONG_SECONDS):
+        for label, (joined, ended) in diary.lives.items():
+            if joined > begin or ended < end:
+                continue
+            seen = [each.hosts for each in diary.readings.get(label, []) if each.at < end]
+            if not seen or seen[-1] not in {scheduled, frozenset()}:
+                yield f"{end:.3f}: {label} has not read what is stored since {begin:.3f}"
+
+
+def _long_decisions(diary: Diary, least: float) -> Iterator[tuple[float, float, frozenset[str]]]:
+    """Return the times for which a decision stood long, and the decision."""
+    store, since = _Store(), 0.0
+    for entry in diary.entries:
+        before = store.scheduled
+        store.replay(entry)
+        if store.scheduled != before:
+            if entry.at - since >= least:
+                yield since, entry.at, before
+            since = entry.at
 
 
 def _check_settled(plan: Plan, diary: Diary, outcome: Outcome) -> Iterator[str]:

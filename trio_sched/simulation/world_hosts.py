@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 from dataclasses import dataclass, field
+from math import inf
 from random import Random
 from typing import Final
 
@@ -15,7 +16,7 @@ from trio_sched.etcd_shim import Client, Compare, Put
 from trio_sched.etcd_shim.channel import ChannelSettings, Endpoint
 from trio_sched.etcd_shim.client import client_block
 from trio_sched.etcd_shim.errors import EtcdError
-from trio_sched.exceptions import HostnameInUse, HostNotFound, TrioSchedError
+from trio_sched.exceptions import HostNotFound, TrioSchedError
 from trio_sched.host.result import Result
 from trio_sched.host.slots import Slot
 from trio_sched.scheduler import schedule
@@ -157,6 +158,7 @@ class WorldHost:
             path.kill()
         for work in life.works:
             work.end = min(work.end, self._world.now)
+        self._end(life)
         self._thaw(life)
         life.scope.cancel()
         self._come_back(seconds)
@@ -237,16 +239,21 @@ class WorldHost:
         except* TrioSchedError as group:
             self._note_end(life, _first_leaf(group))
         finally:
-            if self.life is life:
-                self.life = None
+            self._end(life)
         world.cluster.timeline.after(_RETRY, self.begin)
+
+    def _end(self, life: _Life) -> None:
+        if self.life is life:
+            self.life = None
+        begin, end = self._world.diary.lives.get(life.label, (inf, inf))
+        self._world.diary.lives[life.label] = begin, min(end, self._world.now)
 
     def _note_end(self, life: _Life, exc: BaseException) -> None:
         if life.dead:
             return
         entered = life.result is not None
         notes = self._world.diary.failures if entered else self._world.diary.refusals
-        if not entered and not isinstance(exc, (EtcdError, HostnameInUse)):
+        if not entered and not isinstance(exc, EtcdError):  # each name has one live host here
             notes = self._world.diary.failures
         notes.append((self._world.now, life.label, repr(exc)))
 
@@ -274,6 +281,7 @@ class WorldHost:
             trio.open_nursery() as nursery,
         ):
             life.result = result
+            world.diary.lives[life.label] = world.now, inf
             nursery.start_soon(self._read, life, result)
             nursery.start_soon(self._work, life, client, result)
 
@@ -296,13 +304,19 @@ class WorldHost:
                 with trio.move_on_after(world.chance.uniform(1.0, 60.0)):
                     await self._write(client, slot)
             finally:
-                if life.thawed is not None:
-                    note.frozen = True
-                    with trio.CancelScope(shield=True):
-                        await life.thawed.wait()
+                with trio.CancelScope(shield=True):
+                    await self._finish(life, note)
                 note.end = min(note.end, world.now)
 
         await result.run_while_scheduled(work, restart=True)
+
+    async def _finish(self, life: _Life, work: Work) -> None:
+        """Come to an end: within the grace, but not at once; and not at all while frozen."""
+        if life.thawed is not None:
+            work.frozen = True
+            await life.thawed.wait()
+        grace = min(1.0, self._world.plan.ttl / 10)
+        await trio.sleep(self._world.chance.uniform(0.0, 0.9 * grace))
 
     async def _write(self, client: Client, slot: Slot) -> None:
         while True:

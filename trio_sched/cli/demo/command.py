@@ -135,7 +135,8 @@ def draw(board: Board, now: float | None = None) -> RenderableType:
         steps.add_row(*_step(board, step, now))
     etcd = _LINES["etcd"].format_map(board.etcd) if board.etcd else "starting etcd …"
     held = f"etcd holds {board.path.keys} keys and {board.path.leases} leases of ours"
-    parts = [Text(etcd, "dim"), hosts, Text(held, "dim"), Text(), steps, Text(), _end(board)]
+    parts: list[RenderableType] = [Text(etcd, "dim"), hosts, Text(held, "dim"), Text()]
+    parts += [steps, Text(), _end(board)]
     return Panel(Group(*parts), title="[bold]trio-sched demo", border_style="blue", width=_WIDTH)
 
 
