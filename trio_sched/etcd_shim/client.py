@@ -241,8 +241,14 @@ class Client:
         answer = await self._repeatable(self._lease.LeaseTimeToLive, request)
         if answer.ttl < 0:
             raise LeaseNotFound(Status.NOT_FOUND, f"lease {lease:x} is gone")
-        term = answer.header.raft_term
-        return LeaseInfo(answer.id, answer.ttl, answer.granted_ttl, tuple(answer.keys), term)
+        return LeaseInfo(
+            answer.id,
+            answer.ttl,
+            answer.granted_ttl,
+            tuple(answer.keys),
+            answer.header.raft_term,
+            answer.header.revision,
+        )
 
     async def lease_list(self) -> tuple[int, ...]:
         """Return the ids of all leases."""

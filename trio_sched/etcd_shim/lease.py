@@ -67,6 +67,7 @@ class LeaseInfo:
         keys: the keys that hang on it, if they were asked for.
         raft_term: of the member that answered. When it changes, so has the raft
             leader, and each lease has its whole TTL before it again.
+        revision: the store's revision.
     """
 
     id: int
@@ -74,6 +75,7 @@ class LeaseInfo:
     granted_ttl: int
     keys: tuple[bytes, ...]
     raft_term: int = 0
+    revision: int = 0
 
 
 def new_lease_id() -> int:

@@ -192,19 +192,20 @@ async def _wait_for_name(
 async def _wait_lease_gone(client: Client, lease: int, in_use: HostnameInUse) -> None:
     """Wait until a lease is gone; raise `in_use` once it has been renewed.
 
-    It then has longer to live than it had by itself, and not because of another raft leader,
-    which lets all leases begin their TTL anew.
+    It then has longer to live than it had by itself, and not because of another raft leader, or
+    a store that was restored: they let all leases begin their TTL anew.
     """
     asked_at = trio.current_time()
-    lapses_at, term = 0.0, -1
+    lapses_at, term, revision = 0.0, -1, 0
     with suppress(LeaseNotFound):
         while True:
             info = await client.lease_time_to_live(lease)
-            if info.raft_term != term:
+            if info.raft_term != term or info.revision < revision:
                 # etcd gives whole seconds, rounded down.
                 lapses_at, term = trio.current_time() + info.ttl + 1, info.raft_term
             elif info.ttl > 0 and asked_at + info.ttl > lapses_at:  # not just late to lapse
                 raise in_use
+            revision = info.revision
             asked_at += 1
             await trio.sleep_until(asked_at)
 

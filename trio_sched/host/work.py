@@ -16,6 +16,7 @@ import trio
 
 from trio_sched._support.tasks import open_plain_nursery, open_service_nursery, run_shielded
 from trio_sched.etcd_shim._keep import margin_of
+from trio_sched.exceptions import SessionLost
 from trio_sched.host.session import Session
 from trio_sched.host.slots import Slot, SlotKeys, Taken
 from trio_sched.host.state import HostState
@@ -110,12 +111,16 @@ class Worker:
             taken = await run_shielded(
                 self._patience, self._try_to_take, session, decision.revision
             )
-            if self._slot is not None:
+            if self._slot is not None or taken is None:
                 return
             await self._wait_for_a_chance(taken, decision)
 
-    async def _try_to_take(self, session: Session, decision: int) -> Taken:
-        taken = await self._slots.take(session, decision, self._state.max_count)
+    async def _try_to_take(self, session: Session, decision: int) -> Taken | None:
+        """Try to take a slot; None if the session was lost meanwhile, which is no error here."""
+        try:
+            taken = await self._slots.take(session, decision, self._state.max_count)
+        except SessionLost:
+            return None
         if taken.slot is not None:
             self._slot, self._working = taken.slot, session
         return taken

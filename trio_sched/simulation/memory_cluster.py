@@ -388,6 +388,7 @@ class Cluster:
         for member in self.members:
             member.drop_all()
             member.catch_up()
+        self.term += 1
         self.store.restore(snapshot)
         self.store.leases.extend(self.timeline.now)
         for lease in self.store.leases:

@@ -56,7 +56,7 @@ _LASTING: Final = frozenset(
     {"leave", "die", "silence", "refuse", "sick", "freeze", "stop", "isolate", "pause", "stall"}
     | {"late", "pause-path", "drain", "count", "go"}
 )
-_MEAN_GAP: Final = 6.0  # seconds between two things that happen
+_MEAN_GAPS: Final = (1.0, 3.0, 6.0, 10.0)  # seconds between two things that happen
 _RESTORE_GAP: Final = 40.0  # seconds between two restores at least: each ends all sessions
 _QUIET_START: Final = 3.0  # seconds in which hosts join
 
@@ -114,12 +114,14 @@ class Plan:
     actions: Sequence[Action] = field(default=())
 
     @classmethod
-    def random(cls, seed: int, *, seconds: float = 120.0, kinds: Iterable[str] = KINDS) -> Self:
+    def random(
+        cls, seed: int, *, seconds: float | None = None, kinds: Iterable[str] = KINDS
+    ) -> Self:
         """Return a plan by chance.
 
         Args:
             seed: of the plan, and of all chance in its world.
-            seconds: for how long things happen.
+            seconds: for how long things happen; None for half a minute to two.
             kinds: what may.
         """
         chance = Random(seed)  # noqa: S311 # the same for the same seed is the point
@@ -129,10 +131,11 @@ class Plan:
             members=chance.choice([1, 3, 3]),
             max_count=chance.choice([1, 1, 2, 3]),
             ttl=chance.choice([2, 3, 5, 10]),
-            seconds=seconds,
+            seconds=seconds or chance.choice([30.0, 60.0, 120.0]),
         )
         weights = {kind: KINDS[kind] for kind in KINDS if kind in set(kinds)}
-        return replace(plan, actions=tuple(_actions(chance, plan, weights)))
+        gap = chance.choice(_MEAN_GAPS)
+        return replace(plan, actions=tuple(_actions(chance, plan, weights, gap)))
 
     @property
     def assumes(self) -> bool:
@@ -174,10 +177,10 @@ class Plan:
             raise ValueError(f"that is no plan: {exc}") from exc
 
 
-def _actions(chance: Random, plan: Plan, weights: dict[str, float]) -> Iterable[Action]:
+def _actions(chance: Random, plan: Plan, weights: dict[str, float], gap: float) -> Iterable[Action]:
     at, restored = _QUIET_START, -math.inf
     while weights:
-        at += chance.expovariate(1 / _MEAN_GAP)
+        at += chance.expovariate(1 / gap)
         if at >= plan.seconds:
             return
         (kind,) = chance.choices([*weights], [*weights.values()])

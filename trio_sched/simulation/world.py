@@ -31,7 +31,14 @@ from trio_sched.simulation.memory_store import Commit, Snapshot
 from trio_sched.simulation.network import Network
 from trio_sched.simulation.plan import Action, Plan
 from trio_sched.simulation.world_checks import Outcome, check
-from trio_sched.simulation.world_hosts import PATH, GoHost, Operator, Surroundings, WorldHost
+from trio_sched.simulation.world_hosts import (
+    GO_TTL,
+    PATH,
+    GoHost,
+    Operator,
+    Surroundings,
+    WorldHost,
+)
 
 __all__ = ["World", "WorldReport"]
 
@@ -140,7 +147,8 @@ class World:
         timeline.after(_SNAPSHOTS, self._take_snapshot)
         await trio.sleep_until(max(plan.seconds, plan.last_fault))
         await operator.reset()
-        await trio.sleep(plan.ttl + 2 + _ELECTION)
+        go_ttl = GO_TTL if any(action.kind == "go" for action in plan.actions) else 0
+        await trio.sleep(max(plan.ttl, go_ttl) + 2 + _ELECTION)
         self._outcome.settled = self._state()
         for host in self._hosts:
             host.stop()

@@ -25,11 +25,11 @@ from trio_sched.simulation.memory_cluster import Cluster
 from trio_sched.simulation.network import MemoryTransport, Network
 from trio_sched.simulation.plan import Action, Plan
 
-__all__ = ["PATH", "RESOURCE", "GoHost", "Operator", "Surroundings", "WorldHost"]
+__all__ = ["GO_TTL", "PATH", "RESOURCE", "GoHost", "Operator", "Surroundings", "WorldHost"]
 
 PATH: Final = "/world"
 RESOURCE: Final = "/resource"
-_GO_TTL: Final = 10
+GO_TTL: Final = 10
 _RETRY: Final = 1.0  # seconds after which a host tries again that could not join
 
 
@@ -347,10 +347,10 @@ class GoHost:
         transport = world.connect(self.name)
         with suppress(TrioSchedError):
             async with client_block(world.endpoints, transport=transport) as client:
-                lease = (await client.lease_grant(_GO_TTL)).id
+                lease = (await client.lease_grant(GO_TTL)).id
                 with trio.move_on_after(seconds):
                     await self._stay(client, lease)
-                with trio.move_on_after(_GO_TTL):
+                with trio.move_on_after(GO_TTL):
                     await client.delete(f"{PATH}/election/{lease:x}")
                     await client.lease_revoke(lease)
 
