@@ -102,6 +102,13 @@ class WatchIndex:
             if not watches:
                 self._by_key.pop(watch.start, None)
 
+    def want(self, commit: Commit) -> bool:
+        """Return whether a commit is for one of them."""
+        keys = [event.kv.key for event in commit[1]]
+        return any(key in self._by_key for key in keys) or any(
+            in_range(key, start, end) for start, end in self._by_range for key in keys
+        )
+
     def notify(self, commit: Commit) -> None:
         """Give a commit to the watches that it is for."""
         revision, events = commit

@@ -33,7 +33,7 @@ _MEMBER_KINDS: Final = {
     "move": 1.0,  # it becomes the raft leader
     "stall": 1.0,  # nothing is written for a while
     "compact": 1.0,  # history goes
-    "miss": 1.0,  # the watches of a member miss a commit
+    "miss": 2.0,  # the watches of a member miss a commit
     "late": 0.5,  # leases that have lapsed live on for a while
     "early": 0.3,  # a lease goes that was renewed
     "restore": 0.3,  # the store is what it was a while ago
