@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 from xml.sax.saxutils import escape
@@ -17,7 +17,13 @@ _MAX_NAME: Final = 24  # characters
 _STEPS: Final = (1, 2, 5)
 
 
-def text_chart(replay: Replay, *, width: int = 80, ascii_only: bool = False) -> str:
+def text_chart(
+    replay: Replay,
+    *,
+    width: int = 80,
+    ascii_only: bool = False,
+    titles: Sequence[str] | None = None,
+) -> str:
     """Draw a replay for a terminal.
 
     Each row is a host, and each character what it did for most of a moment.
@@ -26,6 +32,7 @@ def text_chart(replay: Replay, *, width: int = 80, ascii_only: bool = False) -> 
         replay: what to draw.
         width: columns that may be used; 40 or more.
         ascii_only: for terminals that have nothing else.
+        titles: the lines above it; None for what a replay adds up to.
 
     Returns:
         Lines without colour; the last one ends with a newline, too.
@@ -41,7 +48,7 @@ def text_chart(replay: Replay, *, width: int = 80, ascii_only: bool = False) -> 
         names = {name: text.encode("ascii", "replace").decode() for name, text in names.items()}
     margin = max(map(len, names.values()), default=0) + 1
     columns = width - margin
-    lines = list(_titles(replay))
+    lines = list(_titles(replay) if titles is None else titles)
     for name in replay.hosts:
         cells = _cells([span for span in replay.spans if span.host == name], replay, columns)
         row = "".join(" " if state is None else signs[state] for state in cells)
@@ -133,19 +140,21 @@ _INK, _FAINT, _GRID = "#1c2733", "#5b6b7b", "#e6ebf0"
 _FONT: Final = "ui-sans-serif, system-ui, 'DejaVu Sans', Helvetica, Arial, sans-serif"
 
 
-def svg_chart(replay: Replay) -> str:
+def svg_chart(replay: Replay, *, titles: Sequence[str] | None = None) -> str:
     """Draw a replay as an SVG that needs nothing else; what is pointed at shows more.
 
     Args:
         replay: what to draw. With many hosts the rows get lower, and lose their names.
+        titles: three lines to stand above it; None for what a replay adds up to.
     """
+    titles = (*_titles(replay),) if titles is None else titles
     row = min(_ROW, max(_MIN_ROW, _ALL_ROWS / max(1, len(replay.hosts))))
     names = [clip(name, _MAX_NAME) for name in replay.hosts] if row >= 11 else []
     left = _LEFT + _LETTER * max(map(len, names), default=0) + 10
     bottom = _TOP + row * len(replay.hosts)
     width, height = left + _PLOT + _RIGHT, bottom + _BOTTOM
     body = [
-        *_frame(replay, width, height),
+        *_frame(titles, width, height),
         *_grid(replay, left, bottom),
         *_rows(replay, names, left, row),
         *_marks(replay, left),
@@ -154,8 +163,8 @@ def svg_chart(replay: Replay) -> str:
     return "\n".join(body) + "\n</svg>\n"
 
 
-def _frame(replay: Replay, width: float, height: float) -> Iterator[str]:
-    title, *lines = _titles(replay)
+def _frame(titles: Sequence[str], width: float, height: float) -> Iterator[str]:
+    title, *lines = titles
     yield (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" '
         f'width="{width:g}" height="{height:g}" font-family="{_FONT}" font-size="12" role="img">'
