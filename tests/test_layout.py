@@ -72,8 +72,42 @@ TESTED_BY = {
     "reaper/helper/revoke.py": ["reaper/test_owner.py"],
     "scheduler.py": ["host/test_schedule.py", "host/test_schedule_options.py"],
     "simulation/chart.py": ["simulation/test_replay.py"],
+    "simulation/memory_checks.py": ["simulation/contract/test_txn.py"],
+    "simulation/memory_cluster.py": [
+        "simulation/contract/test_lease.py",
+        "simulation/contract/test_kv.py",
+    ],
+    "simulation/memory_etcd.py": ["simulation/contract/test_kv.py"],
+    "simulation/memory_leases.py": ["simulation/contract/test_lease.py"],
+    "simulation/memory_requests.py": [
+        "simulation/contract/test_kv.py",
+        "simulation/contract/test_lease.py",
+    ],
+    "simulation/memory_server.py": [
+        "simulation/contract/test_watch_stream.py",
+        "simulation/contract/test_watch.py",
+    ],
+    "simulation/memory_store.py": [
+        "simulation/contract/test_kv.py",
+        "simulation/contract/test_range.py",
+        "simulation/contract/test_txn.py",
+        "simulation/test_differential.py",
+    ],
+    "simulation/memory_watches.py": [
+        "simulation/contract/test_watch.py",
+        "simulation/contract/test_watch_stream.py",
+    ],
+    "simulation/memory_wire.py": [
+        "simulation/contract/test_watch_stream.py",
+        "simulation/contract/test_schedule.py",
+    ],
+    "simulation/network.py": ["simulation/contract/test_schedule.py"],
     "simulation/simulated_etcd.py": ["simulation/test_search.py"],
     "simulation/simulated_hosts.py": ["simulation/test_search.py", "simulation/test_replay.py"],
+    "simulation/timeline.py": [
+        "simulation/contract/test_lease.py",
+        "simulation/contract/test_watch.py",
+    ],
     "simulation/trace.py": ["simulation/test_replay.py"],
     "strategies/base.py": ["strategies/test_strategies.py"],
     "strategies/built_in.py": [

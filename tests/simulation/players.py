@@ -71,9 +71,7 @@ class Player:
         self._nursery = nursery
         self._base = 0
         self._compacted = 0
-        self._everything = Log(
-            Watch(b"\0", ALL_KEYS, 0, prev_kv=True, puts=True, deletes=True)
-        )
+        self._everything = Log(Watch(b"\0", ALL_KEYS, 0, prev_kv=True, puts=True, deletes=True))
         self._logs: list[Log] = []
         self._methods = self._find_methods(client)
 

@@ -168,6 +168,13 @@ _OPERANDS: Final[dict[str, st.SearchStrategy[Any]]] = {
     "value": _values,
     "lease": st.sampled_from([0, *LEASES]),
 }
+_TARGETS: Final = (
+    pb.Compare.VERSION,
+    pb.Compare.CREATE,
+    pb.Compare.MOD,
+    pb.Compare.VALUE,
+    pb.Compare.LEASE,
+)
 
 
 @st.composite
@@ -177,7 +184,7 @@ def _compares(draw: st.DrawFn) -> pb.Compare:
     name = list(_OPERANDS)[target]
     end = draw(st.sampled_from([b""] * 11 + list(ENDS)))
     compare = pb.Compare(key=draw(_keys), range_end=end)
-    compare.target, compare.result = pb.Compare.CompareTarget.ValueType(target), result
+    compare.target, compare.result = _TARGETS[target], result
     setattr(compare, name, draw(_OPERANDS[name]))
     return compare
 

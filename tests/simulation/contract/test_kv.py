@@ -225,9 +225,7 @@ async def test_compaction(server: Server, client: Client, path: str) -> None:
     assert found.revision == third, "a compaction is no revision"
 
 
-async def test_a_compaction_that_is_done_already(
-    server: Server, client: Client, path: str
-) -> None:
+async def test_a_compaction_that_is_done_already(server: Server, client: Client, path: str) -> None:
     first, second = [(await client.put(path, text)).revision for text in "12"]
     await server.compact(client, second)
     for revision in (second, first):
@@ -283,9 +281,7 @@ async def test_the_header_of_each_answer_is_of_one_member(client: Client, path: 
         assert header.raft_term == headers[0].raft_term != 0
 
 
-async def test_two_clients_see_the_same_store(
-    server: Server, client: Client, path: str
-) -> None:
+async def test_two_clients_see_the_same_store(server: Server, client: Client, path: str) -> None:
     async with server.open_client() as other:
         put = await client.put(path, "1")
         found = await other.get(path)

@@ -141,9 +141,7 @@ async def put_in_many_orders(client: Client, path: str) -> None:
 
 @pytest.mark.parametrize("target", SORT_KEYS)
 @pytest.mark.parametrize("order", ["ascending", "descending"])
-async def test_sorting(
-    client: Client, path: str, target: SortTarget, order: SortOrder
-) -> None:
+async def test_sorting(client: Client, path: str, target: SortTarget, order: SortOrder) -> None:
     await put_in_many_orders(client, path)
     everything = await client.get_prefix(f"{path}/")
     expected = sorted(everything, key=SORT_KEYS[target], reverse=order == "descending")
@@ -169,17 +167,13 @@ async def test_a_target_without_an_order_sorts_upwards(client: Client, path: str
     assert names(found, path) == "cab"
 
 
-async def test_a_limit_without_an_order_comes_before_the_sorting(
-    client: Client, path: str
-) -> None:
+async def test_a_limit_without_an_order_comes_before_the_sorting(client: Client, path: str) -> None:
     await put_all(client, path, "dcab")
     found = await client.get_prefix(f"{path}/", sort_target="mod_revision", limit=2)
     assert (names(found, path), found.count, found.more) == ("ca", 4, True), "of a, b and c"
 
 
-async def test_the_same_by_the_target_stays_in_the_order_of_keys(
-    client: Client, path: str
-) -> None:
+async def test_the_same_by_the_target_stays_in_the_order_of_keys(client: Client, path: str) -> None:
     await put_all(client, path, "cab")
     orders: list[SortOrder] = ["ascending", "descending"]
     for order in orders:

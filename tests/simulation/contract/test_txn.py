@@ -211,9 +211,7 @@ async def test_a_transaction_that_only_reads_is_no_revision(client: Client, path
     assert (await client.put(path, "2")).revision == before + 1
 
 
-async def test_a_transaction_that_deletes_nothing_is_no_revision(
-    client: Client, path: str
-) -> None:
+async def test_a_transaction_that_deletes_nothing_is_no_revision(client: Client, path: str) -> None:
     before = (await client.put(path, "1")).revision
     done = await client.txn(success=[Delete(f"{path}/a"), Delete.prefix(f"{path}/")])
     assert done.revision == before
@@ -451,7 +449,11 @@ async def test_a_put_that_keeps_the_value_of_a_key_that_is_not_there(
     client: Client, path: str
 ) -> None:
     inner = Txn(success=[Put(f"{path}/a", ignore_value=True)])
-    for operations in ([Put(f"{path}/a", ignore_value=True)], [Put(path, "1"), inner]):
+    refused: list[list[Put | Txn]] = [
+        [Put(f"{path}/a", ignore_value=True)],
+        [Put(path, "1"), inner],
+    ]
+    for operations in refused:
         with pytest.raises(InvalidArgument) as caught:
             await client.txn(success=operations)
         assert caught.value.message == "etcdserver: key not found"

@@ -54,7 +54,7 @@ async def test_events_of_one_key(client: Client, path: str) -> None:
 async def test_the_key_before(client: Client, path: str) -> None:
     lease = await client.lease_grant(1000)
     async with client.watch(path, prev_kv=True) as watcher:
-        found = [None]
+        found: list[KeyValue | None] = [None]
         for value in "12":
             await client.put(path, value, lease=lease.id)
             found.append((await client.get(path)).kv)
@@ -318,4 +318,7 @@ async def test_following_a_prefix(client: Client, path: str) -> None:
         await client.delete(f"{path}/a")
         with trio.fail_after(20):
             events = [await follower.__anext__() for _ in range(2)]
-        assert [(event.type, event.kv.key[-1:]) for event in events] == [(PUT, b"b"), (DELETE, b"a")]
+        assert [(event.type, event.kv.key[-1:]) for event in events] == [
+            (PUT, b"b"),
+            (DELETE, b"a"),
+        ]

@@ -26,7 +26,12 @@ class WatchStream:
         self._call = call
 
     async def create(
-        self, key: str | bytes, range_end: bytes = b"", *, watch_id: int = 0, start_revision: int = 0
+        self,
+        key: str | bytes,
+        range_end: bytes = b"",
+        *,
+        watch_id: int = 0,
+        start_revision: int = 0,
     ) -> None:
         request = pb.WatchCreateRequest(
             key=key.encode() if isinstance(key, str) else key,
