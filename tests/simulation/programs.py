@@ -121,11 +121,23 @@ def _options(**strategies: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str
     return st.lists(one, max_size=4).map(dict)
 
 
+_sort_orders = st.sampled_from(
+    [pb.RangeRequest.NONE, pb.RangeRequest.ASCEND, pb.RangeRequest.DESCEND]
+)
+_sort_targets = st.sampled_from(
+    [
+        pb.RangeRequest.KEY,
+        pb.RangeRequest.VERSION,
+        pb.RangeRequest.CREATE,
+        pb.RangeRequest.MOD,
+        pb.RangeRequest.VALUE,
+    ]
+)
 _range_options = _options(
     limit=st.sampled_from([1, 2, 3, 6, -1]),
     revision=_revisions,
-    sort_order=st.sampled_from([pb.RangeRequest.ASCEND, pb.RangeRequest.DESCEND]),
-    sort_target=st.integers(0, 4),
+    sort_order=_sort_orders,
+    sort_target=_sort_targets,
     serializable=st.just(value=True),
     keys_only=st.just(value=True),
     count_only=st.just(value=True),
@@ -139,6 +151,18 @@ _range_options = _options(
 @st.composite
 def _ranges(draw: st.DrawFn) -> pb.RangeRequest:
     return pb.RangeRequest(key=draw(_keys), range_end=draw(_ends), **draw(_range_options))
+
+
+def _reads_of_history() -> st.SearchStrategy[pb.RangeRequest]:
+    return st.builds(lambda key, at: pb.RangeRequest(key=key, revision=at), _keys, _revisions)
+
+
+@st.composite
+def _pages(draw: st.DrawFn) -> pb.RangeRequest:
+    """Return reads of some of many keys, which is where an order matters."""
+    request = pb.RangeRequest(key=b"a", range_end=b"\0", limit=draw(st.integers(1, 3)))
+    request.sort_target, request.sort_order = draw(_sort_targets), draw(_sort_orders)
+    return request
 
 
 @st.composite
@@ -196,7 +220,9 @@ def _kinds_within(*, ignoring: bool) -> list[st.SearchStrategy[pb.RequestOp]]:
     ignore what was deleted just then, etcd panics. So either is left out.
     """
     puts = _puts(ignoring=ignoring).map(lambda put: pb.RequestOp(request_put=put))
-    reads = _ranges().map(lambda read: pb.RequestOp(request_range=read))
+    reads = st.one_of(_ranges(), _reads_of_history()).map(
+        lambda read: pb.RequestOp(request_range=read)
+    )
     deletes = _deletes(onwards=not ignoring).map(
         lambda delete: pb.RequestOp(request_delete_range=delete)
     )
@@ -238,7 +264,8 @@ _STEPS: Final[tuple[tuple[int, st.SearchStrategy[Any]], ...]] = (
     (5, st.none()),  # first, so that a step that does not matter shrinks to it
     (30, _puts()),
     (10, _deletes()),
-    (20, _ranges()),
+    (16, _ranges()),
+    (4, _pages()),
     (12, _txns(2, ignoring=False)),
     (8, _txns(2, ignoring=True)),
     (5, _leases.map(lambda lease: pb.LeaseGrantRequest(id=lease, ttl=1000 + lease))),

@@ -14,7 +14,12 @@ from trio_sched.simulation.memory_etcd import MemoryEtcd
 if TYPE_CHECKING:
     import grpclib.client
 
-__all__ = ["MemoryServer", "RealServer", "Server"]
+__all__ = ["MemoryServer", "RealServer", "Server", "version"]
+
+
+async def version(client: Client) -> tuple[int, ...]:
+    """Return the version of etcd, for what differs among them; the one in memory is the newest."""
+    return tuple(int(part) for part in (await client.status()).version.split("."))
 
 
 class Server(Protocol):

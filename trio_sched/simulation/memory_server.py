@@ -236,13 +236,13 @@ class _WatchCall(_ServerCall):
         member = self.session.member
         answer = self._new_answer(request.watch_id, created=True)
         refusal = member.refuse_watch(request)
-        watch_id = request.watch_id or next(each for each in self._ids if each not in self._watches)
-        if not refusal and watch_id in self._watches:
+        if not refusal and request.watch_id and request.watch_id in self._watches:
             refusal = "mvcc: duplicate watch ID provided on the WatchStream"
         if refusal:
             answer.watch_id, answer.canceled, answer.cancel_reason = -1, True, refusal
             self.send(answer)
             return
+        watch_id = request.watch_id or next(each for each in self._ids if each not in self._watches)
         answer.watch_id = watch_id
         self.send(answer)
         self._begin(watch_id, request)
@@ -287,6 +287,7 @@ class _WatchCall(_ServerCall):
 
     def _compacted(self, watch: Watch) -> None:
         answer = self._new_answer(watch.id, canceled=True)
+        answer.header.ClearField("revision")
         answer.compact_revision = self.session.member.compacted_revision
         del self._watches[watch.id]
         self.send(answer)

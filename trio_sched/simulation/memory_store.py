@@ -36,6 +36,7 @@ Commit: TypeAlias = tuple[int, tuple[pb.Event, ...]]
 """A revision, and what it changed; each event with the key as it was before."""
 
 _FIRST_REVISION: Final = 1
+_NOT_COMPACTED: Final = -1
 _NO_KV: Final = pb.KeyValue()
 _TARGETS: Final = {
     pb.Compare.VERSION: ("version", attrgetter("version")),
@@ -98,7 +99,7 @@ class Store:
 
     Attributes:
         revision: of the last commit.
-        compacted_revision: below which history is gone; 0 at first.
+        compacted_revision: below which history is gone; -1 at first.
         leases: as given.
     """
 
@@ -106,7 +107,7 @@ class Store:
         self._listener = listener
         self.leases = leases
         self.revision = _FIRST_REVISION
-        self.compacted_revision = 0
+        self.compacted_revision = _NOT_COMPACTED
         self._now: dict[bytes, pb.KeyValue] = {}
         self._keys: list[bytes] = []  # those of `_now`, sorted
         self._versions: dict[bytes, list[pb.KeyValue]] = {}
@@ -200,8 +201,8 @@ class Store:
             raise compacted()
         index = bisect_left(self._log, revision, key=lambda commit: commit[0])
         for commit in self._log[index:]:
-            first = commit[0] == self.compacted_revision
-            yield _without_the_keys_before(commit) if first else commit
+            oldest = commit[0] == self.compacted_revision
+            yield _what_is_left(commit) if oldest else commit
 
     # ---- writing ---------------------------------------------------------------
 
@@ -325,9 +326,15 @@ class Store:
     def _check_reads(self, request: pb.TxnRequest, path: Iterator[bool]) -> None:
         for operation in request.success if next(path) else request.failure:
             if operation.HasField("request_range"):
-                self._check_revision(operation.request_range)
+                self._check_read(operation.request_range)
             elif operation.HasField("request_txn"):
                 self._check_reads(operation.request_txn, path)
+
+    def _check_read(self, request: pb.RangeRequest) -> None:
+        # Other than outside of a transaction, a revision below 0 is not the newest one.
+        if request.revision < min(0, self.compacted_revision):
+            raise compacted()
+        self._check_revision(request)
 
     def _carry_out(self, request: pb.TxnRequest, path: Iterator[bool]) -> pb.TxnResponse:
         answer = pb.TxnResponse(succeeded=next(path))
@@ -375,10 +382,12 @@ class Store:
                 del self._versions[key]
 
 
-def _without_the_keys_before(commit: Commit) -> Commit:
-    """Return the oldest commit that is left: how keys were before it is forgotten."""
+def _what_is_left(commit: Commit) -> Commit:
+    """Return the commit of the compacted revision: the last event of each key, and none before."""
     revision, events = commit
-    return revision, tuple(pb.Event(type=event.type, kv=event.kv) for event in events)
+    last = {event.kv.key: event for event in events}
+    kept = (event for event in events if last[event.kv.key] is event)
+    return revision, tuple(pb.Event(type=event.type, kv=event.kv) for event in kept)
 
 
 def _kept(versions: list[pb.KeyValue], revision: int) -> list[pb.KeyValue]:

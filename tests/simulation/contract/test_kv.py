@@ -198,6 +198,12 @@ async def test_reads_of_history(client: Client, path: str) -> None:
     assert (await client.get(path, revision=deleted)).count == 0
 
 
+async def test_a_read_below_zero_is_one_of_the_newest(client: Client, path: str) -> None:
+    await client.put(path, "1")
+    answer = await client._kv.Range(pb.RangeRequest(key=path.encode(), revision=-7))
+    assert [kv.value for kv in answer.kvs] == [b"1"]
+
+
 async def test_reads_of_the_future(client: Client, path: str) -> None:
     now = (await client.put(path, "1")).revision
     assert (await client.get(path, revision=now)).value == b"1"
@@ -232,6 +238,11 @@ async def test_a_compaction_that_is_done_already(server: Server, client: Client,
         with pytest.raises(RevisionCompacted) as caught:
             await server.compact(client, revision)
         assert caught.value.message == "etcdserver: mvcc: required revision has been compacted"
+
+
+async def test_a_compaction_below_zero(server: Server, client: Client) -> None:
+    with pytest.raises(RevisionCompacted):
+        await server.compact(client, -1)
 
 
 async def test_a_compaction_in_the_future(server: Server, client: Client, path: str) -> None:

@@ -264,6 +264,15 @@ async def test_a_read_of_the_revision_that_it_makes_is_of_the_future(
     assert (await client.get(path)).value == b"1"
 
 
+async def test_a_read_below_zero_within_a_transaction_is_of_compacted_history(
+    client: Client, path: str
+) -> None:
+    await client.put(path, "1")
+    read = pb.RangeRequest(key=path.encode(), revision=-7)
+    with pytest.raises(RevisionCompacted):
+        await client._kv.Txn(pb.TxnRequest(success=[pb.RequestOp(request_range=read)]))
+
+
 async def test_reads_of_compacted_history_within_a_transaction(
     server: Server, client: Client, path: str
 ) -> None:

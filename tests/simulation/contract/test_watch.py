@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.simulation.servers import Server
+from tests.simulation.servers import Server, version
 from trio_sched.etcd_shim import (
     ALL_KEYS,
     Client,
@@ -253,6 +253,43 @@ async def test_history_that_is_compacted(server: Server, client: Client, path: s
         assert [event.kv.value for event in events] == [b"2", b"3"]
         previous = [event.prev_kv and event.prev_kv.value for event in events]
         assert previous == [None, b"2"], "what was before the oldest revision is not known"
+
+
+async def test_history_that_begins_with_a_deletion_at_the_compacted_revision(
+    server: Server, client: Client, path: str
+) -> None:
+    """Since etcd 3.5.16 that deletion is an event; before, it is lost."""
+    await client.put(path, "1")
+    deleted = (await client.delete(path)).revision
+    await client.put(path, "2")
+    await server.compact(client, deleted)
+    kept = await version(client) >= (3, 5, 16)
+    async with client.watch(path, start_revision=deleted, prev_kv=True) as watcher:
+        events = await take(watcher, 1 + kept)
+    found = [(event.type, event.kv.value, event.prev_kv) for event in events]
+    assert found == [(DELETE, b"", None)] * kept + [(PUT, b"2", None)]
+
+
+async def test_of_the_compacted_revision_the_last_event_of_a_key_is_left(
+    server: Server, client: Client, path: str
+) -> None:
+    await client.put(f"{path}/a", "1")
+    revision = (
+        await client.txn(
+            success=[
+                Put(f"{path}/b", "2"),
+                Put(f"{path}/c", "3"),
+                Delete(f"{path}/c", ALL_KEYS),
+            ]
+        )
+    ).revision
+    await client.put(f"{path}/d", "4")
+    await server.compact(client, revision)
+    kept = await version(client) >= (3, 5, 16)
+    async with client.watch(f"{path}/", prefix=True, start_revision=revision) as watcher:
+        events = await take(watcher, 2 + kept)
+    found = [(event.type, event.kv.key[-1:]) for event in events]
+    assert found == [(PUT, b"b"), *[(DELETE, b"c")] * kept, (PUT, b"d")]
 
 
 async def test_a_watch_that_lives_is_not_compacted(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from tests.simulation.servers import Server
+from tests.simulation.servers import Server, version
 from trio_sched.etcd_shim import Client, Put
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
 
@@ -141,6 +141,8 @@ async def test_a_range_that_ends_before_it_begins(
     answer = await stream.receive()
     assert (answer.watch_id, answer.created, answer.canceled) == (INVALID, True, True)
     assert answer.cancel_reason == "mvcc: watcher range is empty"
+    await stream.create(key)
+    assert await stream.receive_created() == 0, "a refused watch takes no number"
 
 
 async def test_no_key_is_the_first_key(client: Client, stream: WatchStream, path: str) -> None:
@@ -220,6 +222,23 @@ async def test_history_that_is_compacted_ends_a_watch(
     assert (answer.watch_id, answer.created, answer.canceled) == (0, False, True)
     assert (answer.compact_revision, answer.cancel_reason) == (second, "")
     assert not answer.events
+    assert answer.header.revision == 0
+
+
+async def test_a_start_below_zero(client: Client, stream: WatchStream, path: str) -> None:
+    """Refused since etcd 3.5.24; before, all history that there is, or that it is compacted."""
+    revision = (await client.put(path, "1")).revision
+    await stream.create(path, start_revision=-1)
+    answer = await stream.receive()
+    assert (answer.created, answer.header.revision) == (True, revision)
+    if await version(client) < (3, 5, 24):
+        assert (answer.watch_id, answer.canceled) == (0, False)
+        return
+    assert (answer.watch_id, answer.canceled) == (INVALID, True)
+    assert answer.cancel_reason == "etcdserver: mvcc: required revision has been compacted"
+    assert answer.compact_revision == 0
+    await stream.create(path)
+    assert await stream.receive_created() == 0
 
 
 # ---- progress ----------------------------------------------------------------------
