@@ -75,9 +75,43 @@ TESTED_BY = {
     "scheduler.py": ["host/test_schedule.py", "host/test_schedule_options.py"],
     "simulation/__main__.py": ["simulation/test_explore.py"],
     "simulation/chart.py": ["simulation/test_replay.py"],
-    "simulation/diary.py": ["simulation/test_world.py"],
+    "simulation/memory_checks.py": ["simulation/contract/test_txn.py"],
+    "simulation/memory_cluster.py": [
+        "simulation/contract/test_lease.py",
+        "simulation/contract/test_kv.py",
+    ],
+    "simulation/memory_etcd.py": ["simulation/contract/test_kv.py"],
+    "simulation/memory_leases.py": ["simulation/contract/test_lease.py"],
+    "simulation/memory_requests.py": [
+        "simulation/contract/test_kv.py",
+        "simulation/contract/test_lease.py",
+    ],
+    "simulation/memory_server.py": [
+        "simulation/contract/test_watch_stream.py",
+        "simulation/contract/test_watch.py",
+    ],
+    "simulation/memory_store.py": [
+        "simulation/contract/test_kv.py",
+        "simulation/contract/test_range.py",
+        "simulation/contract/test_txn.py",
+        "simulation/test_differential.py",
+    ],
+    "simulation/memory_watches.py": [
+        "simulation/contract/test_watch.py",
+        "simulation/contract/test_watch_stream.py",
+    ],
+    "simulation/memory_wire.py": [
+        "simulation/contract/test_watch_stream.py",
+        "simulation/contract/test_schedule.py",
+    ],
+    "simulation/network.py": ["simulation/contract/test_schedule.py"],
     "simulation/simulated_etcd.py": ["simulation/test_search.py"],
     "simulation/simulated_hosts.py": ["simulation/test_search.py", "simulation/test_replay.py"],
+    "simulation/timeline.py": [
+        "simulation/contract/test_lease.py",
+        "simulation/contract/test_watch.py",
+    ],
+    "simulation/diary.py": ["simulation/test_world.py"],
     "simulation/plan.py": ["simulation/test_world.py"],
     "simulation/trace.py": ["simulation/test_replay.py"],
     "simulation/world_checks.py": ["simulation/test_planted_faults.py"],
@@ -99,6 +133,7 @@ TESTED_BY = {
 ONLY_TESTS = {
     "cli/examples": "what the commands print",
     "etcd_shim/coexistence": "programs that import other etcd clients",
+    "simulation/contract": "what a real etcd and the one in memory both do",
 }
 ONLY_PACKAGE = {
     "cli/view": "tested by tests/cli",
