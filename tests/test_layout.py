@@ -72,8 +72,7 @@ TESTED_BY = {
     "reaper/helper/revoke.py": ["reaper/test_owner.py"],
     "scheduler.py": ["host/test_schedule.py", "host/test_schedule_options.py"],
     "simulation/chart.py": ["simulation/test_replay.py"],
-    "simulation/simulated_etcd.py": ["simulation/test_search.py"],
-    "simulation/simulated_hosts.py": ["simulation/test_search.py", "simulation/test_replay.py"],
+    "simulation/replay_report.py": ["simulation/test_replay.py"],
     "simulation/trace.py": ["simulation/test_replay.py"],
     "strategies/base.py": ["strategies/test_strategies.py"],
     "strategies/built_in.py": [
