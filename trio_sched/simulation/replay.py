@@ -18,7 +18,6 @@ from random import Random
 from typing import Final
 
 import trio
-from trio.testing import MockClock
 
 from trio_sched._support.chance import set_chance
 from trio_sched._support.tasks import ServiceBlock, ServiceNursery, open_plain_nursery
@@ -43,6 +42,7 @@ from trio_sched.simulation.replay_report import (
     SpanState,
 )
 from trio_sched.simulation.seeded import run_apart, seeded_scheduler
+from trio_sched.simulation.timeline import JumpingClock
 from trio_sched.simulation.trace import Trace, TraceEvent
 from trio_sched.strategies import Strategy, StrategyFunction, get_strategy
 
@@ -52,6 +52,7 @@ _PATH: Final = "/simulated"
 _EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 _QUICK: Final = (0.002, 0.008)  # seconds that bytes travel for, at least and at most
 _MIN_TTL: Final = 2  # seconds; etcd grants no less
+_NEVER: Final = 1e9  # seconds; nothing falls silent here, so no peer is asked whether it is there
 _HEALTH_INTERVAL: Final = 0.25  # seconds; see `_Life.check_health`
 
 
@@ -114,13 +115,14 @@ class _Run:
 
     def run(self) -> Replay:
         """Let it happen."""
+        clock = JumpingClock()
         with seeded_scheduler("replay"):
-            trio.run(self._main, clock=MockClock(autojump_threshold=0))
+            trio.run(self._main, clock, clock=clock)
         if self._failure is not None:
             raise self._failure
         return self.reporter.report()
 
-    async def _main(self) -> None:
+    async def _main(self, clock: JumpingClock) -> None:
         set_chance(Random("hosts"))  # noqa: S311 # a seed is the point
         set_wall_clock(lambda: _EPOCH + timedelta(seconds=trio.current_time()))
         timeline = self.cluster.timeline
@@ -131,14 +133,12 @@ class _Run:
                 timeline.at(event.at, self._hosts[event.host].take, event)
             else:
                 timeline.at(event.at, operators.send_nowait, event)
-        async with open_plain_nursery() as services:
-            services.start_soon(timeline.run)
-            async with open_plain_nursery() as self.nursery:
-                self.nursery.start_soon(self._operate, wishes)
-                with trio.move_on_at(self.trace.seconds):
-                    await self._over.wait()
-                self._end()
-            services.cancel_scope.cancel()
+        clock.drive(timeline)
+        async with open_plain_nursery() as self.nursery:
+            self.nursery.start_soon(self._operate, wishes)
+            with trio.move_on_at(self.trace.seconds):
+                await self._over.wait()
+            self._end()
 
     def _end(self) -> None:
         self.cluster.listeners.clear()
@@ -156,7 +156,7 @@ class _Run:
         """Open a client, as `client_block` does; without `services`, it is dead."""
         endpoints = [Endpoint.parse(member.url) for member in self.cluster.members]
         transport = MemoryTransport(self.network, label)
-        settings, pings = ChannelSettings(), PingPolicy()
+        settings, pings = ChannelSettings(), PingPolicy(interval=_NEVER, patience=_NEVER)
         channel = Channel(services, endpoints, None, None, settings, pings, transport)
         return ServiceBlock(services, Client(channel))
 
