@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial, wraps
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
 import pytest
 import trio
@@ -189,6 +189,117 @@ async def test_observers_wait_it_out() -> None:
                 break
 
 
+@in_no_time
+async def test_f40_a_refusal_of_each_write_costs_a_few_attempts_a_second() -> None:
+    """By the leader, by who takes a slot, and by who joins again; for half a minute."""
+    etcd = MemoryEtcd()
+    async with fleet(etcd, "a", "b", "c") as (client, results):
+        await Control(client, PATH).set_count(3)
+        await until(results[0], "a", "b", "c")
+        busy(etcd)
+        etcd.cluster.expire(lease_of(etcd, "c"))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(results[0].run_while_scheduled, _sleep)
+            etcd.cluster.refusals.counts.clear()
+            await trio.sleep(30)
+            counts = etcd.cluster.refusals.counts
+            assert 30 < counts["KV/Txn"] < 150  # three hosts' proofs, a decision and a slot
+            assert 0 < counts["Lease/LeaseGrant"] < 60  # once the old lease was given up
+            nursery.cancel_scope.cancel()
+        calm(etcd)
+        await until(results[0], "a", "b", "c")
+
+
+async def _sleep(_slot: object) -> None:
+    await trio.sleep_forever()
+
+
+# ---- losses, and names -----------------------------------------------------------------
+
+
+@in_no_time
+async def test_f39_a_session_that_is_lost_before_the_first_join_is_begun_anew() -> None:
+    etcd = MemoryEtcd()
+    async with etcd.open_client() as client:
+        real, lost = client.txn, list[int]()
+
+        async def txn(*args: Any) -> Any:
+            if not lost:
+                (lease,) = await client.lease_list()
+                etcd.cluster.expire(lease)
+                lost.append(lease)
+            return await real(*args)
+
+        client.txn = txn  # type: ignore[assignment,method-assign] # lost in just that moment
+        async with schedule(client, PATH, "a") as result:
+            await until(result, "a")
+            assert result.statistics().sessions == 2
+            assert lease_of(etcd, "a") not in lost
+
+
+@in_no_time
+async def test_f39_a_session_that_is_lost_while_a_slot_is_taken_is_no_error_of_the_work() -> None:
+    etcd = MemoryEtcd()
+    async with fleet(etcd, "a") as (_, (result,)):
+        (path,) = etcd.network.paths("localhost").values()
+        path.hold(down=False)
+        begun = trio.Event()
+
+        async def work(_slot: object) -> None:
+            begun.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(result.run_while_scheduled, work)
+            await trio.testing.wait_all_tasks_blocked()
+            etcd.cluster.expire(lease_of(etcd, "a"))
+            path.release()
+            await begun.wait()
+        assert result.statistics().sessions == 2
+
+
+@in_no_time
+async def test_f47_an_old_lease_of_ours_does_not_keep_us_out_of_our_name() -> None:
+    """A store that is restored holds it again, though it was revoked."""
+    etcd = MemoryEtcd()
+    async with fleet(etcd, "a") as (_, (result,)):
+        snapshot = etcd.cluster.store.snapshot()
+        etcd.cluster.expire(lease_of(etcd, "a"))
+        await until(result)
+        await until(result, "a")
+        etcd.cluster.restore(snapshot)
+        began = trio.current_time()
+        await until(result)
+        await until(result, "a")
+        assert trio.current_time() - began < 8  # and not a TTL of 10, after it was noticed
+        assert result.statistics().sessions == 3
+
+
+@in_no_time
+async def test_f60_another_raft_leader_is_no_sign_of_another_process() -> None:
+    """It lets the lease of a host that was killed begin its TTL anew, as a renewal does."""
+    etcd = MemoryEtcd(members=3)
+    async with fleet(etcd, "a"), trio.open_nursery() as nursery:
+
+        async def live(name: str, host: str) -> None:
+            async with etcd.open_client(host=host) as client, schedule(client, PATH, name) as each:
+                await until(each, "a")
+                await trio.sleep_forever()
+
+        nursery.start_soon(live, "b", "first")
+        await trio.sleep(5)
+        for path in etcd.network.paths("first").values():
+            path.kill()
+        dead = lease_of(etcd, "b")
+        nursery.start_soon(live, "b", "second")
+        for member in etcd.cluster.members:
+            await trio.sleep(4)
+            etcd.cluster.move_leader(member)
+        assert lease_of(etcd, "b") == dead
+        await trio.sleep(15)
+        assert lease_of(etcd, "b") != dead
+        nursery.cancel_scope.cancel()
+
+
 # ---- the judgement ---------------------------------------------------------------------
 
 
@@ -308,7 +419,7 @@ async def test_f38_a_host_whose_strategy_fails_again_and_again_lets_another_lead
 
 
 @in_no_time
-async def test_f38_strict_a_strategy_that_fails_is_what_waiting_calls_raise() -> None:
+async def test_f36_waiting_calls_raise_what_ended_the_block() -> None:
     async with MemoryEtcd().open_client() as client:
         await client.put(KEYS.host("x"), "TODO")
         with pytest.raises(StrategyError) as caught:
@@ -319,7 +430,7 @@ async def test_f38_strict_a_strategy_that_fails_is_what_waiting_calls_raise() ->
 
 
 @in_no_time
-async def test_f38_strict_the_end_of_a_block_that_failed_is_no_end_of_results() -> None:
+async def test_f36_the_end_of_a_block_that_failed_is_no_end_of_results() -> None:
     async with MemoryEtcd().open_client() as client:
         await client.put(KEYS.host("x"), "TODO")
         with pytest.raises(StrategyError):

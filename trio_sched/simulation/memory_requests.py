@@ -147,7 +147,7 @@ class Refusals:
         """
         if method in _WRITES and request.ByteSize() > _MAX_REQUEST:
             raise rpc_error(Status.INVALID_ARGUMENT, "etcdserver: request is too large")
-        if self.busy and method in _WRITES:
+        if self.busy and method in _WRITES and _proposes(request):
             raise rpc_error(Status.RESOURCE_EXHAUSTED, "etcdserver: too many requests")
         if self.no_space and _grows(request):
             words = "etcdserver: mvcc: database space exceeded"
@@ -175,6 +175,13 @@ class Refusals:
             elif start < behind and (end == b"\0" or end > prefix):
                 return True
         return False
+
+
+def _proposes(request: Message) -> bool:
+    """Return whether a request goes through raft: a transaction that only reads does not."""
+    if isinstance(request, pb.TxnRequest):
+        return any(_proposes(each) for each in _operations(request))
+    return not isinstance(request, pb.RangeRequest)
 
 
 def _grows(request: Message) -> bool:
