@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import queue
 import re
 import signal
-import threading
 from typing import TYPE_CHECKING
 
 import pytest
-import trio
 
+from tests.helpers import etcd_in_a_thread
 from trio_sched import strategies
-from trio_sched.testing import Etcd, open_etcd
+from trio_sched.testing import Etcd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,38 +29,9 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 @pytest.fixture(scope="session")
 def etcd() -> Iterator[Etcd]:
-    """One server for the whole run. Leave it running, and keep to your own `path`.
-
-    Each test has a Trio of its own, so the server's lives in a thread. Of what it yields use what
-    does not wait: endpoints, names, pids.
-    """
-    outcome: queue.SimpleQueue[Etcd | BaseException] = queue.SimpleQueue()
-    over = trio.Event()
-    tokens: list[trio.lowlevel.TrioToken] = []
-
-    async def serve() -> None:
-        tokens.append(trio.lowlevel.current_trio_token())
-        async with open_etcd() as server:
-            outcome.put(server)
-            await over.wait()
-
-    def run() -> None:
-        try:
-            trio.run(serve)
-        except BaseException as error:  # noqa: BLE001 - raised again where the fixture is asked for
-            outcome.put(error)
-
-    thread = threading.Thread(target=run, name="etcd for all tests")
-    thread.start()
-    server = outcome.get(timeout=60)
-    if isinstance(server, BaseException):
-        thread.join()
-        raise server
-    try:
+    """One server for the whole run. Leave it running, and keep to your own `path`."""
+    with etcd_in_a_thread() as server:
         yield server
-    finally:
-        trio.from_thread.run_sync(over.set, trio_token=tokens[0])
-        thread.join()
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ from tests.places import PACKAGE, TESTS
 
 # Modules without a test file of their name, each with the test files that exercise it.
 TESTED_BY = {
+    "_support/chance.py": ["simulation/test_world.py"],
     "_support/lazy.py": ["test_imports.py"],
     "_support/processes.py": ["reaper/test_owner.py", "cli/run/test_child.py"],
     "_support/wall_time.py": ["host/test_publishing.py"],
@@ -49,6 +50,7 @@ TESTED_BY = {
     "etcd_shim/channel/_endpoint.py": ["etcd_shim/channel/test_channel_connecting.py"],
     "etcd_shim/channel/_liveness.py": ["etcd_shim/channel/test_channel_pings.py"],
     "etcd_shim/channel/_settings.py": ["etcd_shim/channel/test_channel_pings.py"],
+    "etcd_shim/channel/_transport.py": ["etcd_shim/channel/test_channel_connecting.py"],
     "etcd_shim/client.py": ["etcd_shim/test_client_cancel.py", "etcd_shim/test_client_coexists.py"],
     "etcd_shim/errors.py": ["etcd_shim/test_transport.py", "etcd_shim/test_auth.py"],
     "etcd_shim/tls.py": ["etcd_shim/test_transport.py", "reaper/test_owner.py"],
@@ -72,8 +74,42 @@ TESTED_BY = {
     "reaper/helper/revoke.py": ["reaper/test_owner.py"],
     "scheduler.py": ["host/test_schedule.py", "host/test_schedule_options.py"],
     "simulation/chart.py": ["simulation/test_replay.py"],
+    "simulation/memory_checks.py": ["simulation/contract/test_txn.py"],
+    "simulation/memory_cluster.py": [
+        "simulation/contract/test_lease.py",
+        "simulation/contract/test_kv.py",
+    ],
+    "simulation/memory_etcd.py": ["simulation/contract/test_kv.py"],
+    "simulation/memory_leases.py": ["simulation/contract/test_lease.py"],
+    "simulation/memory_requests.py": [
+        "simulation/contract/test_kv.py",
+        "simulation/contract/test_lease.py",
+    ],
+    "simulation/memory_server.py": [
+        "simulation/contract/test_watch_stream.py",
+        "simulation/contract/test_watch.py",
+    ],
+    "simulation/memory_store.py": [
+        "simulation/contract/test_kv.py",
+        "simulation/contract/test_range.py",
+        "simulation/contract/test_txn.py",
+        "simulation/test_differential.py",
+    ],
+    "simulation/memory_watches.py": [
+        "simulation/contract/test_watch.py",
+        "simulation/contract/test_watch_stream.py",
+    ],
+    "simulation/memory_wire.py": [
+        "simulation/contract/test_watch_stream.py",
+        "simulation/contract/test_schedule.py",
+    ],
+    "simulation/network.py": ["simulation/contract/test_schedule.py"],
     "simulation/replay_report.py": ["simulation/test_replay.py"],
+    "simulation/diary.py": ["simulation/test_world.py"],
+    "simulation/plan.py": ["simulation/test_world.py"],
     "simulation/trace.py": ["simulation/test_replay.py"],
+    "simulation/world_checks.py": ["simulation/test_planted_faults.py"],
+    "simulation/world_hosts.py": ["simulation/test_world.py"],
     "strategies/base.py": ["strategies/test_strategies.py"],
     "strategies/built_in.py": [
         "strategies/test_strategies.py",
@@ -91,6 +127,7 @@ TESTED_BY = {
 ONLY_TESTS = {
     "cli/examples": "what the commands print",
     "etcd_shim/coexistence": "programs that import other etcd clients",
+    "simulation/contract": "what a real etcd and the one in memory both do",
 }
 ONLY_PACKAGE = {
     "cli/view": "tested by tests/cli",

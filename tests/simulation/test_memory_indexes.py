@@ -91,7 +91,7 @@ def test_a_commit_reaches_the_watches_whose_range_it_is_in(
         index.discard(watches[number])
     events = tuple(pb.Event(kv=pb.KeyValue(key=key, mod_revision=5)) for key in changed)
     commit: Commit = (5, events)
-    index.notify(commit)
+    index.notify(commit, pb.ResponseHeader(revision=5))
     for number, watch in enumerate(watches):
         wanted = [] if number in gone else [event.kv.key for event in watch.wanted(events)]
         assert received.get(number, []) == wanted

@@ -50,7 +50,8 @@ class Member:
         paused: whether its process is stopped, and takes nothing.
         sessions: its connections.
         watches: those that are synced.
-        misses_next: whether they will not get the next commit (etcd issue 18089).
+        misses_next: whether they will not get the next commit that is for one of them
+            (etcd issue 18089).
     """
 
     def __init__(self, cluster: Cluster, number: int) -> None:
@@ -168,25 +169,35 @@ class Member:
             return exc
         if isinstance(request, pb.LeaseGrantRequest):
             cluster.mind(request.id)
-        header = reply.header
-        header.cluster_id, header.member_id = _CLUSTER_ID, self.number
-        header.raft_term = cluster.term
+        reply.header.CopyFrom(self.header(reply.header.revision))
         if isinstance(reply, pb.StatusResponse):
             leader = cluster.leader if self.serves else None
             reply.leader = 0 if leader is None else leader.number
             reply.raft_term = cluster.term
         return reply
 
+    def header(self, revision: int) -> pb.ResponseHeader:
+        """Return how an answer begins."""
+        return pb.ResponseHeader(
+            cluster_id=_CLUSTER_ID,
+            member_id=self.number,
+            revision=revision,
+            raft_term=self._cluster.term,
+        )
+
     # ---- what happens to it ------------------------------------------------------
 
     def see(self, commit: Commit) -> None:
         """Take a commit in, and give it to the watches."""
-        if self.misses_next:
+        if self.misses_next and self.watches.want(commit):
             self.misses_next = False
         elif self._seen is not None:
             self._unseen.append(commit)
         elif self.up:
-            self.watches.notify(commit)
+            self._notify(commit)
+
+    def _notify(self, commit: Commit) -> None:
+        self.watches.notify(commit, self.header(commit[0]))
 
     def cut_off(self) -> None:
         """See no commits from now on."""
@@ -199,7 +210,7 @@ class Member:
         self._seen = None
         unseen, self._unseen = self._unseen, []
         for commit in unseen:
-            self.watches.notify(commit)
+            self._notify(commit)
 
     def drop_all(self) -> None:
         """End all connections, and forget what waited."""

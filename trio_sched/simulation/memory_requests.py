@@ -159,6 +159,8 @@ class Refusals:
         """Return why a watch may not be; empty if it may."""
         if self.forbidden and self._is_forbidden(request.key, request.range_end):
             return "rpc error: code = PermissionDenied desc = etcdserver: permission denied"
+        if request.start_revision < 0:
+            return "etcdserver: mvcc: required revision has been compacted"
         if request.range_end not in {b"", b"\0"} and request.range_end <= request.key:
             return "mvcc: watcher range is empty"
         return ""

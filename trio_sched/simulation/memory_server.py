@@ -234,16 +234,15 @@ class _WatchCall(_ServerCall):
 
     def _create(self, request: pb.WatchCreateRequest) -> None:
         member = self.session.member
-        answer = pb.WatchResponse(watch_id=request.watch_id, created=True)
-        answer.header.revision = member.revision
+        answer = self._new_answer(request.watch_id, created=True)
         refusal = member.refuse_watch(request)
-        watch_id = request.watch_id or next(each for each in self._ids if each not in self._watches)
-        if not refusal and watch_id in self._watches:
+        if not refusal and request.watch_id and request.watch_id in self._watches:
             refusal = "mvcc: duplicate watch ID provided on the WatchStream"
         if refusal:
             answer.watch_id, answer.canceled, answer.cancel_reason = -1, True, refusal
             self.send(answer)
             return
+        watch_id = request.watch_id or next(each for each in self._ids if each not in self._watches)
         answer.watch_id = watch_id
         self.send(answer)
         self._begin(watch_id, request)
@@ -280,14 +279,16 @@ class _WatchCall(_ServerCall):
             return
         events = watch.wanted(event for _, events in missed for event in events)
         if events:
-            watch.deliver(encode_events(events, member.revision, prev_kv=watch.prev_kv))
+            watch.deliver(
+                encode_events(events, member.header(member.revision), prev_kv=watch.prev_kv)
+            )
         watch.next_revision = member.revision + 1
         member.watches.add(watch)
 
     def _compacted(self, watch: Watch) -> None:
-        answer = pb.WatchResponse(watch_id=watch.id, canceled=True)
+        answer = self._new_answer(watch.id, canceled=True)
+        answer.header.ClearField("revision")
         answer.compact_revision = self.session.member.compacted_revision
-        answer.cancel_reason = "etcdserver: mvcc: required revision has been compacted"
         del self._watches[watch.id]
         self.send(answer)
 
@@ -295,9 +296,7 @@ class _WatchCall(_ServerCall):
         watch = self._watches.pop(watch_id, None)
         if watch is not None:
             self.session.member.forget_watch(watch)
-            answer = pb.WatchResponse(watch_id=watch_id, canceled=True)
-            answer.header.revision = self.session.member.revision
-            self.send(answer)
+            self.send(self._new_answer(watch_id, canceled=True))
 
     def _progress_now(self, watch: Watch) -> bool:
         """Say how far a watch has come; False if there is no such watch any more."""
@@ -307,6 +306,13 @@ class _WatchCall(_ServerCall):
         return True
 
     def _progress(self, watch_id: int) -> None:
-        answer = pb.WatchResponse(watch_id=watch_id)
-        answer.header.revision = self.session.member.revision
-        self.send(answer)
+        self.send(self._new_answer(watch_id))
+
+    def _new_answer(
+        self, watch_id: int, *, created: bool = False, canceled: bool = False
+    ) -> pb.WatchResponse:
+        member = self.session.member
+        header = member.header(member.revision)
+        return pb.WatchResponse(
+            header=header, watch_id=watch_id, created=created, canceled=canceled
+        )

@@ -37,6 +37,7 @@ Commit: TypeAlias = tuple[int, tuple[pb.Event, ...]]
 """A revision, and what it changed; each event with the key as it was before."""
 
 _FIRST_REVISION: Final = 1
+_NOT_COMPACTED: Final = -1
 _NO_KV: Final = pb.KeyValue()
 _TARGETS: Final = {
     pb.Compare.VERSION: ("version", attrgetter("version")),
@@ -99,7 +100,7 @@ class Store:
 
     Attributes:
         revision: of the last commit.
-        compacted_revision: below which history is gone; 0 at first.
+        compacted_revision: below which history is gone; -1 at first.
         leases: as given.
     """
 
@@ -107,7 +108,7 @@ class Store:
         self._listener = listener
         self.leases = leases
         self.revision = _FIRST_REVISION
-        self.compacted_revision = 0
+        self.compacted_revision = _NOT_COMPACTED
         self._now: dict[bytes, pb.KeyValue] = {}  # in the order in which they were created
         self._keys: list[bytes] = []  # those of `_now`, sorted
         self._versions: dict[bytes, list[pb.KeyValue]] = {}
@@ -163,9 +164,13 @@ class Store:
             answer.count = last - first
             found: Sequence[pb.KeyValue] = self._newest(request)
         else:
-            everything = self._find(request.key, request.range_end, request.revision)
-            answer.count = len(everything)
-            found = () if request.count_only else _in_order(_within(everything, request), request)
+            found = self._find(request.key, request.range_end, request.revision)
+            answer.count = len(found)
+            if request.count_only:
+                return answer
+            if 0 < request.limit < len(found) and _is_plain(request):
+                found = found[: request.limit + 1]  # before it is sorted, as etcd has it
+            found = _in_order(_within(found, request), request)
         if 0 < request.limit < len(found):
             found = found[: request.limit]
             answer.more = True
@@ -222,14 +227,17 @@ class Store:
         if revision < self.compacted_revision:
             raise compacted()
         index = bisect_left(self._log, revision, key=lambda commit: commit[0])
-        return iter(self._log[index:])
+        for commit in self._log[index:]:
+            oldest = commit[0] == self.compacted_revision
+            yield _what_is_left(commit) if oldest else commit
 
     # ---- writing ---------------------------------------------------------------
 
     def put(self, request: pb.PutRequest) -> pb.PutResponse:
         """Write a key."""
         check_put(request)
-        self._check_put(request)
+        self._check_lease(request)
+        self._check_kept(request)
         answer = self._put(request)
         self._commit()
         return answer
@@ -245,15 +253,18 @@ class Store:
         """Carry out a transaction."""
         check_txn(request, max_operations)
         path = list(self._paths(request))
-        self._check_all(request, iter(path))
+        self._check_puts(request, iter(path))
+        self._check_reads(request, iter(path))
         answer = self._carry_out(request, iter(path))
         answer.header.revision = self._reading
         self._commit()
         return answer
 
-    def _check_put(self, request: pb.PutRequest) -> None:
+    def _check_kept(self, request: pb.PutRequest) -> None:
         if (request.ignore_value or request.ignore_lease) and request.key not in self._now:
             raise rpc_error(Status.INVALID_ARGUMENT, "etcdserver: key not found")
+
+    def _check_lease(self, request: pb.PutRequest) -> None:
         if request.lease:
             self.leases.find(request.lease)
 
@@ -280,7 +291,7 @@ class Store:
         self.leases.attach(kv.lease, key)
         self._now[key] = kv
         self._versions.setdefault(key, []).append(kv)
-        self._changes.append(_event(pb.Event.PUT, kv, before))
+        self._change(pb.Event.PUT, kv)
         return answer
 
     def _delete_range(self, request: pb.DeleteRangeRequest) -> pb.DeleteRangeResponse:
@@ -299,7 +310,13 @@ class Store:
         del self._now[key], self._keys[bisect_left(self._keys, key)]
         self.leases.detach(kv.lease, key)
         self._versions[key].append(tombstone)
-        self._changes.append(_event(pb.Event.DELETE, tombstone, kv))
+        self._change(pb.Event.DELETE, tombstone)
+
+    def _change(self, kind: pb.Event.EventType, kv: pb.KeyValue) -> None:
+        """Note an event, with the key as it was before the commit; nothing, if it is created."""
+        created = kv.create_revision == kv.mod_revision
+        before = None if created else self._at(kv.key, self.revision)
+        self._changes.append(pb.Event(type=kind, kv=kv, prev_kv=before))
 
     def _commit(self) -> None:
         if self._changes:
@@ -325,15 +342,26 @@ class Store:
             return compare.target != pb.Compare.VALUE and _compare(compare, _NO_KV)
         return all(_compare(compare, kv) for kv in found)
 
-    def _check_all(self, request: pb.TxnRequest, path: Iterator[bool]) -> None:
+    def _check_puts(self, request: pb.TxnRequest, path: Iterator[bool]) -> None:
         for operation in request.success if next(path) else request.failure:
-            match operation.WhichOneof("request"):
-                case "request_put":
-                    self._check_put(operation.request_put)
-                case "request_range":
-                    self._check_revision(operation.request_range)
-                case "request_txn":
-                    self._check_all(operation.request_txn, path)
+            if operation.HasField("request_put"):
+                self._check_kept(operation.request_put)
+                self._check_lease(operation.request_put)
+            elif operation.HasField("request_txn"):
+                self._check_puts(operation.request_txn, path)
+
+    def _check_reads(self, request: pb.TxnRequest, path: Iterator[bool]) -> None:
+        for operation in request.success if next(path) else request.failure:
+            if operation.HasField("request_range"):
+                self._check_read(operation.request_range)
+            elif operation.HasField("request_txn"):
+                self._check_reads(operation.request_txn, path)
+
+    def _check_read(self, request: pb.RangeRequest) -> None:
+        # Other than outside of a transaction, a revision below 0 is not the newest one.
+        if request.revision < min(0, self.compacted_revision):
+            raise compacted()
+        self._check_revision(request)
 
     def _carry_out(self, request: pb.TxnRequest, path: Iterator[bool]) -> pb.TxnResponse:
         answer = pb.TxnResponse(succeeded=next(path))
@@ -398,8 +426,12 @@ def _is_of_the_newest(request: pb.RangeRequest) -> bool:
     )
 
 
-def _event(kind: pb.Event.EventType, kv: pb.KeyValue, before: pb.KeyValue | None) -> pb.Event:
-    return pb.Event(type=kind, kv=kv, prev_kv=before)
+def _what_is_left(commit: Commit) -> Commit:
+    """Return the commit of the compacted revision: the last event of each key, and none before."""
+    revision, events = commit
+    last = {event.kv.key: event for event in events}
+    kept = (event for event in events if last[event.kv.key] is event)
+    return revision, tuple(pb.Event(type=event.type, kv=event.kv) for event in kept)
 
 
 def _kept(versions: list[pb.KeyValue], revision: int) -> list[pb.KeyValue]:
@@ -414,6 +446,17 @@ def _kept(versions: list[pb.KeyValue], revision: int) -> list[pb.KeyValue]:
 def _compare(compare: pb.Compare, kv: pb.KeyValue) -> bool:
     name, actual = _TARGETS[compare.target]
     return bool(_RELATIONS[compare.result](actual(kv), getattr(compare, name)))
+
+
+def _is_plain(request: pb.RangeRequest) -> bool:
+    """Return whether a read names neither an order nor a bound."""
+    return not (
+        request.sort_order
+        or request.min_mod_revision
+        or request.max_mod_revision
+        or request.min_create_revision
+        or request.max_create_revision
+    )
 
 
 def _within(found: Sequence[pb.KeyValue], request: pb.RangeRequest) -> Sequence[pb.KeyValue]:

@@ -70,10 +70,9 @@ class Watch:
         self.send(payload + pb.WatchResponse(watch_id=self.id).SerializeToString())
 
 
-def encode_events(events: Iterable[pb.Event], revision: int, *, prev_kv: bool) -> bytes:
+def encode_events(events: Iterable[pb.Event], header: pb.ResponseHeader, *, prev_kv: bool) -> bytes:
     """Return an answer that holds events, encoded, without the id of a watch."""
-    answer = pb.WatchResponse()
-    answer.header.revision = revision
+    answer = pb.WatchResponse(header=header)
     answer.events.extend(events)
     if not prev_kv:
         for event in answer.events:
@@ -102,17 +101,25 @@ class WatchIndex:
         else:
             _discard(self._by_range, (watch.start, watch.end), watch)
 
-    def notify(self, commit: Commit) -> None:
+    def want(self, commit: Commit) -> bool:
+        """Return whether a commit is for one of them."""
+        keys = [event.kv.key for event in commit[1]]
+        return any(key in self._by_key for key in keys) or any(
+            in_range(key, start, end) for start, end in self._by_range for key in keys
+        )
+
+    def notify(self, commit: Commit, header: pb.ResponseHeader) -> None:
         """Give a commit to the watches that it is for."""
-        revision, events = commit
-        for event in events:
-            watches = self._by_key.get(event.kv.key)
+        _, events = commit
+        for key in dict.fromkeys(event.kv.key for event in events):
+            watches = self._by_key.get(key)
             if watches:
-                _deliver(watches, (event,), revision)
+                inside = [event for event in events if event.kv.key == key]
+                _deliver(watches, inside, header)
         for (start, end), watches in [*self._by_range.items()]:
             inside = [event for event in events if in_range(event.kv.key, start, end)]
             if inside:
-                _deliver(watches, inside, revision)
+                _deliver(watches, inside, header)
 
 
 def _discard(index: dict[K, dict[Watch, None]], where: K, watch: Watch) -> None:
@@ -122,16 +129,18 @@ def _discard(index: dict[K, dict[Watch, None]], where: K, watch: Watch) -> None:
         index.pop(where, None)
 
 
-def _deliver(watches: Iterable[Watch], events: Iterable[pb.Event], revision: int) -> None:
+def _deliver(
+    watches: Iterable[Watch], events: Iterable[pb.Event], header: pb.ResponseHeader
+) -> None:
     """Deliver events that lie in the range of all of these; each kind of answer is made once."""
     made: dict[tuple[bool, bool, bool], bytes] = {}
     for watch in [*watches]:
-        if revision < watch.next_revision:
+        if header.revision < watch.next_revision:
             continue
         payload = made.get(watch.kind)
         if payload is None:
             wanted = watch.wanted(events)
-            payload = encode_events(wanted, revision, prev_kv=watch.prev_kv) if wanted else b""
+            payload = encode_events(wanted, header, prev_kv=watch.prev_kv) if wanted else b""
             made[watch.kind] = payload
         if payload:
             watch.deliver(payload)
