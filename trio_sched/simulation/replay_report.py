@@ -1,6 +1,6 @@
 """What becomes of a trace: who was scheduled when, taken down as it happens, and added up.
 
-The `Reporter` reads the store's commits as an etcd's watcher would, and is told what the trace does
+The `Reporter` reads the store's commits as an etcd's watcher would, and gets from the run what the trace does
 to hosts; it shares no code with those who decide. Each change costs as much as it touches hosts.
 """
 
