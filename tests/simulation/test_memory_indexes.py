@@ -1,4 +1,4 @@
-"""What the etcd in memory finds by an index is what a look at everything finds."""
+"""What the etcd in memory finds by an index is what a search of everything finds."""
 
 from __future__ import annotations
 
