@@ -48,7 +48,7 @@ from trio_sched.simulation.replay_report import (
     Span,
     SpanState,
 )
-from trio_sched.simulation.seeded import run_apart, seeded_scheduler
+from trio_sched.simulation.seeded import rare_collections, run_apart, seeded_scheduler
 from trio_sched.simulation.timeline import JumpingClock
 from trio_sched.simulation.trace import Trace, TraceEvent
 from trio_sched.strategies import Strategy, StrategyFunction, get_strategy
@@ -128,7 +128,7 @@ class _Run:
     def run(self) -> Replay:
         """Let it happen."""
         clock = JumpingClock()
-        with seeded_scheduler("replay"):
+        with seeded_scheduler("replay"), rare_collections():
             trio.run(self._main, clock, clock=clock)
         if self._failure is not None:
             raise self._failure
