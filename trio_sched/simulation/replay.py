@@ -355,6 +355,7 @@ class _Host:
                 health_check=None if data.available else life.check_health,
                 health_interval=_HEALTH_INTERVAL,
                 logger=run.logger,
+                strict=True,
             ) as life.result,
         ):
             await life.publish()
