@@ -74,7 +74,6 @@ TESTED_BY = {
     "reaper/helper/revoke.py": ["reaper/test_owner.py"],
     "scheduler.py": ["host/test_schedule.py", "host/test_schedule_options.py"],
     "simulation/chart.py": ["simulation/test_replay.py"],
-    "simulation/replay_report.py": ["simulation/test_replay.py"],
     "simulation/memory_checks.py": ["simulation/contract/test_txn.py"],
     "simulation/memory_cluster.py": [
         "simulation/contract/test_lease.py",
@@ -105,10 +104,7 @@ TESTED_BY = {
         "simulation/contract/test_schedule.py",
     ],
     "simulation/network.py": ["simulation/contract/test_schedule.py"],
-    "simulation/timeline.py": [
-        "simulation/contract/test_lease.py",
-        "simulation/contract/test_watch.py",
-    ],
+    "simulation/replay_report.py": ["simulation/test_replay.py"],
     "simulation/diary.py": ["simulation/test_world.py"],
     "simulation/plan.py": ["simulation/test_world.py"],
     "simulation/trace.py": ["simulation/test_replay.py"],

@@ -251,10 +251,25 @@ def test_strategies_see_what_a_host_publishes_when_it_joins_and_later() -> None:
 
 def test_what_operators_ask_at_one_time_is_done_in_its_order() -> None:
     counts = [TraceEvent(10, "set-count", max_count=count) for count in (4, 3, 2)]
-    absent = TraceEvent(5, "evict", "nobody")
+    absent = TraceEvent(5, "evict", "z")
     joins = [join(0, name) for name in "abcd"]
     replay = simulate("rr", trace(*joins, absent, *counts))
     assert len(replay.decisions[-1].hosts) == 2
+
+
+def test_weeks_in_which_nothing_happens_cost_nothing_and_change_nothing() -> None:
+    def dead_time(failed: float) -> float:
+        events = (join(0, "a"), join(1, "b"), TraceEvent(failed, "fail", "b"))
+        replay = simulate("rr", trace(*events, seconds=failed + 1_000_000, max_count=2))
+        assert [hosts for _, hosts, _ in decided(replay)] == [("a",), ("a", "b"), ("a",)]
+        assert replay.scheduled["a"] == pytest.approx(failed + 1_000_000, abs=0.1)
+        (dead,) = [span for span in replay.spans if span.state == "dead and scheduled"]
+        assert dead.start == failed
+        return dead.end - dead.start
+
+    # Renewals go on in their rhythm, which is a third of the TTL.
+    assert dead_time(25 + 600_000) == pytest.approx(dead_time(25), abs=0.05)
+    assert dead_time(27 + 600_000) == pytest.approx(dead_time(27), abs=0.05)
 
 
 def test_nobody_at_all() -> None:

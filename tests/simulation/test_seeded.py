@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Iterator
 from threading import get_ident
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 
-from trio_sched.simulation.seeded import run_apart, seeded_scheduler
+from trio_sched.simulation.seeded import rare_collections, run_apart, seeded_scheduler
 
 CORE: Any = trio._core._run  # there is no public name for it
 
@@ -76,6 +77,17 @@ def test_a_run_in_another_thread_changes_nothing() -> None:
         return one, other
 
     assert trio.run(both) == (seeded(1), seeded(2))
+
+
+def test_garbage_is_collected_as_before_when_all_runs_are_over() -> None:
+    before = gc.get_threshold()
+    one, other = rare_collections(), rare_collections()
+    with one:
+        other.__enter__()
+        assert gc.get_threshold() > before
+    assert gc.get_threshold() > before  # the other goes on
+    other.__exit__(None, None, None)
+    assert gc.get_threshold() == before
 
 
 def test_it_runs_here_unless_a_loop_does() -> None:

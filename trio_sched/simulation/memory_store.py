@@ -20,6 +20,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from operator import attrgetter, eq, gt, lt, ne
 from typing import Final, TypeAlias
 
@@ -108,7 +109,7 @@ class Store:
         self.leases = leases
         self.revision = _FIRST_REVISION
         self.compacted_revision = _NOT_COMPACTED
-        self._now: dict[bytes, pb.KeyValue] = {}
+        self._now: dict[bytes, pb.KeyValue] = {}  # in the order in which they were created
         self._keys: list[bytes] = []  # those of `_now`, sorted
         self._versions: dict[bytes, list[pb.KeyValue]] = {}
         self._log: list[Commit] = []
@@ -126,7 +127,8 @@ class Store:
         self.compacted_revision = snapshot.compacted_revision
         self._versions = {key: [*versions] for key, versions in snapshot.versions.items()}
         newest = {key: versions[-1] for key, versions in self._versions.items()}
-        self._now = {key: kv for key, kv in newest.items() if kv.version}
+        there = sorted(newest.items(), key=lambda item: item[1].create_revision)
+        self._now = {key: kv for key, kv in there if kv.version}
         self._keys = sorted(self._now)
         self._log = [*snapshot.log]
         self.leases = snapshot.leases.copied()
@@ -155,14 +157,20 @@ class Store:
         return self.revision + bool(self._changes)
 
     def _range(self, request: pb.RangeRequest) -> pb.RangeResponse:
-        found = self._find(request.key, request.range_end, request.revision)
-        answer = pb.RangeResponse(count=len(found))
+        answer = pb.RangeResponse()
         answer.header.revision = self._reading
-        if request.count_only:
-            return answer
-        if 0 < request.limit < len(found) and _is_plain(request):
-            found = found[: request.limit + 1]  # before it is sorted, as etcd has it
-        found = _in_order(_within(found, request), request)
+        if _is_of_the_newest(request):
+            first, last = self._span(request.key, request.range_end)
+            answer.count = last - first
+            found: Sequence[pb.KeyValue] = self._newest(request)
+        else:
+            found = self._find(request.key, request.range_end, request.revision)
+            answer.count = len(found)
+            if request.count_only:
+                return answer
+            if 0 < request.limit < len(found) and _is_plain(request):
+                found = found[: request.limit + 1]  # before it is sorted, as etcd has it
+            found = _in_order(_within(found, request), request)
         if 0 < request.limit < len(found):
             found = found[: request.limit]
             answer.more = True
@@ -172,6 +180,21 @@ class Store:
                 kv.ClearField("value")
         return answer
 
+    def _newest(self, request: pb.RangeRequest) -> list[pb.KeyValue]:
+        """Return one more than a limit asks for of the keys that were created last.
+
+        Of keys that one transaction has created, the first is first, as a stable sort has it.
+        """
+        start, end, most = request.key, request.range_end, request.max_create_revision or inf
+        found: list[pb.KeyValue] = []
+        for kv in reversed(self._now.values()):
+            if kv.create_revision <= most and in_range(kv.key, start, end):
+                if len(found) > request.limit and kv.create_revision < found[-1].create_revision:
+                    break
+                found.append(kv)
+        found.sort(key=lambda kv: (-kv.create_revision, kv.key))
+        return found
+
     def _find(self, start: bytes, end: bytes, revision: int = 0) -> Sequence[pb.KeyValue]:
         """Return what is, or at a revision was, in a range, by key."""
         if 0 < revision < self._reading:
@@ -180,9 +203,13 @@ class Store:
         if not end:
             one = self._now.get(start)
             return [] if one is None else [one]
-        first = bisect_left(self._keys, start)
-        last = len(self._keys) if end == b"\0" else bisect_left(self._keys, end)
+        first, last = self._span(start, end)
         return [self._now[key] for key in self._keys[first:last]]
+
+    def _span(self, start: bytes, end: bytes) -> tuple[int, int]:
+        """Return where the keys of a range that has an end begin and end among all."""
+        first = bisect_left(self._keys, start)
+        return first, len(self._keys) if end == b"\0" else bisect_left(self._keys, end, first)
 
     def _at(self, key: bytes, revision: int) -> pb.KeyValue | None:
         """Return a key as it was at a revision; None if it was not."""
@@ -380,6 +407,23 @@ class Store:
                 self._versions[key] = kept
             else:
                 del self._versions[key]
+
+
+def _is_of_the_newest(request: pb.RangeRequest) -> bool:
+    """Return whether a read asks for some keys that were created last: they need no sort."""
+    return bool(
+        request.limit > 0
+        and request.range_end
+        and request.sort_target == pb.RangeRequest.CREATE
+        and request.sort_order == pb.RangeRequest.DESCEND
+        and not (
+            request.revision
+            or request.count_only
+            or request.min_mod_revision
+            or request.max_mod_revision
+            or request.min_create_revision
+        )
+    )
 
 
 def _what_is_left(commit: Commit) -> Commit:

@@ -6,12 +6,18 @@ Each host is `schedule` on a client of its own, below which are a `Network` and 
 member; operators have `Control`. Time is trio's mock clock, which jumps; messages take some
 milliseconds, and nothing goes wrong but what the trace says. What came of it is taken down from
 the store's commits (`replay_report`). All chance has one seed, so a trace gives the same each time.
+
+Of a long time in which nothing happens only the first part is played. When the store has not
+changed for as long as anything could take that is still under way, there is nothing but renewals
+and proofs, each three times in a TTL; whole TTLs of that are left out. So a trace costs what its
+events cost, and not what its weeks do. By trio's clock it is shorter then: see `_Run.now`.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+from collections import deque
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -33,6 +39,7 @@ from trio_sched.model.keys import check_path
 from trio_sched.model.records import HostData
 from trio_sched.scheduler import schedule
 from trio_sched.simulation.memory_cluster import Cluster
+from trio_sched.simulation.memory_store import Commit
 from trio_sched.simulation.network import MemoryTransport, Network
 from trio_sched.simulation.replay_report import (
     Replay,
@@ -41,7 +48,7 @@ from trio_sched.simulation.replay_report import (
     Span,
     SpanState,
 )
-from trio_sched.simulation.seeded import run_apart, seeded_scheduler
+from trio_sched.simulation.seeded import rare_collections, run_apart, seeded_scheduler
 from trio_sched.simulation.timeline import JumpingClock
 from trio_sched.simulation.trace import Trace, TraceEvent
 from trio_sched.strategies import Strategy, StrategyFunction, get_strategy
@@ -53,6 +60,7 @@ _EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 _QUICK: Final = (0.002, 0.008)  # seconds that bytes travel for, at least and at most
 _MIN_TTL: Final = 2  # seconds; etcd grants no less
 _NEVER: Final = 1e9  # seconds; nothing falls silent here, so no peer is asked whether it is there
+_MAX_PAUSE: Final = 10.0  # seconds that a leader or a host waits before it tries again, at most
 _HEALTH_INTERVAL: Final = 0.25  # seconds; see `_Life.check_health`
 
 
@@ -102,11 +110,15 @@ class _Run:
         self.path = path
         self.cluster = Cluster(chance=Random("etcd"))  # noqa: S311 # a seed is the point
         self.network = Network(self.cluster, _QUICK, Random("network"))  # noqa: S311 # as above
-        self.reporter = Reporter(trace, strategy.name, path, trio.current_time)
+        self.reporter = Reporter(trace, strategy.name, path, self.now)
         self.logger = logging.Logger("trio_sched.simulation", logging.CRITICAL + 1)  # noqa: LOG001 # one of its own
         self._hosts = {name: _Host(self, name) for name in trace.hosts}
-        self._over = trio.Event()
+        self._playing = trio.CancelScope()
         self._failure: TrioSchedError | None = None
+        self._left_out = 0.0  # seconds
+        self._changed_at = 0.0  # by trio's clock
+        self._asked: deque[TraceEvent] = deque()  # of operators
+        self._asking = trio.lowlevel.ParkingLot()
 
     @property
     def ttl(self) -> int:
@@ -116,7 +128,7 @@ class _Run:
     def run(self) -> Replay:
         """Let it happen."""
         clock = JumpingClock()
-        with seeded_scheduler("replay"):
+        with seeded_scheduler("replay"), rare_collections():
             trio.run(self._main, clock, clock=clock)
         if self._failure is not None:
             raise self._failure
@@ -124,21 +136,22 @@ class _Run:
 
     async def _main(self, clock: JumpingClock) -> None:
         set_chance(Random("hosts"))  # noqa: S311 # a seed is the point
-        set_wall_clock(lambda: _EPOCH + timedelta(seconds=trio.current_time()))
-        timeline = self.cluster.timeline
-        self.cluster.listeners.append(self.reporter.see)
-        operators, wishes = trio.open_memory_channel[TraceEvent](math.inf)
-        for event in self.trace.events:
-            if event.host in self._hosts and event.do in {"join", "leave", "fail", "update"}:
-                timeline.at(event.at, self._hosts[event.host].take, event)
-            else:
-                timeline.at(event.at, operators.send_nowait, event)
-        clock.drive(timeline)
+        set_wall_clock(lambda: _EPOCH + timedelta(seconds=self.now()))
+        clock.drive(self.cluster.timeline)
+        self.cluster.listeners.append(self._see)
         async with open_plain_nursery() as self.nursery:
-            self.nursery.start_soon(self._operate, wishes)
-            with trio.move_on_at(self.trace.seconds):
-                await self._over.wait()
+            self.nursery.start_soon(self._operate)
+            with self._playing:
+                await self._play()
             self._end()
+
+    def now(self) -> float:
+        """Return the seconds since the beginning, with those that were left out."""
+        return trio.current_time() + self._left_out
+
+    def _see(self, commit: Commit) -> None:
+        self._changed_at = trio.current_time()
+        self.reporter.see(commit)
 
     def _end(self) -> None:
         self.cluster.listeners.clear()
@@ -148,12 +161,35 @@ class _Run:
 
     def fail(self, error: TrioSchedError) -> None:
         """End it all by an error; the first one counts."""
-        if not self._over.is_set():
+        if not self._playing.cancel_called:
             self._failure = error
-            self._over.set()
+            self._playing.cancel()
+
+    # ---- what happens ------------------------------------------------------------------
+
+    async def _play(self) -> None:
+        for event in self.trace.events:
+            await self._wait_until(event.at)
+            self._changed_at = trio.current_time()
+            if event.do in {"join", "leave", "fail", "update"}:
+                self._hosts[event.host].take(event)
+            else:
+                self._asked.append(event)
+                self._asking.unpark_all()
+        await self._wait_until(self.trace.seconds)
+
+    async def _wait_until(self, time: float) -> None:
+        """Wait for a time of the trace; leave out whole TTLs in which nothing happens."""
+        quiet = (DECISION_TTLS + 1) * self.ttl + _MAX_PAUSE
+        while (quiet_at := self._changed_at + quiet) < time - self._left_out:
+            await trio.sleep_until(quiet_at)
+            if self._changed_at + quiet <= quiet_at:
+                self._left_out += (time - self.now()) // self.ttl * self.ttl
+                break
+        await trio.sleep_until(time - self._left_out)
 
     def open_client(self, label: str, services: ServiceNursery) -> ServiceBlock[Client]:
-        """Open a client, as `client_block` does; without `services`, it is dead."""
+        """Open a client, as `client_block` does; when `services` are cancelled, it is dead."""
         endpoints = [Endpoint.parse(member.url) for member in self.cluster.members]
         transport = MemoryTransport(self.network, label)
         settings, pings = ChannelSettings(), PingPolicy(interval=_NEVER, patience=_NEVER)
@@ -162,12 +198,14 @@ class _Run:
 
     # ---- operators ---------------------------------------------------------------------
 
-    async def _operate(self, wishes: trio.MemoryReceiveChannel[TraceEvent]) -> None:
+    async def _operate(self) -> None:
         async with self.open_client("operator", ServiceNursery()) as client:
             control = Control(client, self.path)
-            async for event in wishes:
+            while True:
+                while not self._asked:
+                    await self._asking.park()
                 with suppress(HostNotFound):
-                    await _steer(control, event)
+                    await _steer(control, self._asked.popleft())
 
 
 async def _steer(control: Control, event: TraceEvent) -> None:
@@ -211,7 +249,7 @@ class _Life:
     async def check_health(self) -> bool:
         """Say no until the host has joined and published why it is not available.
 
-        For a host that is not available when it joins: `schedule` takes no word about that.
+        For a host that is not available when it joins: `schedule` has no argument for that.
         """
         return self._may_be_chosen
 
@@ -317,6 +355,7 @@ class _Host:
                 health_check=None if data.available else life.check_health,
                 health_interval=_HEALTH_INTERVAL,
                 logger=run.logger,
+                strict=True,
             ) as life.result,
         ):
             await life.publish()

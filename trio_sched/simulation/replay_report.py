@@ -1,7 +1,8 @@
 """What becomes of a trace: who was scheduled when, taken down as it happens, and added up.
 
-The `Reporter` reads the store's commits as an etcd's watcher would, and is told what the trace does
-to hosts; it shares no code with those who decide. Each change costs as much as it touches hosts.
+The `Reporter` reads the store's commits as a watch would bring them, and gets from the run when
+hosts start and stop; it shares no code with those who decide. A change costs as much as it
+touches hosts.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Trio's scheduler under a seed, and a thread for a world that is run inside another.
+"""Trio's scheduler under a seed, and what else a world needs of its process and its thread.
 
 Trio runs the tasks of a batch in a random order. It has a hook for Hypothesis: then it sorts them
 by their age and shuffles them, by a generator that is one for the whole process. In its place
@@ -9,17 +9,20 @@ notice.
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from random import Random
 from threading import Lock, Thread, get_ident
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import trio
 
-__all__ = ["run_apart", "seeded_scheduler"]
+__all__ = ["rare_collections", "run_apart", "seeded_scheduler"]
 
 T = TypeVar("T")
+
+_RARE: Final = (50_000, 20, 100)  # objects, and collections of the younger generation, before one
 
 
 class _ByThread(Random):
@@ -66,6 +69,27 @@ def seeded_scheduler(seed: object) -> Iterator[None]:
             if not ours.seeds:
                 core._r = ours.before  # noqa: SLF001 # as above
                 core._ALLOW_DETERMINISTIC_SCHEDULING = ours.was_allowed  # noqa: SLF001 # as above
+
+
+_runs: list[tuple[int, int, int]] = []  # the thresholds before the first of those under way
+
+
+@contextmanager
+def rare_collections() -> Iterator[None]:
+    """Collect garbage less often: where thousands of hosts live, that takes half of the time.
+
+    It holds for the process; the last of several that overlap leaves it as it was.
+    """
+    with _lock:
+        _runs.append(_runs[0] if _runs else gc.get_threshold())
+        gc.set_threshold(*_RARE)
+    try:
+        yield
+    finally:
+        with _lock:
+            before = _runs.pop()
+            if not _runs:
+                gc.set_threshold(*before)
 
 
 def run_apart(fn: Callable[[], T]) -> T:
