@@ -142,6 +142,15 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def simulate(session: nox.Session) -> None:
+    """Search simulated worlds for a minute of CPU, or ``-- SECONDS [SEED]``; each time others."""
+    session.install("-e", ".")
+    seconds, *seed = session.posargs or ["60"]
+    arguments = [f"--seconds={seconds}", *(f"--seed={each}" for each in seed)]
+    session.run("python", "-m", "trio_sched.simulation", *arguments)
+
+
+@nox.session
 def generate(session: nox.Session) -> None:
     """Write trio_sched/etcd_shim/_pb/ anew from protos/."""
     session.install(*group("codegen"))

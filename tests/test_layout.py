@@ -12,6 +12,7 @@ from tests.places import PACKAGE, TESTS
 
 # Modules without a test file of their name, each with the test files that exercise it.
 TESTED_BY = {
+    "_support/chance.py": ["simulation/test_world.py"],
     "_support/lazy.py": ["test_imports.py"],
     "_support/processes.py": ["reaper/test_owner.py", "cli/run/test_child.py"],
     "_support/wall_time.py": ["host/test_publishing.py"],
@@ -49,6 +50,7 @@ TESTED_BY = {
     "etcd_shim/channel/_endpoint.py": ["etcd_shim/channel/test_channel_connecting.py"],
     "etcd_shim/channel/_liveness.py": ["etcd_shim/channel/test_channel_pings.py"],
     "etcd_shim/channel/_settings.py": ["etcd_shim/channel/test_channel_pings.py"],
+    "etcd_shim/channel/_transport.py": ["etcd_shim/channel/test_channel_connecting.py"],
     "etcd_shim/client.py": ["etcd_shim/test_client_cancel.py", "etcd_shim/test_client_coexists.py"],
     "etcd_shim/errors.py": ["etcd_shim/test_transport.py", "etcd_shim/test_auth.py"],
     "etcd_shim/tls.py": ["etcd_shim/test_transport.py", "reaper/test_owner.py"],
@@ -71,6 +73,7 @@ TESTED_BY = {
     "reaper/helper/reap.py": ["reaper/test_owner.py"],
     "reaper/helper/revoke.py": ["reaper/test_owner.py"],
     "scheduler.py": ["host/test_schedule.py", "host/test_schedule_options.py"],
+    "simulation/__main__.py": ["simulation/test_explore.py"],
     "simulation/chart.py": ["simulation/test_replay.py"],
     "simulation/memory_checks.py": ["simulation/contract/test_txn.py"],
     "simulation/memory_cluster.py": [
@@ -108,7 +111,11 @@ TESTED_BY = {
         "simulation/contract/test_lease.py",
         "simulation/contract/test_watch.py",
     ],
+    "simulation/diary.py": ["simulation/test_world.py"],
+    "simulation/plan.py": ["simulation/test_world.py"],
     "simulation/trace.py": ["simulation/test_replay.py"],
+    "simulation/world_checks.py": ["simulation/test_planted_faults.py"],
+    "simulation/world_hosts.py": ["simulation/test_world.py"],
     "strategies/base.py": ["strategies/test_strategies.py"],
     "strategies/built_in.py": [
         "strategies/test_strategies.py",

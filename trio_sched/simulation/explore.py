@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import count
 from time import process_time
 from typing import Final
 
 from trio_sched.simulation.chart import svg_chart, text_chart
-from trio_sched.simulation.plan import Plan
+from trio_sched.simulation.plan import KINDS, Plan
 from trio_sched.simulation.replay import Replay, ReplayedDecision, Span
 from trio_sched.simulation.world import World, WorldReport
 
@@ -38,7 +38,11 @@ class Search:
 
 
 def explore(
-    first_seed: int, seconds: float, progress: Callable[[Search], None] = lambda _: None
+    first_seed: int,
+    seconds: float,
+    progress: Callable[[Search], None] = lambda _: None,
+    *,
+    kinds: Iterable[str] = KINDS,
 ) -> Search:
     """Run worlds, seed after seed, until one fails or the time is over.
 
@@ -46,10 +50,12 @@ def explore(
         first_seed: of the first world.
         seconds: of CPU time.
         progress: called after each world.
+        kinds: of what may happen.
     """
+    kinds = frozenset(kinds)
     began, simulated = process_time(), 0.0
     for worlds in count(1):
-        report = World(first_seed + worlds - 1).run()
+        report = World(Plan.random(first_seed + worlds - 1, kinds=kinds)).run()
         simulated += report.seconds
         failure = report if report.violations else None
         search = Search(worlds, simulated, process_time() - began, failure)

@@ -50,7 +50,8 @@ class Member:
         paused: whether its process is stopped, and takes nothing.
         sessions: its connections.
         watches: those that are synced.
-        misses_next: whether they will not get the next commit (etcd issue 18089).
+        misses_next: whether they will not get the next commit that is for one of them
+            (etcd issue 18089).
     """
 
     def __init__(self, cluster: Cluster, number: int) -> None:
@@ -188,7 +189,7 @@ class Member:
 
     def see(self, commit: Commit) -> None:
         """Take a commit in, and give it to the watches."""
-        if self.misses_next:
+        if self.misses_next and self.watches.want(commit):
             self.misses_next = False
         elif self._seen is not None:
             self._unseen.append(commit)

@@ -30,7 +30,7 @@ class Watch:
         next_revision: below which it gets nothing.
         no_put: leave puts out.
         no_delete: leave deletions out.
-        prev_kv: tell how each key was before.
+        prev_kv: say how each key was before.
         send: takes what is sent: an encoded `WatchResponse`.
     """
 
@@ -100,6 +100,13 @@ class WatchIndex:
             watches.pop(watch, None)
             if not watches:
                 self._by_key.pop(watch.start, None)
+
+    def want(self, commit: Commit) -> bool:
+        """Return whether a commit is for one of them."""
+        keys = [event.kv.key for event in commit[1]]
+        return any(key in self._by_key for key in keys) or any(
+            in_range(key, start, end) for start, end in self._by_range for key in keys
+        )
 
     def notify(self, commit: Commit, header: pb.ResponseHeader) -> None:
         """Give a commit to the watches that it is for."""

@@ -33,10 +33,10 @@ _MEMBER_KINDS: Final = {
     "move": 1.0,  # it becomes the raft leader
     "stall": 1.0,  # nothing is written for a while
     "compact": 1.0,  # history goes
-    "miss": 1.0,  # the watches of a member miss a commit
+    "miss": 2.0,  # the watches of a member miss a commit
     "late": 0.5,  # leases that have lapsed live on for a while
-    "early": 0.3,  # a lease goes that was renewed
-    "restore": 0.3,  # the store is what it was a while ago
+    "early": 1.0,  # a lease goes that was renewed
+    "restore": 1.0,  # the store is what it was a while ago
 }
 _OPERATOR_KINDS: Final = {
     "pause-path": 0.7,
@@ -57,6 +57,7 @@ _LASTING: Final = frozenset(
     | {"late", "pause-path", "drain", "count", "go"}
 )
 _MEAN_GAPS: Final = (1.0, 3.0, 6.0, 10.0)  # seconds between two things that happen
+_KEEPS_ASSUMPTIONS: Final = 0.7  # of the plans
 _RESTORE_GAP: Final = 40.0  # seconds between two restores at least: each ends all sessions
 _QUIET_START: Final = 3.0  # seconds in which hosts join
 
@@ -133,7 +134,10 @@ class Plan:
             ttl=chance.choice([2, 3, 5, 10]),
             seconds=seconds or chance.choice([30.0, 60.0, 120.0]),
         )
-        weights = {kind: KINDS[kind] for kind in KINDS if kind in set(kinds)}
+        allowed = frozenset(kinds)
+        if chance.random() < _KEEPS_ASSUMPTIONS and not allowed <= BREAKS_ASSUMPTIONS:
+            allowed -= BREAKS_ASSUMPTIONS
+        weights = {kind: KINDS[kind] for kind in KINDS if kind in allowed}
         gap = chance.choice(_MEAN_GAPS)
         return replace(plan, actions=tuple(_actions(chance, plan, weights, gap)))
 

@@ -27,6 +27,7 @@ from tests.etcd_shim.channel.channel_tools import (
 from tests.etcd_shim.channel.scripted_server import Manners, ServerCall, answer
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
 from trio_sched.etcd_shim.channel import Channel
+from trio_sched.etcd_shim.channel.http2 import Http2Connection
 from trio_sched.etcd_shim.errors import ConnectionLost, DeadlineExceeded
 
 CALL_WINDOW = 2**20  # what a channel lets a server send for a call before it is read
@@ -293,6 +294,7 @@ async def test_breakage_6_stream_ids_used_up() -> None:
         await get(channel)
         current = channel._current
         assert current is not None
+        assert isinstance(current._protocol, Http2Connection)
         current._protocol._last_stream_id = 2**31 - 5
         async with watch(channel).Watch.open() as call:
             await call.send_message(watch_request())

@@ -156,6 +156,8 @@ class H2Client:
                 continue  # it means nothing any more: RFC 9113, 5.3.2
             if frame[3] == WINDOW_UPDATE and length == 4:  # hyperframe heeds a reserved bit
                 frame = frame[:9] + (int.from_bytes(frame[9:]) & 0x7FFFFFFF).to_bytes(4)
+            if frame[3] == SETTINGS:  # h2 forgets closed streams when it counts the open ones,
+                assert self.h2.open_outbound_streams >= 0  # and moves the windows of all others
             try:
                 events = self.h2.receive_data(frame)
             except (StreamClosedError, StreamIDTooLowError) as exc:

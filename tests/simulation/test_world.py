@@ -1,0 +1,111 @@
+"""Worlds: what holds in them, whatever happens, and that a seed always gives the same."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import trio
+
+from trio_sched.simulation.plan import KINDS, Action, Plan
+from trio_sched.simulation.world import World
+
+SEEDS = range(24)
+
+FAILED_ONCE = {
+    "a session is lost while a slot is taken": 242,
+    "a session is lost while a slot is taken, by an operator's hand": 249,
+    "a session is lost while a slot is taken, for want of a proof": 294,
+    "a session is lost while a slot is taken, by silence": 140,
+    "a restored store lets leases begin anew": 343,
+}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_what_holds_for_every_seed(seed: int) -> None:
+    report = World(seed).run()
+    assert report.violations == ()
+    assert report.diary.works
+    assert report.diary.readings
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_holds_whatever_happens_most(kind: str) -> None:
+    plan = Plan.random(1, seconds=60, kinds=[kind])
+    assert {action.kind for action in plan.actions} == {kind}
+    assert World(plan).run().violations == ()
+
+
+@pytest.mark.parametrize("seed", FAILED_ONCE.values(), ids=FAILED_ONCE)
+def test_a_seed_that_failed_once(seed: int) -> None:
+    assert World(seed).run().violations == ()
+
+
+def test_worlds_are_not_all_alike_and_much_happens_in_them() -> None:
+    """Else the tests above could pass for want of anything going wrong."""
+    plans = [Plan.random(seed) for seed in range(200)]
+    assert {action.kind for plan in plans for action in plan.actions} == set(KINDS)
+    assert 100 < sum(plan.assumes for plan in plans) < 180
+    assert len({World(seed).run().digest for seed in range(5)}) == 5
+
+
+PROGRAM = """
+from trio_sched.simulation.world import World
+print(*(World(seed).run().digest for seed in (1, 2, 5)))
+"""
+
+
+@pytest.mark.parametrize("hash_seed", ["0", "1"])
+def test_a_seed_gives_the_same_in_each_process(hash_seed: str) -> None:
+    here = [World(seed).run().digest for seed in (1, 2, 5)]
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+    command = [sys.executable, "-c", PROGRAM]
+    there = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert there.stdout.split() == here
+
+
+def test_a_world_leaves_trio_as_it_was() -> None:
+    core = trio._core._run
+    before = core._r.getstate(), core._ALLOW_DETERMINISTIC_SCHEDULING
+    World(Plan(3, seconds=5.0)).run()
+    assert (core._r.getstate(), core._ALLOW_DETERMINISTIC_SCHEDULING) == before
+
+
+def test_a_world_runs_once() -> None:
+    world = World(Plan(3, seconds=5.0))
+    world.run()
+    with pytest.raises(RuntimeError, match="once"):
+        world.run()
+
+
+# Plans
+
+
+def test_a_plan_is_read_as_it_was_written() -> None:
+    for seed in range(20):
+        plan = Plan.random(seed)
+        assert Plan.from_json(plan.as_json()) == plan
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"seed": 1, "actions": [[1, "dance"]]}', "no"])
+def test_what_is_no_plan_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        Plan.from_json(text)
+
+
+def test_an_action_is_checked() -> None:
+    for bad in (-1.0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="at and seconds"):
+            Action(bad, "die")
+        with pytest.raises(ValueError, match="at and seconds"):
+            Action(1.0, "die", 0, bad)
+
+
+def test_actions_can_be_left_out() -> None:
+    plan = Plan(1, actions=(Action(1, "die"), Action(2, "cut", 1), Action(3, "leave", 2, 4.0)))
+    assert [action.kind for action in plan.without([1]).actions] == ["die", "leave"]
+    assert plan.last_fault == 7.0
+    assert plan.assumes
+    assert not Plan(1, actions=(Action(1, "freeze"),)).assumes
