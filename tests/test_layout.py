@@ -73,8 +73,8 @@ TESTED_BY = {
     "reaper/helper/reap.py": ["reaper/test_owner.py"],
     "reaper/helper/revoke.py": ["reaper/test_owner.py"],
     "scheduler.py": ["host/test_schedule.py", "host/test_schedule_options.py"],
-    "simulation/__main__.py": ["simulation/test_explore.py"],
     "simulation/chart.py": ["simulation/test_replay.py"],
+    "simulation/replay_report.py": ["simulation/test_replay.py"],
     "simulation/memory_checks.py": ["simulation/contract/test_txn.py"],
     "simulation/memory_cluster.py": [
         "simulation/contract/test_lease.py",
@@ -105,8 +105,6 @@ TESTED_BY = {
         "simulation/contract/test_schedule.py",
     ],
     "simulation/network.py": ["simulation/contract/test_schedule.py"],
-    "simulation/simulated_etcd.py": ["simulation/test_search.py"],
-    "simulation/simulated_hosts.py": ["simulation/test_search.py", "simulation/test_replay.py"],
     "simulation/timeline.py": [
         "simulation/contract/test_lease.py",
         "simulation/contract/test_watch.py",

@@ -1,10 +1,11 @@
-"""A tiny model of etcd, for the leaders' cores: it keeps what matters to them."""
+"""The etcd in memory, in the words of the leaders' cores: a thin vocabulary over its `Store`."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
+from trio_sched.etcd_shim._pb import messages_pb2 as pb
+from trio_sched.etcd_shim.kv import Compare, Delete, Get, Put, Txn, TxnResult
 from trio_sched.leader.machine import (
     ControlChanged,
     DecisionChanged,
@@ -16,88 +17,133 @@ from trio_sched.leader.machine import (
     WriteRefused,
 )
 from trio_sched.model.control_state import ControlState
-from trio_sched.model.records import DecisionRecord, Host, decode_scheduled, encode_scheduled
+from trio_sched.model.keys import KeyRange, PathKeys
+from trio_sched.model.records import DecisionRecord, Host, encode_scheduled
 from trio_sched.model.stored_decision import StoredDecision
+from trio_sched.simulation.memory_leases import Leases
+from trio_sched.simulation.memory_store import Commit, Store
 
 HOSTS = ("a", "b", "c", "d", "e")
 EVICTED = re.compile(r"((?:\b[a-e], )*\b[a-e]) evicted")
-
-
-@dataclass(slots=True)
-class Key:
-    value: bytes
-    lease: int
-    created: int
-    modified: int
+KEYS = PathKeys("/p")
+TTL = 10
 
 
 class Etcd:
-    """Keys with revisions, one guarded transaction, and a log of what a watch says."""
+    """A store, one guarded transaction, and a log of what a watch says."""
 
     def __init__(self, *, compares_fence: bool) -> None:
         self.compares_fence = compares_fence
-        self.revision = 1
-        self.keys: dict[str, Key] = {}
+        self.store = Store(self._see, Leases())
         self.log: list[Event] = []
         self.lives: set[tuple[str, int]] = set()  # every (host, lease) that ever lived
         self.control = ControlState()
         self.controls: dict[int, ControlState] = {}  # by revision
         self.evicted: list[tuple[str, int]] = []  # (host, revision) of evictions carried out
 
-    def put(self, name: str, value: bytes, lease: int = 0) -> None:
-        old = self.keys.get(name)
-        created = self.revision if old is None else old.created
-        self.keys[name] = Key(value, lease, created, self.revision)
+    @property
+    def revision(self) -> int:
+        return self.store.revision
+
+    # What is there
+
+    def find(self, key: bytes) -> pb.KeyValue | None:
+        found = self.store.range(pb.RangeRequest(key=key)).kvs
+        return found[0] if found else None
+
+    def within(self, prefix: bytes) -> list[pb.KeyValue]:
+        keys = KeyRange.below(prefix)
+        return [*self.store.range(pb.RangeRequest(key=keys.first, range_end=keys.end)).kvs]
+
+    def has_host(self, name: str) -> bool:
+        return self.find(KEYS.host(name)) is not None
 
     def host(self, name: str) -> Host:
-        key = self.keys["exchange/" + name]
-        return Host.decode(name, key.value, lease=key.lease, joined_revision=key.created)
+        kv = self.find(KEYS.host(name))
+        assert kv is not None
+        return host_of(kv)
 
     def hosts(self) -> dict[str, Host]:
-        names = [name.removeprefix("exchange/") for name in self.keys if "exchange/" in name]
-        return {name: self.host(name) for name in names}
-
-    def put_host(self, name: str, value: bytes) -> None:
-        self.revision += 1
-        old = self.keys.get("exchange/" + name)
-        self.put("exchange/" + name, value, self.revision if old is None else old.lease)
-        self.lives.add((name, self.host(name).lease))
-        self.log.append(HostJoined(self.host(name), self.revision))
-
-    def delete_host(self, name: str) -> None:
-        if self.keys.pop("exchange/" + name, None) is not None:
-            self.revision += 1
-            self.log.append(HostLeft(name, self.revision))
+        return {host.name: host for host in map(host_of, self.within(KEYS.exchange))}
 
     def stored(self) -> StoredDecision:
-        scheduled, decision = self.keys.get("scheduled"), self.keys.get("decision")
-        record = None if decision is None else DecisionRecord.decode(decision.value)
-        if scheduled is None:
-            return StoredDecision(
-                (), 0, self.revision, 0, None if record is None or record.hosts else record
-            )
-        if decision is None or decision.modified != scheduled.modified:
-            record = None
-        names = decode_scheduled(scheduled.value)
-        return StoredDecision(names, scheduled.modified, self.revision, scheduled.lease, record)
+        return StoredDecision.pair(self.find(KEYS.scheduled), self.find(KEYS.record), self.revision)
+
+    def leader(self) -> tuple[str, int] | None:
+        """The oldest candidate, with its fence."""
+        found = min(self.within(KEYS.election), key=lambda kv: kv.create_revision, default=None)
+        return None if found is None else (found.value.decode(), found.create_revision)
+
+    # What is done to it
+
+    def put(self, key: bytes, value: bytes, lease: int = 0) -> None:
+        self.grant(lease)
+        self.store.put(pb.PutRequest(key=key, value=value, lease=lease))
+
+    def delete(self, key: bytes) -> None:
+        self.store.delete_range(pb.DeleteRangeRequest(key=key))
+
+    def grant(self, lease: int) -> None:
+        if lease and lease not in self.store.leases:
+            self.store.leases.grant(lease, TTL, 0.0)
+
+    def put_host(self, name: str, value: bytes) -> None:
+        old = self.find(KEYS.host(name))
+        self.put(KEYS.host(name), value, self.revision + 1 if old is None else old.lease)
+
+    def delete_host(self, name: str) -> None:
+        if self.has_host(name):
+            self.store.end_lease(self.host(name).lease)
+
+    def put_candidate(self, name: str) -> None:
+        if self.find(KEYS.election + name.encode()) is None:
+            self.put(KEYS.election + name.encode(), name.encode())
+
+    def delete_candidate(self, name: str) -> None:
+        self.delete(KEYS.election + name.encode())
 
     def put_scheduled(self, names: tuple[str, ...]) -> None:
         """Write as the Go package, or an operator, would: no guard, no record."""
-        if not names and "scheduled" not in self.keys:
-            return
-        self.revision += 1
         if names:
-            self.put("scheduled", encode_scheduled(names))
+            self.put(KEYS.scheduled, encode_scheduled(names))
         else:
-            del self.keys["scheduled"]
-        self.log.append(DecisionChanged(self.stored()))
+            self.delete(KEYS.scheduled)
 
     def put_control(self, control: ControlState) -> None:
         """Write as an operator does who has read the key at the newest revision."""
-        self.revision += 1
-        self.control = ControlState.decode(control.encode(), self.revision)
-        self.controls[self.revision] = self.control
-        self.log.append(ControlChanged(self.control, self.revision))
+        self.put(KEYS.control, control.encode())
+
+    def write(self, write: WriteDecision, candidate: str) -> Event:
+        """Write a decision, by the transaction that a leader sends."""
+        key, names = KEYS.election + candidate.encode(), write.record.hosts
+        leading = Compare.create_revision(key, "==", write.fence)
+        unchanged = Compare.mod_revision(KEYS.scheduled, "==", write.expected_revision)
+        self.grant(write.fence)
+        answer = self.txn(
+            Txn(
+                [leading, unchanged] if self.compares_fence else [unchanged],
+                [
+                    Get(key),
+                    Put(KEYS.scheduled, encode_scheduled(names), write.fence)
+                    if names
+                    else Delete(KEYS.scheduled),
+                    Put(KEYS.record, write.record.encode(), write.fence),
+                ],
+                [Get(key), Get(KEYS.scheduled), Get(KEYS.record)],
+            )
+        )
+        ours = answer.get(0).kv
+        fenced = ours is None or ours.create_revision != write.fence
+        if not answer.succeeded:
+            stored = StoredDecision.pair(answer.get(1).kv, answer.get(2).kv, answer.revision)
+            fenced = fenced and self.compares_fence
+            return WriteRefused(fenced=fenced, stored=stored, fence=write.fence)
+        assert not fenced, "a write by an ex-leader has landed"
+        self.note_evictions(write.record)
+        return WriteDone(answer.revision, write.fence)
+
+    def txn(self, txn: Txn) -> TxnResult:
+        return TxnResult.decode(self.store.txn(txn.encode()))
 
     def note_evictions(self, record: DecisionRecord) -> None:
         """Keep which evictions a decision that has landed says that it carried out."""
@@ -110,21 +156,29 @@ class Etcd:
                 self.evicted.append((name, evictions[name].revision))
                 assert name not in record.hosts
 
-    def write(self, write: WriteDecision, candidate: str) -> Event:
-        key = self.keys.get("election/" + candidate)
-        fenced = key is None or key.created != write.fence
-        if fenced and self.compares_fence:
-            return WriteRefused(True, self.stored(), write.fence)  # noqa: FBT003
-        scheduled = self.keys.get("scheduled")
-        if (0 if scheduled is None else scheduled.modified) != write.expected_revision:
-            return WriteRefused(False, self.stored(), write.fence)  # noqa: FBT003
-        assert not fenced, "a write by an ex-leader has landed"
-        self.revision += 1
-        if write.record.hosts:
-            self.put("scheduled", encode_scheduled(write.record.hosts), write.fence)
-        else:
-            self.keys.pop("scheduled", None)
-        self.put("decision", write.record.encode(), write.fence)
-        self.note_evictions(write.record)
-        self.log.append(DecisionChanged(self.stored()))
-        return WriteDone(self.revision, write.fence)
+    # What a watch says of it
+
+    def _see(self, commit: Commit) -> None:
+        revision, changes = commit
+        for change in changes:
+            kv = change.kv
+            if kv.key.startswith(KEYS.exchange):
+                self.log.append(self._host_changed(change, revision))
+            elif kv.key == KEYS.control:
+                self.control = ControlState.decode(kv.value, revision)
+                self.controls[revision] = self.control
+                self.log.append(ControlChanged(self.control, revision))
+        if any(change.kv.key in KEYS.decision for change in changes):
+            self.log.append(DecisionChanged(self.stored()))
+
+    def _host_changed(self, change: pb.Event, revision: int) -> HostJoined | HostLeft:
+        if change.type == pb.Event.DELETE:
+            return HostLeft(KEYS.hostname(change.kv.key), revision)
+        host = host_of(change.kv)
+        self.lives.add((host.name, host.lease))
+        return HostJoined(host, revision)
+
+
+def host_of(kv: pb.KeyValue) -> Host:
+    name, created = KEYS.hostname(kv.key), kv.create_revision
+    return Host.decode(name, kv.value, lease=kv.lease, joined_revision=created)

@@ -1,8 +1,7 @@
-"""Several leaders' cores on a tiny model of etcd, to be driven by Hypothesis.
+"""Several leaders' cores on the store of an etcd in memory, to be driven by Hypothesis.
 
-The model keeps what matters: revisions, keys with create_revision and
-mod_revision, guarded transactions, and a log of changes from which each host's
-watch may be late, repeated and out of order. Hosts of our own pause, lose their
+The store has a log of changes, from which each host's watch may be late, repeated and out of
+order. Hosts of our own pause, lose their
 lease without noticing, and go on writing; somebody else writes ``scheduled``
 without asking anybody; and operators pause, drain, set the count and evict.
 """
@@ -87,7 +86,7 @@ class Model(RuleBasedStateMachine):
         self.candidates = {name: self.candidate(name) for name in CANDIDATES}
         self.lost_writes: list[tuple[str, WriteDecision]] = []
         for candidate in CANDIDATES:
-            self.candidate_campaigns(candidate)
+            self.etcd.put_candidate(candidate)
 
     def candidate(self, name: str) -> Candidate:
         core = LeaderMachine(hostname=name, path="/p", options=self.options, strategy=self.strategy)
@@ -124,7 +123,7 @@ class Model(RuleBasedStateMachine):
         """Somebody who holds a place, mostly."""
         hosts = (*self.etcd.stored().hosts, HOSTS[pick % 5])
         name = hosts[pick % len(hosts)]
-        lease = self.etcd.host(name).lease if "exchange/" + name in self.etcd.keys else 0
+        lease = self.etcd.host(name).lease if self.etcd.has_host(name) else 0
         revision = self.etcd.revision
         self.etcd.put_control(self.etcd.control.evict(name, revision=revision, lease=lease))
 
@@ -134,27 +133,17 @@ class Model(RuleBasedStateMachine):
         control = self.etcd.control.set_count(max_count)
         self.etcd.put_control(control.pause() if pause else control.resume())
 
-    def candidate_campaigns(self, name: str) -> None:
-        if "election/" + name not in self.etcd.keys:
-            self.etcd.revision += 1
-            self.etcd.put("election/" + name, name.encode())
-
     @rule(name=st.sampled_from(CANDIDATES), back=st.booleans())
     def candidate_loses_its_key(self, name: str, back: bool) -> None:
         """Its lease has lapsed, say; it need not notice for a while."""
-        if self.etcd.keys.pop("election/" + name, None) is not None:
-            self.etcd.revision += 1
+        self.etcd.delete_candidate(name)
         if back:
-            self.candidate_campaigns(name)
-
-    def leader(self) -> tuple[str, int] | None:
-        keys = [(key.created, name) for name, key in self.etcd.keys.items() if "election/" in name]
-        return None if not keys else (min(keys)[1].removeprefix("election/"), min(keys)[0])
+            self.etcd.put_candidate(name)
 
     # What the drivers do, sooner or later
 
     def learn_of_the_election(self, name: str) -> None:
-        candidate, leader = self.candidates[name], self.leader()
+        candidate, leader = self.candidates[name], self.etcd.leader()
         if leader is not None and leader[0] == name:
             self.tell(candidate, Elected(leader[1]))
         elif candidate.core.fence is not None:
@@ -236,7 +225,7 @@ class Model(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "etcd"):
             return
-        self.candidate_campaigns(CANDIDATES[0])
+        self.etcd.put_candidate(CANDIDATES[0])
         self.settle()
 
     # How a driver works
@@ -343,7 +332,7 @@ class Model(RuleBasedStateMachine):
         assert len(set(self.etcd.evicted)) == len(self.etcd.evicted), "evicted twice"
 
     def check_settled(self) -> None:
-        leader = self.leader()
+        leader = self.etcd.leader()
         if leader is None:
             return
         candidate = self.candidates[leader[0]]
@@ -364,7 +353,7 @@ class Model(RuleBasedStateMachine):
         if not control.paused:
             self.check_choice(pool, record)
         if stored.hosts:
-            assert self.etcd.keys["scheduled"].lease == leader[1]  # under its own lease
+            assert stored.lease == leader[1]  # under its own lease
 
     def check_choice(self, pool: dict[str, Host], record: DecisionRecord) -> None:
         """The strategy's choice of those that may be chosen; less whom the last one evicted."""

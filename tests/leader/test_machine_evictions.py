@@ -52,7 +52,7 @@ def take(machine: Model, step: str, pick: int) -> None:
     if step == "evict":
         machine.operator_evicts(pick)
     elif step == "host":
-        there = "exchange/" + name in machine.etcd.keys
+        there = machine.etcd.has_host(name)
         machine.host_changes(name, None if there else b"{}", restart=False)
     elif step == "leader":
         machine.candidate_loses_its_key(CANDIDATES[pick % 2], back=True)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import math
+import os
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
+import trio
 
 from trio_sched.exceptions import StrategyError
 from trio_sched.model.records import Host, HostData
@@ -180,6 +186,77 @@ def test_a_plain_function_and_one_that_breaks_the_rules() -> None:
         simulate(lambda hosts, _options: sorted(hosts), events)
 
 
+async def test_it_runs_where_trio_runs_and_a_strategy_that_fails_is_raised_there() -> None:
+    given = trace(join(0, "a"), join(1, "b"), TraceEvent(20, "leave", "a"))
+    here = simulate("rr", given)
+    assert here == await trio.to_thread.run_sync(simulate, "rr", given)
+    with pytest.raises(StrategyError, match="at most 1"):
+        simulate(lambda hosts, _options: sorted(hosts), given)
+
+
+def test_it_runs_where_asyncio_runs() -> None:
+    async def main() -> Replay:
+        return simulate("rr", trace(join(0, "a")))
+
+    assert asyncio.run(main()) == simulate("rr", trace(join(0, "a")))
+
+
+def test_another_hash_seed_makes_no_difference() -> None:
+    program = (
+        "from trio_sched.simulation import Trace, simulate;"
+        "print(simulate('spread', Trace.random(3, hosts=9, seconds=60, mean=20)))"
+    )
+
+    def printed(hash_seed: str) -> str:
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=True, timeout=30
+        )
+        return done.stdout.strip()
+
+    here = repr(simulate("spread", Trace.random(3, hosts=9, seconds=60, mean=20)))
+    assert printed("1") == printed("4321") == here
+
+
+@pytest.mark.parametrize("ttl", [0.3, 2.5])
+def test_a_ttl_is_rounded_up_to_what_etcd_grants(ttl: float) -> None:
+    events = (join(0, "a"), join(1, "b"), TraceEvent(20, "fail", "b"))
+    replay = simulate("rr", trace(*events, seconds=60, max_count=2, ttl=ttl))
+    granted = max(2, math.ceil(ttl))
+    dead = next(span for span in replay.spans if span.state == "dead and scheduled")
+    assert granted * 2 / 3 < dead.end - dead.start < granted + 0.1
+
+
+def test_strategies_see_what_a_host_publishes_when_it_joins_and_later() -> None:
+    seen: list[Host] = []
+
+    def chosen(hosts: Mapping[str, Host], options: StrategyOptions) -> Sequence[str]:
+        seen.extend(hosts.values())
+        return sorted(hosts)[: options.max_count]
+
+    events = (
+        join(0, "b", weight=2, zone="x", priority=3, data={"gpu": 1}),
+        join(5, "a", available=False, reason="disk full"),
+        TraceEvent(10, "update", "a", HostData(7.0, "y", available=False, reason="fan broken")),
+        TraceEvent(20, "update", "a", HostData(7.0, "y")),
+    )
+    replay = simulate(chosen, trace(*events, seconds=30))
+    assert states(replay, "a") == [("unavailable", 5, 20), ("scheduled", 20, 30)]
+    assert decided(replay) == [(0, ("b",), "b"), (20, ("a",), "b")]
+    shown = {(host.name, host.weight, host.zone, host.priority) for host in seen}
+    assert shown == {("b", 2.0, "x", 3), ("a", 7.0, "y", 0)}
+    assert seen[0].data == {"gpu": 1}
+
+
+def test_what_operators_ask_at_one_time_is_done_in_its_order() -> None:
+    counts = [TraceEvent(10, "set-count", max_count=count) for count in (4, 3, 2)]
+    absent = TraceEvent(5, "evict", "nobody")
+    joins = [join(0, name) for name in "abcd"]
+    replay = simulate("rr", trace(*joins, absent, *counts))
+    assert len(replay.decisions[-1].hosts) == 2
+
+
 def test_nobody_at_all() -> None:
     replay = simulate("rr", trace(seconds=10))
     assert (replay.spans, replay.decisions, replay.balance) == ((), (), 1.0)
@@ -287,10 +364,10 @@ STORY = trace(
 def test_a_chart_as_text() -> None:
     lines = text_chart(simulate("rr", STORY), width=63).splitlines()
     assert lines[0] == "rr, max_count 1, 2 hosts, 60 s: 3 decisions"
-    assert lines[1] == "3 places given, 0 taken from hosts that could stay, balance 0.94"
+    assert lines[1] == "3 places given, 0 taken from hosts that could stay, balance 0.95"
     assert lines[3:] == [
-        "a  ████████████████████XXXXXXXX            ──────────██████████",
-        "bb ────────────────────────────██████████████████████░░░░░░░░░░",
+        "a  ████████████████████XXXXXXX             ──────────██████████",
+        "bb  ──────────────────────────███████████████████████░░░░░░░░░░",
         "   ┬───────────────────┬───────────────────┬──────────────────┬",
         "   0                   20                  40                60 s",
         "█ scheduled  ─ waiting  ░ unavailable  X dead and scheduled",

@@ -55,7 +55,7 @@ def simulate(
 ) -> None:
     """Replay TRACE, a file or - for standard input, and draw who was scheduled when.
 
-    It goes through the same code that decides on real hosts, without etcd and in no time.
+    Real hosts do what it says, on an etcd in memory and by a clock that jumps.
     """
     replay = _replay(_read(trace), strategy, max_count)
     if svg is not None:

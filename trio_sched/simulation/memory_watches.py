@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
 from trio_sched.simulation.memory_store import Commit, in_range
 
 __all__ = ["Watch", "WatchIndex", "encode_events"]
 
+K = TypeVar("K")
 _Range: TypeAlias = tuple[bytes, bytes]
 
 
@@ -47,6 +48,11 @@ class Watch:
     def kind(self) -> tuple[bool, bool, bool]:
         """What its answers depend on, its range aside."""
         return self.no_put, self.no_delete, self.prev_kv
+
+    @property
+    def is_of_one_key(self) -> bool:
+        """Whether there is only one key in its range."""
+        return not self.end or self.end == self.start + b"\0"
 
     def wanted(self, events: Iterable[pb.Event]) -> list[pb.Event]:
         """Return the events that it asked for."""
@@ -83,23 +89,17 @@ class WatchIndex:
 
     def add(self, watch: Watch) -> None:
         """Take in a watch."""
-        if watch.end:
-            self._by_range.setdefault((watch.start, watch.end), {})[watch] = None
-        else:
+        if watch.is_of_one_key:
             self._by_key.setdefault(watch.start, {})[watch] = None
+        else:
+            self._by_range.setdefault((watch.start, watch.end), {})[watch] = None
 
     def discard(self, watch: Watch) -> None:
         """Forget a watch, if it is here."""
-        if watch.end:
-            watches = self._by_range.get((watch.start, watch.end), {})
-            watches.pop(watch, None)
-            if not watches:
-                self._by_range.pop((watch.start, watch.end), None)
+        if watch.is_of_one_key:
+            _discard(self._by_key, watch.start, watch)
         else:
-            watches = self._by_key.get(watch.start, {})
-            watches.pop(watch, None)
-            if not watches:
-                self._by_key.pop(watch.start, None)
+            _discard(self._by_range, (watch.start, watch.end), watch)
 
     def want(self, commit: Commit) -> bool:
         """Return whether a commit is for one of them."""
@@ -120,6 +120,13 @@ class WatchIndex:
             inside = [event for event in events if in_range(event.kv.key, start, end)]
             if inside:
                 _deliver(watches, inside, header)
+
+
+def _discard(index: dict[K, dict[Watch, None]], where: K, watch: Watch) -> None:
+    watches = index.get(where, {})
+    watches.pop(watch, None)
+    if not watches:
+        index.pop(where, None)
 
 
 def _deliver(

@@ -1,145 +1,69 @@
-"""A trace, replayed through the real core: who was scheduled, and how well that went.
+"""A trace, replayed by real hosts: who was scheduled, and how well that went.
 
-The hosts and their leaders are those of the simulator; here they do what the trace says,
-and nothing else goes wrong. Messages take some milliseconds.
+Theory of operation
+-------------------
+Each host is `schedule` on a client of its own, below which are a `Network` and a `Cluster` of one
+member; operators have `Control`. Time is trio's mock clock, which jumps; messages take some
+milliseconds, and nothing goes wrong but what the trace says. What came of it is taken down from
+the store's commits (`replay_report`). All chance has one seed, so a trace gives the same each time.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import partial
-from typing import Final, Literal, TypeAlias
+import logging
+import math
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Final
 
-from trio_sched.leader.machine import Event, WriteDecision, WriteDone
-from trio_sched.model.control_state import ControlState
+import trio
+
+from trio_sched._support.chance import set_chance
+from trio_sched._support.tasks import ServiceBlock, ServiceNursery, open_plain_nursery
+from trio_sched._support.wall_time import set_wall_clock
+from trio_sched.control import Control
+from trio_sched.etcd_shim import Client
+from trio_sched.etcd_shim.channel import Channel, ChannelSettings, Endpoint, PingPolicy
+from trio_sched.etcd_shim.lease import MAX_TTL
+from trio_sched.exceptions import EndOfResults, HostNotFound, TrioSchedError
+from trio_sched.host.leading import DECISION_TTLS
+from trio_sched.host.result import Result
 from trio_sched.model.keys import check_path
-from trio_sched.model.records import Options, encode_host
-from trio_sched.simulation.simulated_hosts import PATH, Process, World
+from trio_sched.model.records import HostData
+from trio_sched.scheduler import schedule
+from trio_sched.simulation.memory_cluster import Cluster
+from trio_sched.simulation.network import MemoryTransport, Network
+from trio_sched.simulation.replay_report import (
+    Replay,
+    ReplayedDecision,
+    Reporter,
+    Span,
+    SpanState,
+)
+from trio_sched.simulation.seeded import run_apart, seeded_scheduler
+from trio_sched.simulation.timeline import JumpingClock
 from trio_sched.simulation.trace import Trace, TraceEvent
 from trio_sched.strategies import Strategy, StrategyFunction, get_strategy
 
 __all__ = ["Replay", "ReplayedDecision", "Span", "SpanState", "simulate"]
 
-SpanState: TypeAlias = Literal["scheduled", "waiting", "unavailable", "dead", "dead and scheduled"]
-
-_QUICK: Final = (0.002, 0.008)  # seconds that a message takes, at least and at most
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A time for which nothing changed about a host.
-
-    Attributes:
-        host: its name.
-        state: ``scheduled``; ``waiting`` if it could have been; ``unavailable`` if it
-            said so, or was drained; ``dead``, or ``dead and scheduled``, if it is gone and
-            its keys are still there. A host that is not there has no span.
-        start: in seconds.
-        end: in seconds; more than `start`.
-    """
-
-    host: str
-    state: SpanState
-    start: float
-    end: float
-
-
-@dataclass(frozen=True, slots=True)
-class ReplayedDecision:
-    """A decision that was stored.
-
-    Attributes:
-        at: when, in seconds.
-        hosts: the chosen hosts, in the strategy's order.
-        leader: who decided.
-        reason: why, as recorded.
-    """
-
-    at: float
-    hosts: tuple[str, ...]
-    leader: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Replay:
-    """What became of a trace.
-
-    Attributes:
-        strategy: name of the strategy.
-        max_count: how many hosts could be chosen at most, unless operators said otherwise.
-        seconds: how long it took.
-        hosts: all hosts, in the order in which they first joined.
-        spans: what they did, host by host and in the order of time.
-        decisions: what was decided.
-        placements: how often a host was given a place.
-        churn: how often a host lost its place although it lived and could be chosen, and
-            the places had not become fewer.
-        unscheduled: seconds for which hosts could be chosen, and none that lived was.
-        unfilled: the same for each place: seconds for which it had no living host, while
-            one was waiting that could have taken it.
-        scheduled: seconds for which each host was scheduled.
-        balance: how evenly the hosts were scheduled, each by the share of the time for
-            which it could have been: 1 if all alike, 1/n if one of n had it all (Jain's
-            index).
-    """
-
-    strategy: str
-    max_count: int
-    seconds: float
-    hosts: tuple[str, ...]
-    spans: tuple[Span, ...]
-    decisions: tuple[ReplayedDecision, ...]
-    placements: int
-    churn: int
-    unscheduled: float
-    unfilled: float
-    scheduled: Mapping[str, float]
-    balance: float
-
-    def as_json(self) -> dict[str, object]:
-        """Return all of it as plain values."""
-        return {
-            "strategy": self.strategy,
-            "max_count": self.max_count,
-            "seconds": self.seconds,
-            "decisions": [
-                {
-                    "at": each.at,
-                    "hosts": [*each.hosts],
-                    "leader": each.leader,
-                    "reason": each.reason,
-                }
-                for each in self.decisions
-            ],
-            "placements": self.placements,
-            "churn": self.churn,
-            "unscheduled": self.unscheduled,
-            "unfilled": self.unfilled,
-            "balance": self.balance,
-            "hosts": {
-                name: {
-                    "scheduled": self.scheduled[name],
-                    "spans": [
-                        {"state": span.state, "start": span.start, "end": span.end}
-                        for span in self.spans
-                        if span.host == name
-                    ],
-                }
-                for name in self.hosts
-            },
-        }
+_PATH: Final = "/simulated"
+_EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
+_QUICK: Final = (0.002, 0.008)  # seconds that bytes travel for, at least and at most
+_MIN_TTL: Final = 2  # seconds; etcd grants no less
+_NEVER: Final = 1e9  # seconds; nothing falls silent here, so no peer is asked whether it is there
+_HEALTH_INTERVAL: Final = 0.25  # seconds; see `_Life.check_health`
 
 
 def simulate(
-    strategy: str | Strategy | StrategyFunction, trace: Trace, *, path: str = PATH
+    strategy: str | Strategy | StrategyFunction, trace: Trace, *, path: str = _PATH
 ) -> Replay:
-    """Replay a trace through the real core, without etcd, network or clock.
+    """Replay a trace with real hosts, on an etcd in memory, under a clock that jumps.
 
     The oldest host leads, as in life: if it fails, nothing is decided until its lease has
-    lapsed. The same arguments give the same answer.
+    lapsed. The same arguments give the same answer. A TTL is rounded up to whole seconds,
+    2 at least. It runs trio; where trio or asyncio runs already, in a thread of its own.
 
     Args:
         strategy: its name, the strategy itself, or a plain function.
@@ -152,160 +76,248 @@ def simulate(
         StrategyError: the strategy raised, or broke its rules.
     """
     check_path(path)
-    world = _TracedWorld(trace, get_strategy(strategy), path)
-    for event in trace.events:
-        world.timeline.at(event.at, partial(world.take, event))
-    world.timeline.run(trace.seconds)
-    return world.report()
+    chosen = get_strategy(strategy)
+    return run_apart(lambda: _Run(trace, chosen, path).run())
 
 
-class _TracedWorld(World):
-    """Does what a trace says, and takes down what each host does."""
+class _Run:
+    """A trace under way.
+
+    Attributes:
+        trace: what happens.
+        strategy: of all hosts.
+        path: that they share.
+        cluster: their etcd.
+        network: between.
+        reporter: takes down what happens.
+        nursery: where they live.
+        logger: of all hosts; nothing is written.
+    """
+
+    nursery: trio.Nursery
 
     def __init__(self, trace: Trace, strategy: Strategy, path: str) -> None:
-        self._trace = trace
-        self._told = Options(trace.max_count, strategy.name)
-        self._states: dict[str, tuple[SpanState, float]] = {}  # each with its beginning
-        self._spans: dict[str, list[Span]] = {name: [] for name in trace.hosts}
-        self._decisions: list[ReplayedDecision] = []
-        self._placements = self._churn = 0
-        self._unscheduled = self._unfilled = self._since = 0.0
-        self._missing, self._nobody = 0, False  # places that are not filled; whether all are not
-        super().__init__(0, trace.hosts, self._told, strategy, ttl=trace.ttl, path=path)
-
-    def latency(self) -> float:
-        """Return how long the next message travels."""
-        return self.chance.uniform(*_QUICK)
+        self.trace = trace
+        self.strategy = strategy
+        self.path = path
+        self.cluster = Cluster(chance=Random("etcd"))  # noqa: S311 # a seed is the point
+        self.network = Network(self.cluster, _QUICK, Random("network"))  # noqa: S311 # as above
+        self.reporter = Reporter(trace, strategy.name, path, trio.current_time)
+        self.logger = logging.Logger("trio_sched.simulation", logging.CRITICAL + 1)  # noqa: LOG001 # one of its own
+        self._hosts = {name: _Host(self, name) for name in trace.hosts}
+        self._over = trio.Event()
+        self._failure: TrioSchedError | None = None
 
     @property
-    def _max_count(self) -> int:
-        return self.etcd.control.max_count or self._trace.max_count
+    def ttl(self) -> int:
+        """Seconds that the leases of sessions live."""
+        return min(max(math.ceil(self.trace.ttl), _MIN_TTL), MAX_TTL // DECISION_TTLS)
 
-    def _may_choose(self, name: str) -> bool:
-        host = self.etcd.hosts.get(name)
-        available = host is not None and host.available
-        return available and name in self.alive and name not in self.etcd.control.drained
+    def run(self) -> Replay:
+        """Let it happen."""
+        clock = JumpingClock()
+        with seeded_scheduler("replay"):
+            trio.run(self._main, clock, clock=clock)
+        if self._failure is not None:
+            raise self._failure
+        return self.reporter.report()
 
-    # ---- what happens
+    async def _main(self, clock: JumpingClock) -> None:
+        set_chance(Random("hosts"))  # noqa: S311 # a seed is the point
+        set_wall_clock(lambda: _EPOCH + timedelta(seconds=trio.current_time()))
+        timeline = self.cluster.timeline
+        self.cluster.listeners.append(self.reporter.see)
+        operators, wishes = trio.open_memory_channel[TraceEvent](math.inf)
+        for event in self.trace.events:
+            if event.host in self._hosts and event.do in {"join", "leave", "fail", "update"}:
+                timeline.at(event.at, self._hosts[event.host].take, event)
+            else:
+                timeline.at(event.at, operators.send_nowait, event)
+        clock.drive(timeline)
+        async with open_plain_nursery() as self.nursery:
+            self.nursery.start_soon(self._operate, wishes)
+            with trio.move_on_at(self.trace.seconds):
+                await self._over.wait()
+            self._end()
+
+    def _end(self) -> None:
+        self.cluster.listeners.clear()
+        for host in self._hosts.values():
+            host.kill()
+        self.nursery.cancel_scope.cancel()
+
+    def fail(self, error: TrioSchedError) -> None:
+        """End it all by an error; the first one counts."""
+        if not self._over.is_set():
+            self._failure = error
+            self._over.set()
+
+    def open_client(self, label: str, services: ServiceNursery) -> ServiceBlock[Client]:
+        """Open a client, as `client_block` does; without `services`, it is dead."""
+        endpoints = [Endpoint.parse(member.url) for member in self.cluster.members]
+        transport = MemoryTransport(self.network, label)
+        settings, pings = ChannelSettings(), PingPolicy(interval=_NEVER, patience=_NEVER)
+        channel = Channel(services, endpoints, None, None, settings, pings, transport)
+        return ServiceBlock(services, Client(channel))
+
+    # ---- operators ---------------------------------------------------------------------
+
+    async def _operate(self, wishes: trio.MemoryReceiveChannel[TraceEvent]) -> None:
+        async with self.open_client("operator", ServiceNursery()) as client:
+            control = Control(client, self.path)
+            async for event in wishes:
+                with suppress(HostNotFound):
+                    await _steer(control, event)
+
+
+async def _steer(control: Control, event: TraceEvent) -> None:
+    match event.do:
+        case "pause":
+            await control.pause()
+        case "resume":
+            await control.resume()
+        case "drain":
+            await control.drain(event.host)
+        case "undrain":
+            await control.undrain(event.host)
+        case "evict":
+            await control.evict(event.host)
+        case _:
+            await control.set_count(event.max_count)
+
+
+class _Life:
+    """From a host's start to its end.
+
+    Attributes:
+        label: of it, on the network.
+        data: what it has to publish.
+        scope: that ends it.
+        services: what its client lives by.
+        result: what `schedule` gave; None while it has not joined.
+        dead: whether it was killed.
+    """
+
+    def __init__(self, label: str, data: HostData) -> None:
+        self.label = label
+        self.data = data
+        self.scope = trio.CancelScope()
+        self.services = ServiceNursery()
+        self.result: Result | None = None
+        self.dead = False
+        self._published = data
+        self._may_be_chosen = data.available
+
+    async def check_health(self) -> bool:
+        """Say no until the host has joined and published why it is not available.
+
+        For a host that is not available when it joins: `schedule` takes no word about that.
+        """
+        return self._may_be_chosen
+
+    async def publish(self) -> None:
+        """Publish what it has to, now that it has joined."""
+        assert self.result is not None
+        data, before = self.data, self._published
+        self._published = data
+        async with open_plain_nursery() as nursery:  # both get into one write
+            changes = {"weight", "zone", "priority", "data"}
+            if any(getattr(data, name) != getattr(before, name) for name in changes):
+                nursery.start_soon(self._update, self.result, data)
+            if not data.available:
+                nursery.start_soon(self.result.drain, data.reason)
+            elif not before.available:
+                nursery.start_soon(self.result.undrain)
+        self._may_be_chosen = True
+
+    async def _update(self, result: Result, data: HostData) -> None:
+        await result.update(
+            weight=data.weight, zone=data.zone, priority=data.priority, data=data.data
+        )
+
+
+class _Host:
+    """A host of a trace: real above the bytes."""
+
+    def __init__(self, run: _Run, name: str) -> None:
+        self._run = run
+        self._name = name
+        self._life: _Life | None = None
+        self._lives = 0
 
     def take(self, event: TraceEvent) -> None:
         """Let an event of the trace happen."""
-        if event.do in {"join", "leave", "fail", "update"}:
-            self._move(event, self.processes[event.host])
-        else:
-            self.etcd.put_control(self._wish(event, self.etcd.control))
-
-    def _move(self, event: TraceEvent, process: Process) -> None:
-        if event.do in {"join", "update"}:
-            process.value = encode_host(self._told, event.data)
-        if event.do == "join":
-            self.start(process)
-        elif not process.lease:  # it waits for its keys from a life before
-            process.running = event.do == "update"
-            process.life += event.do != "update"
-        elif event.do == "update":
-            self.etcd.update(process.name, process.value)
-        else:
-            (self.leave if event.do == "leave" else self.crash)(process)
-
-    def _wish(self, event: TraceEvent, control: ControlState) -> ControlState:
         match event.do:
-            case "pause":
-                return control.pause()
-            case "resume":
-                return control.resume()
-            case "drain":
-                return control.drain(event.host)
-            case "undrain":
-                return control.undrain(event.host)
-            case "evict":
-                host = self.etcd.hosts.get(event.host)
-                lease = 0 if host is None else host.lease
-                return control.evict(event.host, revision=self.etcd.revision, lease=lease)
+            case "join":
+                self._join(event.data)
+            case "update":
+                self._update(event.data)
+            case "leave":
+                self._leave()
             case _:
-                return control.set_count(event.max_count)
+                self.kill()
 
-    # ---- what is taken down
+    def _join(self, data: HostData) -> None:
+        self._lives += 1
+        self._life = _Life(f"{self._name}#{self._lives}", data)
+        self._run.reporter.start(self._name)
+        self._run.nursery.start_soon(self._live, self._life)
 
-    def write(self, write: WriteDecision, session: int, lease: int) -> Event:
-        """Let a leader's write arrive at etcd."""
-        answer = super().write(write, session, lease)
-        if isinstance(answer, WriteDone):
-            record, before = write.record, self._decisions[-1].hosts if self._decisions else ()
-            could_stay = [name for name in before if self._may_choose(name)]
-            dropped = sum(name not in record.hosts for name in could_stay)
-            self._churn += max(0, dropped - max(0, len(could_stay) - self._max_count))
-            self._placements += sum(name not in before for name in record.hosts)
-            now, hosts = self.timeline.now, tuple(record.hosts)
-            self._decisions.append(ReplayedDecision(now, hosts, record.leader, record.reason))
-        return answer
+    def _update(self, data: HostData) -> None:
+        assert self._life is not None
+        self._life.data = data
+        if self._life.result is not None:
+            self._run.nursery.start_soon(self._publish, self._life)
 
-    def _judge(self) -> None:
-        super()._judge()
-        self._add_up(self.timeline.now)
-        chosen = set(self.etcd.names)
-        for name in self.processes:
-            self._note(name, self._state(name, chosen=name in chosen))
-        states = Counter(state for state, _ in self._states.values())
-        filled = states["scheduled"]
-        wanted = min(self._max_count, filled + states["waiting"])
-        self._missing = max(0, wanted - filled)
-        self._nobody = wanted > 0 and not filled
+    async def _publish(self, life: _Life) -> None:
+        with suppress(EndOfResults):
+            await life.publish()
 
-    def _state(self, name: str, *, chosen: bool) -> SpanState | None:
-        if name in self.alive:
-            if chosen:
-                return "scheduled"
-            return "waiting" if self._may_choose(name) else "unavailable"
-        if name in self.etcd.hosts and not self.processes[name].lease:
-            return "dead and scheduled" if chosen else "dead"
-        return None
+    def _leave(self) -> None:
+        """Leave in good order."""
+        assert self._life is not None
+        self._run.reporter.stop(self._name)
+        self._life.scope.cancel()
+        self._life = None
 
-    def _note(self, name: str, state: SpanState | None) -> None:
-        before, now = self._states.get(name), self.timeline.now
-        if before is not None and before[0] != state:
-            del self._states[name]
-            if before[1] < now:
-                self._spans[name].append(Span(name, before[0], before[1], now))
-        if state is not None and name not in self._states:
-            self._states[name] = state, now
+    def kill(self) -> None:
+        """End as by SIGKILL, if it runs: the member sees its connection end."""
+        life, self._life = self._life, None
+        if life is not None:
+            self._run.reporter.stop(self._name)
+            life.dead = True
+            for path in self._run.network.paths(life.label).values():
+                path.kill()
+            life.services.cancel()
+            life.scope.cancel()
 
-    def _add_up(self, now: float) -> None:
-        """Take down for how long it was as it was since the last change."""
-        self._unfilled += self._missing * (now - self._since)
-        self._unscheduled += self._nobody * (now - self._since)
-        self._since = now
+    async def _live(self, life: _Life) -> None:
+        try:
+            with life.scope:
+                await self._stay(life)
+        except TrioSchedError as exc:
+            if not life.dead:
+                self._run.fail(exc)
 
-    def report(self) -> Replay:
-        """End all spans and add up."""
-        trace = self._trace
-        self.timeline.now = trace.seconds
-        self._add_up(trace.seconds)
-        for name in trace.hosts:
-            self._note(name, None)
-        spans = tuple(span for name in trace.hosts for span in self._spans[name])
-        scheduled = {name: self._time(name, "scheduled") for name in trace.hosts}
-        could = {name: self._time(name, "scheduled", "waiting") for name in trace.hosts}
-        return Replay(
-            strategy=self._told.strategy,
-            max_count=trace.max_count,
-            seconds=trace.seconds,
-            hosts=trace.hosts,
-            spans=spans,
-            decisions=tuple(self._decisions),
-            placements=self._placements,
-            churn=self._churn,
-            unscheduled=self._unscheduled,
-            unfilled=self._unfilled,
-            scheduled=scheduled,
-            balance=_jain([scheduled[name] / could[name] for name in could if could[name]]),
-        )
-
-    def _time(self, name: str, *states: SpanState) -> float:
-        spans = (span for span in self._spans[name] if span.state in states)
-        return sum((span.end - span.start for span in spans), start=0.0)
-
-
-def _jain(shares: list[float]) -> float:
-    squares = sum(share * share for share in shares)
-    return sum(shares) ** 2 / (len(shares) * squares) if squares else 1.0
+    async def _stay(self, life: _Life) -> None:
+        run, data = self._run, life.data
+        async with (
+            run.open_client(life.label, life.services) as client,
+            schedule(
+                client,
+                run.path,
+                self._name,
+                strategy=run.strategy,
+                max_count=run.trace.max_count,
+                session_ttl=run.ttl,
+                weight=data.weight,
+                zone=data.zone,
+                priority=data.priority,
+                data=data.data,
+                health_check=None if data.available else life.check_health,
+                health_interval=_HEALTH_INTERVAL,
+                logger=run.logger,
+            ) as life.result,
+        ):
+            await life.publish()
+            await trio.sleep_forever()

@@ -13,8 +13,7 @@ with what they check (`world_checks`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -30,6 +29,7 @@ from trio_sched.simulation.memory_cluster import Cluster, Member
 from trio_sched.simulation.memory_store import Commit, Snapshot
 from trio_sched.simulation.network import Network
 from trio_sched.simulation.plan import Action, Plan
+from trio_sched.simulation.seeded import run_apart, seeded_scheduler
 from trio_sched.simulation.world_checks import Outcome, check
 from trio_sched.simulation.world_hosts import (
     GO_TTL,
@@ -77,8 +77,8 @@ class World:
     Args:
         plan: what happens; or a seed, for a plan by chance.
 
-    ``World(7).run()`` gives a `WorldReport`. It runs trio itself, so it is called
-    where trio does not run.
+    ``World(7).run()`` gives a `WorldReport`. It runs a trio of its own; where one runs already, or
+    asyncio, in a thread.
     """
 
     def __init__(self, plan: Plan | int) -> None:
@@ -101,8 +101,7 @@ class World:
         if self._ended:
             raise RuntimeError("a world runs once")
         self._ended = True
-        with _seeded_scheduler(self._plan.seed):
-            trio.run(self._main, clock=MockClock(autojump_threshold=0))
+        run_apart(self._run)
         violations = check(self._plan, self._diary, self._outcome)
         return WorldReport(
             self._plan,
@@ -112,6 +111,10 @@ class World:
             self._diary,
             dict(self._cluster.refusals.counts),
         )
+
+    def _run(self) -> None:
+        with seeded_scheduler(self._plan.seed):
+            trio.run(self._main, clock=MockClock(autojump_threshold=0))
 
     # ---- the course of it --------------------------------------------------------
 
@@ -266,17 +269,3 @@ class World:
             self._cluster.restore(self._snapshot)
             store = self._cluster.store
             self._diary.see_restore(trio.current_time(), store.revision, store.kvs())
-
-
-@contextmanager
-def _seeded_scheduler(seed: int) -> Iterator[None]:
-    """Let trio draw the order of its tasks from a seed, as its hook for Hypothesis does."""
-    core: Any = trio._core._run  # noqa: SLF001 # there is no public name for it
-    allowed, state = core._ALLOW_DETERMINISTIC_SCHEDULING, core._r.getstate()  # noqa: SLF001 # as above
-    core._ALLOW_DETERMINISTIC_SCHEDULING = True  # noqa: SLF001 # as above
-    core._r.seed(f"{seed} trio")  # noqa: SLF001 # as above
-    try:
-        yield
-    finally:
-        core._ALLOW_DETERMINISTIC_SCHEDULING = allowed  # noqa: SLF001 # as above
-        core._r.setstate(state)  # noqa: SLF001 # as above
