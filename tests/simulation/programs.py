@@ -37,6 +37,7 @@ ENDS: Final = (
 )
 VALUES: Final = (b"", b"1", b"2", b"\xff")
 LEASES: Final = (1, 2, 3, 4)
+GRANTED: Final = LEASES[:2]  # at first
 NEWEST: Final = 24  # the highest revision that a step names; a program makes about as many
 
 _REVISIONS: Final = {
@@ -127,7 +128,7 @@ _maybe_revisions = st.sampled_from([0] * NEWEST + list(range(1, NEWEST + 1)))
 _rarely = st.sampled_from([False] * 7 + [True])
 _often = st.booleans()
 _ignored = st.sampled_from([(False, False)] * 6 + [(True, False), (False, True), (True, True)])
-_maybe_leases = st.sampled_from([0] * 3 * len(LEASES) + [*LEASES])
+_maybe_leases = st.sampled_from([0] * 2 * len(LEASES) + [*LEASES, *GRANTED, *GRANTED])
 
 
 _sort_orders = st.sampled_from(
@@ -294,20 +295,20 @@ def _watches(draw: st.DrawFn) -> Watch:
 
 
 _STEPS: Final[tuple[tuple[int, st.SearchStrategy[Any]], ...]] = (
-    (5, st.none()),  # first, so that a step that does not matter shrinks to it
+    (1, st.none()),  # first, so that a step that does not matter shrinks to it
     (30, _puts()),
-    (10, _deletes()),
+    (9, _deletes()),
     (16, _ranges()),
     (4, _pages()),
     (12, _txns(2, ignoring=False)),
     (8, _txns(2, ignoring=True)),
     (5, _leases.map(lambda lease: pb.LeaseGrantRequest(id=lease, ttl=1000 + lease))),
-    (3, _leases.map(lambda lease: pb.LeaseRevokeRequest(id=lease))),
-    (2, _leases.map(lambda lease: pb.LeaseTimeToLiveRequest(id=lease, keys=True))),
+    (4, _leases.map(lambda lease: pb.LeaseRevokeRequest(id=lease))),
+    (4, _leases.map(lambda lease: pb.LeaseTimeToLiveRequest(id=lease, keys=True))),
     (1, _leases.map(Renew)),
     (1, st.just(pb.LeaseLeasesRequest())),
     (2, _revisions.map(Compact)),
-    (1, _watches()),
+    (3, _watches()),
 )
 
 
@@ -321,8 +322,10 @@ _kinds = st.sampled_from([kind for weight, kind in _STEPS for _ in range(weight)
 
 
 def programs(steps: int) -> st.SearchStrategy[Program]:
-    """Return programs of so many steps, which begin with a few keys; a None does nothing."""
+    """Return programs of so many steps, which begin with leases and keys; a None does nothing."""
+    leases = [pb.LeaseGrantRequest(id=lease, ttl=1000 + lease) for lease in GRANTED]
     few = len(KEYS)
-    first = st.lists(_puts(ignoring=False), min_size=few, max_size=few)
-    others = st.lists(_steps(), min_size=steps - few, max_size=steps - few)
-    return st.tuples(first, others).map(lambda parts: [*parts[0], *parts[1]])
+    rest = steps - few - len(leases)
+    keys = st.lists(_puts(ignoring=False), min_size=few, max_size=few)
+    others = st.lists(_steps(), min_size=rest, max_size=rest)
+    return st.tuples(keys, others).map(lambda parts: [*leases, *parts[0], *parts[1]])
