@@ -133,7 +133,7 @@ class Player:
         return answer
 
     async def _compact(self, revision: int) -> None:
-        # etcd looks up the key before when it sends an event, and finds nothing if it is late.
+        # etcd reads how a key was before only as it sends an event; if it is late, that is gone.
         await self._catch_up()
         await self._server.compact(self._client, revision)
         self._compacted = revision

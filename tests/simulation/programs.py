@@ -21,9 +21,23 @@ from trio_sched.etcd_shim._pb import messages_pb2 as pb
 __all__ = ["Compact", "Program", "Renew", "Step", "Watch", "absolute", "programs", "relative"]
 
 KEYS: Final = (b"a", b"b", b"c", b"ab", b"b\0", b"\xff")
-ENDS: Final = (b"", b"", b"\0", b"a", b"b", b"b\0", b"b\0\0", b"c", b"d", b"\xff", b"\xff\xff")
+ENDS: Final = (
+    b"",
+    b"",
+    b"\0",
+    b"\0",
+    b"a",
+    b"b",
+    b"b\0",
+    b"b\0\0",
+    b"c",
+    b"d",
+    b"\xff",
+    b"\xff\xff",
+)
 VALUES: Final = (b"", b"1", b"2", b"\xff")
 LEASES: Final = (1, 2, 3, 4)
+GRANTED: Final = LEASES[:2]  # at first
 NEWEST: Final = 24  # the highest revision that a step names; a program makes about as many
 
 _REVISIONS: Final = {
@@ -114,7 +128,7 @@ _maybe_revisions = st.sampled_from([0] * NEWEST + list(range(1, NEWEST + 1)))
 _rarely = st.sampled_from([False] * 7 + [True])
 _often = st.booleans()
 _ignored = st.sampled_from([(False, False)] * 6 + [(True, False), (False, True), (True, True)])
-_maybe_leases = st.sampled_from([0, 0, 0, 0, *LEASES])
+_maybe_leases = st.sampled_from([0] * 2 * len(LEASES) + [*LEASES, *GRANTED, *GRANTED])
 
 
 _sort_orders = st.sampled_from(
@@ -177,13 +191,13 @@ def _puts(draw: st.DrawFn, *, ignoring: bool = True) -> pb.PutRequest:
     return request
 
 
-_ends_of_deletes = st.sampled_from([b"", b"", b"", *ENDS])
-_bounded_ends_of_deletes = st.sampled_from([b"", b"", b"", *(end for end in ENDS if end != b"\0")])
+_rare_ends = st.sampled_from([b""] * 3 * len(ENDS) + [*ENDS])
+_rare_bounded_ends = st.sampled_from([b""] * 3 * len(ENDS) + [end for end in ENDS if end != b"\0"])
 
 
 @st.composite
 def _deletes(draw: st.DrawFn, *, onwards: bool = True) -> pb.DeleteRangeRequest:
-    end = draw(_ends_of_deletes if onwards else _bounded_ends_of_deletes)
+    end = draw(_rare_ends if onwards else _rare_bounded_ends)
     return pb.DeleteRangeRequest(key=draw(_keys), range_end=end, prev_kv=draw(_often))
 
 
@@ -208,7 +222,6 @@ _EQUAL, _GREATER = pb.Compare.EQUAL, pb.Compare.GREATER
 _results = st.sampled_from(
     [_EQUAL, _EQUAL, _GREATER, _GREATER, pb.Compare.LESS, pb.Compare.NOT_EQUAL]
 )
-_rare_ends = st.sampled_from([b""] * 11 + list(ENDS))
 
 
 @st.composite
@@ -282,20 +295,20 @@ def _watches(draw: st.DrawFn) -> Watch:
 
 
 _STEPS: Final[tuple[tuple[int, st.SearchStrategy[Any]], ...]] = (
-    (5, st.none()),  # first, so that a step that does not matter shrinks to it
+    (1, st.none()),  # first, so that a step that does not matter shrinks to it
     (30, _puts()),
-    (10, _deletes()),
+    (9, _deletes()),
     (16, _ranges()),
     (4, _pages()),
     (12, _txns(2, ignoring=False)),
     (8, _txns(2, ignoring=True)),
     (5, _leases.map(lambda lease: pb.LeaseGrantRequest(id=lease, ttl=1000 + lease))),
-    (3, _leases.map(lambda lease: pb.LeaseRevokeRequest(id=lease))),
-    (2, _leases.map(lambda lease: pb.LeaseTimeToLiveRequest(id=lease, keys=True))),
+    (4, _leases.map(lambda lease: pb.LeaseRevokeRequest(id=lease))),
+    (4, _leases.map(lambda lease: pb.LeaseTimeToLiveRequest(id=lease, keys=True))),
     (1, _leases.map(Renew)),
     (1, st.just(pb.LeaseLeasesRequest())),
     (2, _revisions.map(Compact)),
-    (1, _watches()),
+    (3, _watches()),
 )
 
 
@@ -309,5 +322,10 @@ _kinds = st.sampled_from([kind for weight, kind in _STEPS for _ in range(weight)
 
 
 def programs(steps: int) -> st.SearchStrategy[Program]:
-    """Return programs of so many steps; a None among them does nothing."""
-    return st.lists(_steps(), min_size=steps, max_size=steps)
+    """Return programs of so many steps, which begin with leases and keys; a None does nothing."""
+    leases = [pb.LeaseGrantRequest(id=lease, ttl=1000 + lease) for lease in GRANTED]
+    few = len(KEYS)
+    rest = steps - few - len(leases)
+    keys = st.lists(_puts(ignoring=False), min_size=few, max_size=few)
+    others = st.lists(_steps(), min_size=rest, max_size=rest)
+    return st.tuples(keys, others).map(lambda parts: [*leases, *parts[0], *parts[1]])

@@ -42,9 +42,10 @@ async def play(program: Program, real: Server, memory: Server) -> str:
     ):
         players = Player(real, real_client, nursery), Player(memory, memory_client, nursery)
         try:
-            return await compare(program, *players)
+            found = await compare(program, *players)
         finally:
             nursery.cancel_scope.cancel()
+    return found
 
 
 async def compare(program: Program, real: Player, memory: Player) -> str:

@@ -1,4 +1,4 @@
-"""What etcd refuses before it looks at its keys: requests that make no sense, in its words."""
+"""What etcd refuses whatever its keys are: requests that make no sense, in its words."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ class Refusals:
     Attributes:
         no_space: whether the NOSPACE alarm is on: nothing can be written, only deleted.
         busy: whether there is too much to do: each write is refused.
-        forbidden: prefixes of keys that nobody may read or write.
+        forbidden: prefixes of keys that may be neither read nor written.
         counts: how often each method was asked for.
     """
 

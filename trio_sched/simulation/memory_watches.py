@@ -31,7 +31,7 @@ class Watch:
         next_revision: below which it gets nothing.
         no_put: leave puts out.
         no_delete: leave deletions out.
-        prev_kv: tell how each key was before.
+        prev_kv: say how each key was before.
         send: takes what is sent: an encoded `WatchResponse`.
     """
 
