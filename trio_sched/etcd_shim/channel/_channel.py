@@ -39,6 +39,7 @@ from trio_sched.etcd_shim._pb.services_grpc import AuthStub
 from trio_sched.etcd_shim.channel._caller import Caller, OneConnection
 from trio_sched.etcd_shim.channel._connection import Connection, ConnectionStatistics
 from trio_sched.etcd_shim.channel._endpoint import ByteStream, Endpoint, root_cause
+from trio_sched.etcd_shim.channel._network_users import note_network_user
 from trio_sched.etcd_shim.channel._settings import ChannelSettings, Credentials, PingPolicy
 from trio_sched.etcd_shim.channel._transport import NetworkTransport, Transport
 from trio_sched.etcd_shim.errors import (
@@ -105,6 +106,7 @@ class Channel(Caller):
     """Made by `open_channel`. See the head of the module."""
 
     __slots__ = (
+        "__weakref__",
         "_attempt",
         "_connects",
         "_credentials",
@@ -213,8 +215,15 @@ class Channel(Caller):
 
     # ---- connecting ------------------------------------------------------------
 
+    @property
+    def awaits_network(self) -> bool:
+        """Whether a connection is being made, or a server is to send something next."""
+        return self._attempt is not None or any(each.awaits_server for each in self._open)
+
     def _connect(self) -> None:
         """Begin an attempt."""
+        if self._transport.on_network:
+            note_network_user(self)
         self._attempt = attempt = _Attempt(len(self._endpoints))
         if len(self._endpoints) == 1:
             self._try_next(attempt)

@@ -198,6 +198,11 @@ class Connection:
         """Why the connection is over; None while it is not."""
         return self._error
 
+    @property
+    def awaits_server(self) -> bool:
+        """Whether the server is to send something next; for clocks of tests."""
+        return self._error is None and (self._liveness.awaits_words or self._protocol.awaits_answer)
+
     # ---- the service tasks ---------------------------------------------------
 
     async def run(self) -> EtcdError:

@@ -73,6 +73,11 @@ class PeerLiveness:
         self.next_check = first_words_by
         self.has_spoken = False
 
+    @property
+    def awaits_words(self) -> bool:
+        """Whether the peer is to speak next: for the first time, after a request or a ping."""
+        return not self.has_spoken or self.asked_at is not None or self._chances > 0
+
     def begin(self, now: float) -> bool:
         """Note that there is a call; return whether that changes `next_check`."""
         if not self.idle or not self.has_spoken:
