@@ -26,22 +26,21 @@ def autojump_clock() -> MockClock:
     """Return a `trio.testing.MockClock` that jumps, and works with a client on a real etcd.
 
     For ``trio.run(main, clock=autojump_clock())``. As long as no client of ours waits for the
-    network it is ``MockClock(autojump_threshold=0)``; on an etcd in memory no client ever does. While
-    one connects, or a request or a ping of it is not answered, time stands still; for 5
-    real seconds at most, so what a server that hangs leads to can be tested. Other sockets, threads
-    and processes it knows nothing of, as any `MockClock`.
+    network it is ``MockClock(autojump_threshold=0)``, and on an etcd in memory no client ever
+    does. While one connects, or has no answer yet to a request or a ping, time stands still: for
+    5 real seconds at most, so that a server that hangs can be part of a test. It knows nothing
+    of other sockets, threads and processes, as any `MockClock`.
 
     Raises:
-        RuntimeError: this version of trio lets no one say when its clock jumps.
+        RuntimeError: this version of trio has no hook to say when its clock jumps.
     """
     clock = MockClock(autojump_threshold=0)
-    jump = getattr(clock, "_autojump", None)
-    if not callable(jump):
+    if not hasattr(clock, "_autojump"):
         raise RuntimeError(
             "this version of trio has no MockClock._autojump, which autojump_clock needs"
         )
     # MockClock is final, and has no public way to be asked before it jumps (trio issue 1587).
-    vars(clock)["_autojump"] = _Jumper(clock, jump)
+    vars(clock)["_autojump"] = _Jumper(clock, clock._autojump)  # noqa: SLF001 # as said
     return clock
 
 
