@@ -90,9 +90,10 @@ def oldest(session: nox.Session) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """A million tapes for our HTTP/2 and h2; or as many tens of thousands as ``-- N``.
+    """A million tapes for our HTTP/2 and h2, and a million steps for two etcds; ``-- N`` for fewer.
 
-    Each ten thousand have a process of their own, as Hypothesis remembers what it tried.
+    One etcd is in memory, the other is real. N counts tens of thousands of each, which have a
+    process of their own, as Hypothesis remembers what it tried.
     """
     session.install("-e", ".", *group("tests"))
     rounds, *arguments = session.posargs or ["100"]
@@ -102,9 +103,11 @@ def fuzz(session: nox.Session) -> None:
             "pytest",
             "-q",
             "tests/etcd_shim/channel/http2/test_fuzz.py",
+            "tests/simulation/test_differential.py",
             f"--hypothesis-seed={seed}",
         )
-        session.run(*command, *arguments, env={"TAPES": "10000"}, log=False)
+        environment = {"TAPES": "10000", "STEPS": "10000"}
+        session.run(*command, *arguments, env=environment, log=False)
 
 
 @nox.session

@@ -15,6 +15,7 @@ from trio_sched.etcd_shim import KeyValue, WatchBatch
 from trio_sched.etcd_shim.errors import RevisionWentBack
 from trio_sched.host.following import PathFollower, found_keys
 from trio_sched.model.keys import KeyRange, PathKeys
+from trio_sched.simulation import MemoryEtcd
 from trio_sched.testing import Etcd, open_etcd
 
 if TYPE_CHECKING:
@@ -152,6 +153,53 @@ async def test_a_proof_of_a_part_reads_the_range_anew(endpoint: str, path: str) 
         await follower.prove()
         assert follower.view.get(keys.host("b")) is not None
         assert follower.view.hosts == ("b",)
+
+
+async def test_f14_a_proof_finds_an_event_that_the_watch_missed_though_it_brought_a_later_one(
+    path: str,
+) -> None:
+    """Then the watch is as far as the store, and the view is wrong all the same."""
+    keys, etcd = PathKeys(path), MemoryEtcd()
+    async with etcd.open_client() as client:
+        await client.put(keys.scheduled, "a")
+        follower = PathFollower(client, keys, 1000)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(follower.follow, keys.decision)
+            await follower.wait(lambda view: view.hosts == ("a",))
+            etcd.cluster.members[0].misses_next = True
+            await client.put(keys.scheduled, "b")
+            later = (await client.put(keys.record, "{}")).revision
+            await follower.wait(lambda view: view.revision == later)
+            assert follower.view.hosts == ("a",)
+            fresh_at = follower.fresh_at
+            await follower.prove()
+            assert follower.view.hosts == ("b",)
+            assert follower.healed == 1
+            assert follower.fresh_at > fresh_at
+            await client.put(keys.scheduled, "c")
+            await follower.wait(lambda view: view.hosts == ("c",))
+            nursery.cancel_scope.cancel()
+
+
+async def test_f44_a_watch_that_is_resumed_on_a_restored_store_is_no_proof(path: str) -> None:
+    """It goes on where the store has caught up, and what was there before has changed."""
+    keys, etcd = PathKeys(path), MemoryEtcd()
+    async with etcd.open_client() as client:
+        await client.put(keys.scheduled, "a")
+        snapshot = etcd.cluster.store.snapshot()
+        follower = PathFollower(client, keys, 1000)
+        async with trio.open_nursery() as nursery:
+            known = (await client.put(keys.scheduled, "b")).revision
+            nursery.start_soon(follower.follow, keys.decision)
+            await follower.wait(lambda view: view.hosts == ("b",))
+            etcd.cluster.restore(snapshot)
+            while (await client.put("/other", "")).revision <= known:
+                pass
+            later = (await client.put(keys.record, "{}")).revision
+            await follower.wait(lambda view: view.revision == later)
+            with pytest.raises(RevisionWentBack):
+                await follower.prove()
+            nursery.cancel_scope.cancel()
 
 
 async def test_a_range_is_replaced_without_a_gap(endpoint: str, path: str) -> None:

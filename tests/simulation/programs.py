@@ -8,6 +8,8 @@ same by what they are sorted by is Go's own business.
 
 from __future__ import annotations
 
+import functools
+import itertools
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -111,14 +113,8 @@ _revisions = st.integers(1, NEWEST)
 _maybe_revisions = st.sampled_from([0] * NEWEST + list(range(1, NEWEST + 1)))
 _rarely = st.sampled_from([False] * 7 + [True])
 _often = st.booleans()
-
-
-def _options(**strategies: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
-    """Return some of these options, mostly few."""
-    one = st.sampled_from(sorted(strategies)).flatmap(
-        lambda name: st.tuples(st.just(name), strategies[name])
-    )
-    return st.lists(one, max_size=4).map(dict)
+_ignored = st.sampled_from([(False, False)] * 6 + [(True, False), (False, True), (True, True)])
+_maybe_leases = st.sampled_from([0, 0, 0, 0, *LEASES])
 
 
 _sort_orders = st.sampled_from(
@@ -133,24 +129,28 @@ _sort_targets = st.sampled_from(
         pb.RangeRequest.VALUE,
     ]
 )
-_range_options = _options(
-    limit=st.sampled_from([1, 2, 3, 6, -1]),
-    revision=_revisions,
-    sort_order=_sort_orders,
-    sort_target=_sort_targets,
-    serializable=st.just(value=True),
-    keys_only=st.just(value=True),
-    count_only=st.just(value=True),
-    min_mod_revision=_revisions,
-    max_mod_revision=_revisions,
-    min_create_revision=_revisions,
-    max_create_revision=_revisions,
+_RANGE_OPTIONS: Final[dict[str, st.SearchStrategy[Any]]] = {
+    "limit": st.sampled_from([1, 2, 3, 6, -1]),
+    "revision": _revisions,
+    "sort_order": _sort_orders,
+    "sort_target": _sort_targets,
+    "serializable": st.just(value=True),
+    "keys_only": st.just(value=True),
+    "count_only": st.just(value=True),
+    "min_mod_revision": _revisions,
+    "max_mod_revision": _revisions,
+    "min_create_revision": _revisions,
+    "max_create_revision": _revisions,
+}
+_few_range_options = st.sampled_from(
+    [few for size in range(4) for few in itertools.combinations(_RANGE_OPTIONS, size)]
 )
 
 
 @st.composite
 def _ranges(draw: st.DrawFn) -> pb.RangeRequest:
-    return pb.RangeRequest(key=draw(_keys), range_end=draw(_ends), **draw(_range_options))
+    options = {name: draw(_RANGE_OPTIONS[name]) for name in draw(_few_range_options)}
+    return pb.RangeRequest(key=draw(_keys), range_end=draw(_ends), **options)
 
 
 def _reads_of_history() -> st.SearchStrategy[pb.RangeRequest]:
@@ -169,20 +169,22 @@ def _pages(draw: st.DrawFn) -> pb.RangeRequest:
 def _puts(draw: st.DrawFn, *, ignoring: bool = True) -> pb.PutRequest:
     request = pb.PutRequest(key=draw(_keys), prev_kv=draw(_often))
     if ignoring:
-        request.ignore_value, request.ignore_lease = draw(_rarely), draw(_rarely)
+        request.ignore_value, request.ignore_lease = draw(_ignored)
     if not request.ignore_value or draw(_rarely):
         request.value = draw(_values)
     if not request.ignore_lease or draw(_rarely):
-        request.lease = draw(st.sampled_from([0, 0, 0, 0, *LEASES]))
+        request.lease = draw(_maybe_leases)
     return request
+
+
+_ends_of_deletes = st.sampled_from([b"", b"", b"", *ENDS])
+_bounded_ends_of_deletes = st.sampled_from([b"", b"", b"", *(end for end in ENDS if end != b"\0")])
 
 
 @st.composite
 def _deletes(draw: st.DrawFn, *, onwards: bool = True) -> pb.DeleteRangeRequest:
-    ends = [b"", b"", b"", *(end for end in ENDS if onwards or end != b"\0")]
-    return pb.DeleteRangeRequest(
-        key=draw(_keys), range_end=draw(st.sampled_from(ends)), prev_kv=draw(_often)
-    )
+    end = draw(_ends_of_deletes if onwards else _bounded_ends_of_deletes)
+    return pb.DeleteRangeRequest(key=draw(_keys), range_end=end, prev_kv=draw(_often))
 
 
 _OPERANDS: Final[dict[str, st.SearchStrategy[Any]]] = {
@@ -201,13 +203,19 @@ _TARGETS: Final = (
 )
 
 
+_places_of_targets = st.integers(0, len(_TARGETS) - 1)
+_EQUAL, _GREATER = pb.Compare.EQUAL, pb.Compare.GREATER
+_results = st.sampled_from(
+    [_EQUAL, _EQUAL, _GREATER, _GREATER, pb.Compare.LESS, pb.Compare.NOT_EQUAL]
+)
+_rare_ends = st.sampled_from([b""] * 11 + list(ENDS))
+
+
 @st.composite
 def _compares(draw: st.DrawFn) -> pb.Compare:
-    target = draw(st.integers(0, 4))
-    result = draw(st.sampled_from([pb.Compare.EQUAL, pb.Compare.GREATER, *range(4)]))
+    target, result = draw(_places_of_targets), draw(_results)
     name = list(_OPERANDS)[target]
-    end = draw(st.sampled_from([b""] * 11 + list(ENDS)))
-    compare = pb.Compare(key=draw(_keys), range_end=end)
+    compare = pb.Compare(key=draw(_keys), range_end=draw(_rare_ends))
     compare.target, compare.result = _TARGETS[target], result
     setattr(compare, name, draw(_OPERANDS[name]))
     return compare
@@ -232,24 +240,37 @@ def _kinds_within(*, ignoring: bool) -> list[st.SearchStrategy[pb.RequestOp]]:
 _KINDS_WITHIN: Final = {ignoring: _kinds_within(ignoring=ignoring) for ignoring in (False, True)}
 
 
-@st.composite
-def _txns(draw: st.DrawFn, depth: int, *, ignoring: bool) -> pb.TxnRequest:
-    kinds = list(_KINDS_WITHIN[ignoring])
+@functools.cache
+def _operations(depth: int, *, ignoring: bool) -> st.SearchStrategy[list[pb.RequestOp]]:
+    """Return the operations of one branch; made once, as Hypothesis examines each strategy."""
+    kinds = [*_KINDS_WITHIN[ignoring]]
     if depth:
         deeper = _txns(depth - 1, ignoring=ignoring)
         kinds.append(deeper.map(lambda txn: pb.RequestOp(request_txn=txn)))
-    operations = st.lists(st.one_of(kinds), max_size=3)
+    return st.lists(st.one_of(kinds), max_size=3)
+
+
+_some_compares = st.lists(_compares(), max_size=2)
+
+
+@st.composite
+def _txns(draw: st.DrawFn, depth: int, *, ignoring: bool) -> pb.TxnRequest:
+    operations = _operations(depth, ignoring=ignoring)
     return pb.TxnRequest(
-        compare=draw(st.lists(_compares(), max_size=2)),
+        compare=draw(_some_compares),
         success=draw(operations),
         failure=draw(operations),
     )
 
 
+_filters = st.sampled_from(["", "", "puts", "deletes"])
+_ends_of_watches = st.sampled_from([b"", b"\0", b"c"])
+
+
 @st.composite
 def _watches(draw: st.DrawFn) -> Watch:
-    filtered = draw(st.sampled_from(["", "", "puts", "deletes"]))
-    key, end = draw(_keys), draw(st.sampled_from([b"", b"\0", b"c"]))
+    filtered = draw(_filters)
+    key, end = draw(_keys), draw(_ends_of_watches)
     return Watch(
         key=key,
         range_end=b"" if end == b"c" <= key else end,

@@ -54,10 +54,10 @@ class RealServer:
 
 
 class MemoryServer:
-    """The etcd in memory."""
+    """An etcd in memory."""
 
-    def __init__(self) -> None:
-        self._etcd = MemoryEtcd()
+    def __init__(self, etcd: MemoryEtcd) -> None:
+        self._etcd = etcd
         self._etcd.cluster.progress_interval = 0.1
 
     def open_client(self) -> AbstractAsyncContextManager[Client]:

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from tests.simulation.players import Player, show
 from tests.simulation.programs import Program, programs
 from tests.simulation.servers import MemoryServer, RealServer, Server
+from trio_sched.simulation import MemoryEtcd
 
 STEPS = int(os.environ.get("STEPS", "10000"))
 STEPS_OF_A_PROGRAM = 50
@@ -79,7 +80,7 @@ def test_any_program_gives_the_same(real_server: RealServer) -> None:
     )
     @given(programs(STEPS_OF_A_PROGRAM))
     def check(program: Program) -> None:
-        found = trio.run(play, program, real_server, MemoryServer())
+        found = trio.run(play, program, real_server, MemoryServer(MemoryEtcd()))
         assert not found, found
 
     check()

@@ -22,7 +22,7 @@ from typing import Final
 import trio
 
 from trio_sched.etcd_shim._backoff import Backoff
-from trio_sched.etcd_shim.errors import EtcdError, LeaseLost, LeaseNotFound, PermissionDenied
+from trio_sched.etcd_shim.errors import EtcdError, LeaseLost, LeaseNotFound
 
 __all__ = ["KeptLease", "margin_of"]
 
@@ -98,8 +98,6 @@ class KeptLease:
                 self._acknowledge(sent, await self._renew(self.id))
             except LeaseNotFound as exc:
                 raise self.mark_lost("the lease was revoked or has lapsed") from exc
-            except PermissionDenied as exc:
-                raise self.mark_lost("etcd does not let us renew it") from exc
             except EtcdError:
                 return False  # the deadline decides how long this may go on
             return True

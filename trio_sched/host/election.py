@@ -10,7 +10,6 @@ without a leader (etcd issue 18089).
 from __future__ import annotations
 
 from trio_sched.etcd_shim import Client, Get, GetResult, KeyValue
-from trio_sched.etcd_shim._backoff import retry_transient
 from trio_sched.etcd_shim.kv import prefix_range
 from trio_sched.host.following import PathFollower
 from trio_sched.model.keys import PathKeys
@@ -56,7 +55,7 @@ async def wait_elected(
         await follower.wait_changed_key(predecessor, revision)
         if _led(follower.view, predecessor):
             break  # we lead now, most likely
-        found = await retry_transient(client.read, predecessor_before(keys, fence))
+        found = await follower.patience.insist(client.read, predecessor_before(keys, fence))
         predecessor, revision = found.kv, found.revision
     while True:
         everything = await follower.read(keys.leading)

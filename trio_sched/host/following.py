@@ -26,10 +26,10 @@ import trio
 
 from trio_sched._support.tasks import open_plain_nursery
 from trio_sched.etcd_shim import Client, Compare, Get, GetResult, KeyValue
-from trio_sched.etcd_shim._backoff import retry_transient
 from trio_sched.etcd_shim._following import Read, open_follower
-from trio_sched.etcd_shim.errors import RevisionWentBack
+from trio_sched.etcd_shim.errors import EtcdError, RevisionWentBack
 from trio_sched.etcd_shim.watch import EventType, WatchBatch, Watcher
+from trio_sched.host.patience import Patience, Wait
 from trio_sched.model.keys import KeyRange, PathKeys
 from trio_sched.model.path_view import PathView
 from trio_sched.model.stored_decision import StoredKey
@@ -37,6 +37,7 @@ from trio_sched.model.stored_decision import StoredKey
 __all__ = ["PathFollower", "found_keys"]
 
 _BUFFER_SIZE = 100_000  # events that may wait to be read
+_MAX_READS = 3  # of a range, if events overtake them
 
 
 def found_keys(revision: int, *kvs: KeyValue | None) -> GetResult:
@@ -53,18 +54,26 @@ class PathFollower:
         keys: of the path.
         interval: seconds from one proof to the next.
         own: keys of ours that have to be proven, too, where they are covered.
+        patience: what is waited out; None for faults on the way to etcd.
 
     Attributes:
         view: what is known.
         changed: where to wait for the next change of it.
         fresh_at: by trio's clock, when the view was the newest for certain.
         healed: how often a proof showed what no watch had brought.
+        patience: as given.
     """
 
     def __init__(
-        self, client: Client, keys: PathKeys, interval: float, own: tuple[bytes, ...] = ()
+        self,
+        client: Client,
+        keys: PathKeys,
+        interval: float,
+        own: tuple[bytes, ...] = (),
+        patience: Patience | None = None,
     ) -> None:
         self._client = client
+        self.patience = patience or Patience()
         self._interval = interval
         self._proven = (keys.scheduled, keys.record, *own)
         self._watching: dict[KeyRange, trio.CancelScope] = {}
@@ -124,13 +133,34 @@ class PathFollower:
         try:
             while True:
                 with trio.CancelScope() as self._watching[covered]:
-                    await self._watch(covered, read, found, reconcile, at_once=at_once)
+                    await self._keep_watching(covered, read, found, reconcile, at_once=at_once)
                 if covered not in self.view.covered:
                     return
                 found = self._corrections.pop(covered, None)
         finally:
             del self._watching[covered]
             self.view.uncover(covered)
+
+    async def _keep_watching(
+        self,
+        covered: KeyRange,
+        read: Read,
+        first: GetResult | None,
+        reconcile: float | None,
+        *,
+        at_once: bool,
+    ) -> None:
+        """Watch, and begin anew with a read when etcd has refused that for a while."""
+        wait = Wait(self.patience)
+        try:
+            while True:
+                try:
+                    return await self._watch(covered, read, first, reconcile, at_once=at_once)
+                except EtcdError as exc:
+                    await wait.out(exc)
+                first = None
+        finally:
+            wait.end()
 
     async def _watch(
         self,
@@ -186,23 +216,29 @@ class PathFollower:
             EtcdError: etcd refused.
         """
         known = self.view.revision
-        found = await retry_transient(self._client.read, Get(covered.first, covered.end))
+        found = await self.patience.insist(self._client.read, Get(covered.first, covered.end))
         _check_revision(known, found.revision)
-        if found.revision > self.view.covered.get(covered, found.revision):
+        if found.revision >= self.view.covered.get(covered, found.revision + 1):
             for kv in found:
                 self._check_key(kv, known)
         return found
 
     async def reload(self, covered: KeyRange) -> None:
-        """Read a range anew, and load it. Raises as `read` does."""
-        asked_at = trio.current_time()
-        found = await self.read(covered)
-        self._correct(covered, found)
-        self.fresh_at = max(self.fresh_at, asked_at)
+        """Read a range anew, and load it. Raises as `read` does.
+
+        A read that events have overtaken is not loaded, and proves nothing.
+        """
+        for _ in range(_MAX_READS):
+            asked_at = trio.current_time()
+            found = await self.read(covered)
+            if found.revision >= self.view.covered.get(covered, 0):
+                self._correct(covered, found)
+                self.fresh_at = max(self.fresh_at, asked_at)
+                return
 
     def _correct(self, covered: KeyRange, found: GetResult) -> None:
         """Load a read of a range, and watch it anew from there."""
-        if covered in self.view.covered and found.revision > self.view.covered[covered]:
+        if covered in self.view.covered:
             self.cover(covered, found)
             if covered in self._watching:
                 self._corrections[covered] = found
@@ -271,7 +307,7 @@ class PathFollower:
         """
         expected, known = self._expected(), self.view.revision
         asked_at = trio.current_time()
-        answer = await retry_transient(
+        answer = await self.patience.insist(
             self._client.txn,
             [Compare.mod_revision(key, "==", revision) for key, revision in expected.items()],
             [],
@@ -298,20 +334,26 @@ class PathFollower:
         complete = True
         for covered, known in list(self.view.covered.items()):
             keys = [key for key in found if key in covered]
-            if not any(self._differs(key, found[key]) for key in keys) or known >= revision:
-                continue  # the watch has brought it meanwhile
+            if not any(self._differs(key, found[key], revision) for key in keys):
+                continue
             for key in keys:
                 self._check_key(found[key], asked_by)
             self.healed += 1
-            if self._is_whole(covered):
+            if self._is_whole(covered) and known <= revision:
                 self._correct(covered, found_keys(revision, *(found[key] for key in keys)))
-            else:  # these are only some of its keys
+            else:  # these are only some of its keys, or events have come since
                 complete = False
                 await self.reload(covered)
         return complete
 
-    def _differs(self, key: bytes, kv: KeyValue | None) -> bool:
-        return _mod_revision(kv) != _mod_revision(self.view.get(key))
+    def _differs(self, key: bytes, kv: KeyValue | None, revision: int) -> bool:
+        """Return whether a key is not as it was found at `revision`, unless it has changed since.
+
+        That the watch has come further than that proves nothing: it may have missed this key's
+        event and brought a later one, or have been resumed on a store that was restored.
+        """
+        seen = _mod_revision(self.view.get(key))
+        return seen != _mod_revision(kv) and seen <= revision
 
     def _is_whole(self, covered: KeyRange) -> bool:
         """Return whether a proof is about all keys of a range."""

@@ -20,10 +20,10 @@ import trio
 from trio_sched._support.tasks import open_plain_nursery, run_shielded
 from trio_sched._support.wall_time import wall_time
 from trio_sched.etcd_shim import Client, Compare, Delete, Get, GetResult, Put, TxnResult
-from trio_sched.etcd_shim._backoff import TRANSIENT, retry_transient
-from trio_sched.etcd_shim.errors import LeaseExists, LeaseNotFound
+from trio_sched.etcd_shim.errors import EtcdError, LeaseExists, LeaseNotFound
 from trio_sched.etcd_shim.lease import new_lease_id
 from trio_sched.host.following import PathFollower
+from trio_sched.host.patience import Wait
 from trio_sched.host.session import Session, revoke_quietly
 from trio_sched.leader import events
 from trio_sched.leader.machine import LeaderMachine
@@ -58,6 +58,8 @@ class Leading:
         self._follower = context.follower
         self._view = context.follower.view
         self._client = context.client
+        self._patience = context.follower.patience
+        self._write_wait = Wait(self._patience)
         self._keys = context.follower.view.keys
         self._machine = machine
         self._fence = fence
@@ -186,8 +188,10 @@ class Leading:
         except LeaseNotFound:
             self._decision_lease = 0  # it was revoked; the machine asks again
             return events.WriteLost(intent.fence)
-        except TRANSIENT:
+        except EtcdError as exc:
+            await self._write_wait.out(exc)
             return events.WriteLost(intent.fence)
+        self._write_wait.worked()
         if answer.succeeded:
             await self._revoke_inherited()
             return events.WriteDone(answer.revision, intent.fence)
@@ -205,12 +209,12 @@ class Leading:
     async def _ensure_decision_lease(self) -> int:
         if not self._decision_lease:
             ttl = self._context.session.ttl * DECISION_TTLS
-            if self._inherited and await retry_transient(self._renew_inherited) == ttl:
+            if self._inherited and await self._patience.insist(self._renew_inherited) == ttl:
                 self._decision_lease, self._inherited = self._inherited, 0
                 return self._decision_lease
             # Noted before it is asked for, so that leaving revokes it whatever happens.
             self._decision_lease = new_lease_id()
-            await retry_transient(run_shielded, self._grace, self._grant_decision_lease, ttl)
+            await self._patience.insist(run_shielded, self._grace, self._grant_decision_lease, ttl)
         return self._decision_lease
 
     async def _renew_inherited(self) -> int:
@@ -231,7 +235,7 @@ class Leading:
             lease = self._decision_lease
             if lease:
                 try:
-                    await retry_transient(self._client.lease_renew, lease)
+                    await self._patience.insist(self._client.lease_renew, lease)
                 except LeaseNotFound:
                     if self._decision_lease == lease:
                         self._decision_lease = 0

@@ -23,13 +23,14 @@ from __future__ import annotations
 import logging
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import trio
 
 from trio_sched._support.tasks import open_plain_nursery
 from trio_sched.etcd_shim import Client, EtcdError, GetResult
-from trio_sched.etcd_shim._backoff import TRANSIENT, Backoff, retry_transient
+from trio_sched.etcd_shim._backoff import Backoff, retry_transient
 from trio_sched.etcd_shim._following import Read
 from trio_sched.etcd_shim.errors import (
     LeaseNotFound,
@@ -42,6 +43,7 @@ from trio_sched.host.election import wait_elected
 from trio_sched.host.following import PathFollower, found_keys
 from trio_sched.host.joining import Joined, clear_if_last, join, resume
 from trio_sched.host.leading import DECISION_TTLS, LeaderContext, Leading
+from trio_sched.host.patience import Patience, Wait
 from trio_sched.host.publishing import HealthCheck, HostPublisher
 from trio_sched.host.result import Result
 from trio_sched.host.session import Session, grant_session, revoke_quietly, revoke_surely
@@ -57,7 +59,6 @@ from trio_sched.strategies import Strategy
 __all__ = ["Membership", "Settings"]
 
 _LOSSES: Final = (RevisionWentBack, SessionLost, WatchCanceled, WatchOverflow)
-_HEALABLE: Final = (*TRANSIENT, *_LOSSES)
 
 _WATCH_TIMEOUT: Final = 1.0  # seconds; without its watches a host joins late rather than never
 
@@ -104,7 +105,10 @@ class Membership:
         # Of sessions, the newest last: a store that is restored may hold some again.
         self._leases: deque[int] = deque(maxlen=100)
         self.joined = trio.Event()
-        state = HostState(settings.path, settings.hostname, settings.options.max_count)
+        self._patience = Patience(partial(self._log, logging.WARNING))
+        state = HostState(
+            settings.path, settings.hostname, settings.options.max_count, self._patience
+        )
         self._state = state
         self._publisher = HostPublisher(
             settings.options, settings.data, settings.health_check, settings.health_interval
@@ -151,15 +155,17 @@ class Membership:
             self._state.end(failure)
 
     async def _live(self) -> None:
+        wait = Wait(self._patience)
         while True:
             try:
                 await self._live_a_session()
             except _LOSSES as exc:
                 self._debug("no session", reason=str(exc))
-            except TRANSIENT as exc:
+                wait.worked()
+            except EtcdError as exc:
                 if not self.joined.is_set():
                     raise
-                self._debug("no session", reason=str(exc))
+                await wait.out(exc)
             await trio.sleep(self._backoff.next())
 
     async def _live_a_session(self) -> None:
@@ -167,16 +173,19 @@ class Membership:
         session, already = await self._open_session()
         self._leases.append(session.lease)
         own = (self._keys.host(self._settings.hostname), self._keys.candidate(session.lease))
-        follower = PathFollower(self._client, self._keys, session.ttl / _PROOFS_PER_TTL, own)
+        follower = PathFollower(
+            self._client, self._keys, session.ttl / _PROOFS_PER_TTL, own, self._patience
+        )
         self._state.begin_session(session, follower)
         lost = False
         try:
             async with open_plain_nursery() as nursery:
                 nursery.start_soon(session.keep_alive)
                 await self._take_part(session, follower, already, nursery)
-        except _HEALABLE as exc:
-            lost = True
-            self._note_loss(session, exc)
+        except (EtcdError, SessionLost) as exc:
+            lost = isinstance(exc, _LOSSES) or self._patience.bears(exc)
+            if lost:
+                self._note_loss(session, exc)
             raise
         finally:
             session.mark_lost("the block was left")
@@ -188,6 +197,7 @@ class Membership:
         self._backoff.reset()
         self._state.note_joined(joined.revision)
         self.joined.set()
+        self._patience.entered = True
         self._log(logging.INFO, "joined", lease=f"{session.lease:x}", ttl=session.ttl)
 
     def _note_loss(self, session: Session, exc: BaseException) -> None:
@@ -271,7 +281,9 @@ class Membership:
                 following.start_soon(joining.follow, follower, covered, read)
             with trio.move_on_after(_WATCH_TIMEOUT):
                 await joining.wait_watched()
-            joined = await retry_transient(self._join, session) if already is None else already
+            joined = (
+                await self._patience.insist(self._join, session) if already is None else already
+            )
             self._cover(follower, joined)
             self._note_joined(session, joined)
             joining.end(joined)
@@ -304,7 +316,7 @@ class Membership:
         nursery.start_soon(self._guard_keys, session, follower, joined.fence)
         nursery.start_soon(self._demand_proof, session)
         nursery.start_soon(follower.keep_fresh)
-        nursery.start_soon(self._publisher.publish, self._client, host_key, session)
+        nursery.start_soon(self._publisher.publish, self._client, host_key, session, self._patience)
 
     def _begin_to_lead(self, session: Session, follower: PathFollower, fence: int) -> Leading:
         settings = self._settings

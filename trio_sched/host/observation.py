@@ -12,6 +12,7 @@ from trio_sched.etcd_shim import Client, Get, GetResult
 from trio_sched.etcd_shim.errors import RevisionWentBack
 from trio_sched.host.following import PathFollower
 from trio_sched.host.newest import DecisionFeed, Feed, NewestOnly
+from trio_sched.host.patience import Patience
 from trio_sched.model.keys import KeyRange, PathKeys
 from trio_sched.model.path_state import PathState
 from trio_sched.model.path_view import PathView
@@ -98,10 +99,11 @@ class _Observer:
         self._keys = keys
         self._covered = covered
         self._reconcile = reconcile
+        self._patience = Patience()
         self.follower = self._new_follower()
 
     def _new_follower(self) -> PathFollower:
-        return PathFollower(self._client, self._keys, self._reconcile)
+        return PathFollower(self._client, self._keys, self._reconcile, patience=self._patience)
 
     async def begin(self) -> GetResult:
         """Read the range once, and load it.
@@ -112,6 +114,7 @@ class _Observer:
         asked_at = trio.current_time()
         found = await self._client.read(Get(self._covered.first, self._covered.end))
         self.follower.cover(self._covered, found, asked_at)
+        self._patience.entered = True
         return found
 
     async def run(self, feed: Feed[Hosts] | Feed[PathState], first: GetResult | None) -> None:

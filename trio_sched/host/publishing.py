@@ -15,9 +15,9 @@ import trio
 from trio_sched._support.tasks import Wakeup
 from trio_sched._support.wall_time import wall_time
 from trio_sched.etcd_shim import Client, Compare, Put
-from trio_sched.etcd_shim._backoff import retry_transient
 from trio_sched.etcd_shim.errors import LeaseNotFound
 from trio_sched.host.newest import end_of
+from trio_sched.host.patience import Patience
 from trio_sched.host.session import Session
 from trio_sched.model.records import HostData, Options, encode_host
 
@@ -116,7 +116,9 @@ class HostPublisher:
 
     # ---- tasks -----------------------------------------------------------------------
 
-    async def publish(self, client: Client, key: bytes, session: Session) -> None:
+    async def publish(
+        self, client: Client, key: bytes, session: Session, patience: Patience
+    ) -> None:
         """Publish each change, until cancelled.
 
         Raises:
@@ -127,7 +129,7 @@ class HostPublisher:
                 await self._changed.wait()
             value, version = self.value()
             try:
-                answer = await retry_transient(
+                answer = await patience.insist(
                     client.txn,
                     [Compare.lease(key, "==", session.lease)],
                     [Put(key, value, session.lease)],

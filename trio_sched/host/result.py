@@ -33,6 +33,8 @@ class ResultStatistics:
         healed: how often a read showed what no watch had brought.
         deadline: by trio's clock, until when the newest decision may be acted on,
             unless it is renewed; minus infinity if it may not.
+        trouble: why etcd refuses what this host asks of it, which it waits out; None
+            if it does not.
     """
 
     decisions: int
@@ -41,6 +43,7 @@ class ResultStatistics:
     leading: bool
     healed: int
     deadline: float
+    trouble: str | None = None
 
 
 class HostChanges(TypedDict, total=False):
@@ -203,4 +206,5 @@ class Result(Observation):
             leading=state.leads,
             healed=state.healed,
             deadline=self.deadline,
+            trouble=state.patience.trouble,
         )

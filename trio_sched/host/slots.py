@@ -28,7 +28,6 @@ from dataclasses import dataclass
 import trio
 
 from trio_sched.etcd_shim import Client, Compare, Delete, Get, GetResult, KeyValue, Put
-from trio_sched.etcd_shim._backoff import retry_transient
 from trio_sched.etcd_shim.errors import EtcdError, LeaseNotFound, RevisionWentBack
 from trio_sched.host.following import PathFollower
 from trio_sched.host.session import Session
@@ -126,6 +125,7 @@ class SlotKeys:
         self._client = client
         self._keys = keys
         self._state = state
+        self._patience = state.patience
         self._hostname = hostname
 
     async def take(self, session: Session, decision: int, max_count: int) -> Taken:
@@ -135,14 +135,14 @@ class SlotKeys:
             SessionLost: the session's lease is gone.
         """
         while True:
-            found = await retry_transient(self._client.get_prefix, self._keys.slots)
+            found = await self._patience.insist(self._client.get_prefix, self._keys.slots)
             held = self._numbers(found)
             await self._forget_leftovers(found, session)
             free = [n for n in range(usable(held, max_count)) if n not in held]
             if not free:
                 return Taken(None, stands=True, found=found)
             try:
-                slot, stands = await retry_transient(self._create, session, free[0], decision)
+                slot, stands = await self._patience.insist(self._create, session, free[0], decision)
             except LeaseNotFound as exc:
                 raise session.mark_lost("the lease was revoked or has lapsed") from exc
             if slot is not None or not stands:
@@ -175,12 +175,12 @@ class SlotKeys:
         """Free slots of our own session: we hold none, but freeing one failed before."""
         for kv in found.kvs:
             if kv.lease == session.lease:
-                await retry_transient(self._delete, kv.key, kv.create_revision)
+                await self._patience.insist(self._delete, kv.key, kv.create_revision)
 
     async def free(self, slot: Slot) -> None:
         """Give a slot back. Raises no `EtcdError`: the session's end does it, too."""
         with contextlib.suppress(EtcdError):
-            await retry_transient(self._delete, slot.key, slot.token)
+            await self._patience.insist(self._delete, slot.key, slot.token)
 
     async def _delete(self, key: bytes, token: int) -> None:
         await self._client.txn([Compare.create_revision(key, "==", token)], [Delete(key)])

@@ -13,6 +13,7 @@ import trio
 
 from trio_sched.etcd_shim._keep import margin_of
 from trio_sched.host.newest import DecisionFeed, end_of
+from trio_sched.host.patience import Patience
 
 if TYPE_CHECKING:
     from trio_sched.host.following import PathFollower
@@ -29,6 +30,7 @@ class HostState:
         path: that the hosts share.
         hostname: the name of this host.
         max_count: how many may be chosen, as far as this host was started with it.
+        patience: what is waited out.
 
     Attributes:
         decisions: what readers are given.
@@ -40,7 +42,10 @@ class HostState:
         left: set when it has left.
     """
 
-    def __init__(self, path: str, hostname: str, max_count: int) -> None:
+    def __init__(
+        self, path: str, hostname: str, max_count: int, patience: Patience | None = None
+    ) -> None:
+        self.patience = patience or Patience()
         self.path = path
         self.hostname = hostname
         self.decisions = DecisionFeed(path)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from trio_sched._support.tasks import open_service_nursery
-from trio_sched.etcd_shim.channel import ChannelSettings, Endpoint
+from trio_sched.etcd_shim.channel import ChannelSettings, Endpoint, Transport
 from trio_sched.etcd_shim.client import Client, client_block
 from trio_sched.simulation.memory_cluster import Cluster
 from trio_sched.simulation.network import MemoryTransport, Network
@@ -57,11 +57,14 @@ class MemoryEtcd:
         """
         endpoints = [Endpoint.parse(url) for url in self.endpoints]
         settings = ChannelSettings(connect_timeout=connect_timeout)
-        transport = MemoryTransport(self.network, host)
+        transport = self._transport(host)
         async with open_service_nursery() as services:
             services.start_soon(self.cluster.timeline.run)
             async with client_block(endpoints, settings=settings, transport=transport) as client:
                 yield client
+
+    def _transport(self, host: str) -> Transport:
+        return MemoryTransport(self.network, host)
 
     def compact(self, revision: int) -> None:
         """Forget history below a revision."""

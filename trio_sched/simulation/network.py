@@ -12,7 +12,7 @@ import os
 import ssl
 from collections.abc import Callable, Mapping
 from random import Random
-from typing import Final
+from typing import Final, Protocol, TypeAlias
 
 import trio
 
@@ -22,9 +22,25 @@ from trio_sched.simulation.memory_cluster import Cluster, Member
 from trio_sched.simulation.memory_server import ServerSession
 from trio_sched.simulation.memory_wire import MemoryProtocol
 
-__all__ = ["MemoryTransport", "Network", "Path"]
+__all__ = ["MakeSession", "MemoryTransport", "Network", "Path", "Session"]
 
 _NO_DELAY: Final = (0.0, 0.0)
+
+
+class Session(Protocol):
+    """A member's half of a connection; see `ServerSession`."""
+
+    def receive(self, data: bytes) -> None:
+        """Take bytes from the client."""
+        ...
+
+    def close(self) -> None:
+        """Forget all of it, as the connection is gone."""
+        ...
+
+
+MakeSession: TypeAlias = Callable[[Member, Callable[[bytes], None], Callable[[], None]], Session]
+"""Takes the member, what takes bytes for the client, and what ends the connection."""
 
 
 class _Direction:
@@ -125,7 +141,9 @@ class _MemoryByteStream(ByteStream):
 class _Link:
     """A connection."""
 
-    def __init__(self, network: Network, path: Path, member: Member) -> None:
+    def __init__(
+        self, network: Network, path: Path, member: Member, make_session: MakeSession
+    ) -> None:
         self._path = path
         self.stream = _MemoryByteStream(self)
         self.up = _Direction(network, self._take)
@@ -135,7 +153,7 @@ class _Link:
         if path.held_down:
             self.down.hold()
         path.links[self] = None
-        self._session = ServerSession(member, self.down.send, self._hang_up)
+        self._session = make_session(member, self.down.send, self._hang_up)
 
     def _take(self, data: bytes | None) -> None:
         if data is None:
@@ -243,8 +261,15 @@ class Network:
         """Return what is between a host and each member."""
         return {member.name: self.path(host, member) for member in self._members.values()}
 
-    async def connect(self, host: str, url: str) -> ByteStream:
+    async def connect(
+        self, host: str, url: str, make_session: MakeSession = ServerSession
+    ) -> ByteStream:
         """Connect a host to a member.
+
+        Args:
+            host: where the client is.
+            url: of the member.
+            make_session: makes the member's half of the connection.
 
         Raises:
             OSError: nothing listens there.
@@ -256,7 +281,7 @@ class Network:
         path = self.path(host, member)
         if path.refused or not member.up:
             raise OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
-        return _Link(self, path, member).stream
+        return _Link(self, path, member, make_session).stream
 
 
 class MemoryTransport(Transport):

@@ -1,4 +1,4 @@
-"""Each test of this folder runs twice: on a real etcd, and on the one in memory."""
+"""Each test of this folder runs on a real etcd and on the one in memory, without and by HTTP/2."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.simulation.http2_etcd import Http2MemoryEtcd
 from tests.simulation.servers import MemoryServer, RealServer, Server
 from trio_sched.etcd_shim import Client
 from trio_sched.etcd_shim.errors import LeaseNotFound
+from trio_sched.simulation import MemoryEtcd
 
 
-@pytest.fixture(params=["memory", "real"])
+@pytest.fixture(params=["memory", "http2", "real"])
 def server(request: pytest.FixtureRequest) -> Server:
     if request.param == "memory":
-        return MemoryServer()
+        return MemoryServer(MemoryEtcd())
+    if request.param == "http2":
+        return MemoryServer(Http2MemoryEtcd())
     found = request.getfixturevalue("real_server")
     assert isinstance(found, RealServer)
     return found

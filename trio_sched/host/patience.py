@@ -1,0 +1,149 @@
+"""What is waited out, and for whom it is said: one place that knows which error is about what.
+
+Theory of operation
+-------------------
+An error of etcd says one of three things. It *means* something to the call that met it: a lease
+is gone, a compare failed, history is compacted; the caller acts on it. It is about the way to
+etcd, and trying again may help. Or it is about etcd, or about what this user may do there: a
+full disk, a permission that was taken away, a proxy between. When the host has joined once,
+none of the last two is a reason to leave: whatever holds is held by its lease, and by the proofs
+that the decision is the newest. So it is waited out, by a backoff with a cap, and said once when
+it begins and once when it is over. The table is in ``docs/errors.md``.
+
+At the entry of a block it is different: an etcd that refuses is an error at the call.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar, TypeVarTuple
+
+import trio
+
+from trio_sched.etcd_shim._backoff import TRANSIENT, Backoff
+from trio_sched.etcd_shim.errors import (
+    ClientClosed,
+    EtcdError,
+    FutureRevision,
+    LeaseExists,
+    LeaseLost,
+    LeaseNotFound,
+    RevisionCompacted,
+    RevisionWentBack,
+    WatchCanceled,
+    WatchOverflow,
+)
+
+__all__ = ["Patience", "Wait"]
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+_MEANINGFUL: Final = (
+    ClientClosed,
+    FutureRevision,
+    LeaseExists,
+    LeaseLost,
+    LeaseNotFound,
+    RevisionCompacted,
+    RevisionWentBack,
+    WatchCanceled,
+    WatchOverflow,
+)
+"""Errors that the caller acts on; waiting would change nothing."""
+
+
+class Patience:
+    """Waits out what is not about this host.
+
+    Args:
+        say: takes a sentence when a trouble begins, and one when it is over.
+
+    Attributes:
+        entered: whether the block was entered; before, only faults on the way are waited out.
+    """
+
+    def __init__(self, say: Callable[[str], None] = lambda _: None) -> None:
+        self._say = say
+        self.entered = False
+        self._troubles: Counter[str] = Counter()  # each with how many calls wait because of it
+        self._since: dict[str, float] = {}
+        self._words = ""
+
+    @property
+    def trouble(self) -> str | None:
+        """What is waited out now, in etcd's words; None if nothing is."""
+        return self._words if self._troubles.total() else None
+
+    def bears(self, error: BaseException) -> bool:
+        """Return whether an error is to be waited out."""
+        if isinstance(error, TRANSIENT):
+            return True
+        return self.entered and isinstance(error, EtcdError) and not isinstance(error, _MEANINGFUL)
+
+    async def insist(self, fn: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
+        """Call ``fn(*args)`` until it does not fail by what is to be waited out.
+
+        For what may be done twice. It is as patient as the scope that it runs in.
+        """
+        wait = Wait(self)
+        try:
+            while True:
+                try:
+                    return await fn(*args)
+                except EtcdError as exc:
+                    await wait.out(exc)
+        finally:
+            wait.end()
+
+    def begin(self, error: EtcdError) -> str:
+        """Note that one more call waits because of an error; return what it is counted as."""
+        kind = type(error).__name__
+        self._words = str(error)
+        self._troubles[kind] += 1
+        if self._troubles[kind] == 1:
+            self._since[kind] = trio.current_time()
+            if not isinstance(error, TRANSIENT):
+                self._say(f"etcd refuses, and is asked again and again: {error}")
+        return kind
+
+    def end(self, kind: str, *, transient: bool) -> None:
+        """Note that a call waits no more."""
+        self._troubles[kind] -= 1
+        if not self._troubles[kind]:
+            del self._troubles[kind]
+            seconds = trio.current_time() - self._since.pop(kind)
+            if not transient:
+                self._say(f"etcd refuses no more ({kind}), after {seconds:.1f} s")
+
+
+class Wait:
+    """What one caller remembers between its attempts."""
+
+    def __init__(self, patience: Patience) -> None:
+        self._patience = patience
+        self._backoff = Backoff()
+        self._kind: str | None = None
+        self._transient = True
+
+    async def out(self, error: EtcdError) -> None:
+        """Wait before the next attempt, or raise `error` if that would be no use."""
+        if not self._patience.bears(error):
+            raise error
+        if type(error).__name__ != self._kind:
+            self.end()
+            self._transient = isinstance(error, TRANSIENT)
+            self._kind = self._patience.begin(error)
+        await trio.sleep(self._backoff.next())
+
+    def end(self) -> None:
+        """Note that it is over: an attempt has worked, or there will be none."""
+        if self._kind is not None:
+            kind, self._kind = self._kind, None
+            self._patience.end(kind, transient=self._transient)
+
+    def worked(self) -> None:
+        """Note that an attempt has worked, for one who goes on."""
+        self.end()
+        self._backoff.reset()
