@@ -48,7 +48,6 @@ TESTED_BY = {
         "etcd_shim/channel/test_channel_ending.py",
     ],
     "etcd_shim/channel/_endpoint.py": ["etcd_shim/channel/test_channel_connecting.py"],
-    "etcd_shim/channel/_liveness.py": ["etcd_shim/channel/test_channel_pings.py"],
     "etcd_shim/channel/_network_users.py": ["testing/test_clock.py"],
     "etcd_shim/channel/_settings.py": ["etcd_shim/channel/test_channel_pings.py"],
     "etcd_shim/channel/_transport.py": ["etcd_shim/channel/test_channel_connecting.py"],
