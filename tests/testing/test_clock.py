@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from math import inf
 
 import pytest
@@ -11,6 +14,7 @@ import trio
 from trio.testing import MockClock
 
 from trio_sched import EtcdError, open_client, schedule
+from trio_sched.etcd_shim.errors import ConnectionFailed
 from trio_sched.simulation import MemoryEtcd
 from trio_sched.testing import autojump_clock, clock as clock_module
 
@@ -22,15 +26,46 @@ def run(main: Callable[[], Awaitable[None]], clock: MockClock | None = None) -> 
     return clock
 
 
-def test_the_clock_of_trio_ends_a_connection_to_a_real_etcd(endpoint: str) -> None:
-    # Why there is another. Should trio's do one day, this fails, and ours can go.
-    async def main() -> None:
-        async with open_client(endpoint, connect_timeout=1) as client:
-            for _ in range(200):
-                await client.get("/")
+@contextmanager
+def slow_server(seconds: float) -> Iterator[str]:
+    """A server that accepts a connection, waits by the real clock, and hangs up."""
 
-    with pytest.raises(EtcdError):
-        run(main, MockClock(autojump_threshold=0))
+    def serve() -> None:
+        connection, _ = listener.accept()
+        time.sleep(seconds)
+        connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        thread.join()
+
+
+def connect_to(url: str, clock: MockClock) -> tuple[str, float]:
+    """Return why a server let us not in, and when that was clear."""
+
+    async def main() -> None:
+        async with open_client(url, connect_timeout=5) as client:
+            await client.get("/")
+
+    with pytest.raises(ConnectionFailed) as caught:
+        run(main, clock)
+    return str(caught.value), clock.current_time()
+
+
+def test_an_answer_that_is_on_its_way_is_not_too_late() -> None:
+    with slow_server(0.3) as url:
+        reason, at = connect_to(url, autojump_clock())
+    assert "says nothing" not in reason
+    assert at < 5
+
+
+def test_the_clock_of_trio_does_not_wait_for_it() -> None:  # why there is another
+    with slow_server(0.3) as url:
+        reason, at = connect_to(url, MockClock(autojump_threshold=0))
+    assert "accepts connections but says nothing" in reason
+    assert at >= 5
 
 
 def test_calls_watches_and_leases_on_a_real_etcd(endpoint: str, path: str) -> None:

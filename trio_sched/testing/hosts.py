@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Concatenate, ParamSpec
+from typing import Any, Concatenate, ParamSpec, cast
 
 import trio
 
@@ -178,10 +178,14 @@ async def open_scheduled_hosts(etcd: MemoryEtcd | str) -> AsyncIterator[Schedule
             nursery.start_soon(etcd.cluster.timeline.run)
             yield ScheduledHosts(nursery, partial(_memory_block, etcd))
         else:
-            yield ScheduledHosts(nursery, lambda _: open_client(etcd))
+            yield ScheduledHosts(nursery, partial(_real_block, etcd))
         nursery.cancel_scope.cancel()
 
 
 def _memory_block(etcd: MemoryEtcd, hostname: str) -> ServiceBlock[Client]:
     endpoints = [Endpoint.parse(url) for url in etcd.endpoints]
     return client_block(endpoints, transport=MemoryTransport(etcd.network, hostname))
+
+
+def _real_block(url: str, _hostname: str) -> ServiceBlock[Client]:
+    return cast("ServiceBlock[Client]", open_client(url))  # as which it is more than it says

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class _Found(Exception):
-    """Makes Hypothesis look for a smaller case."""
+    """Makes Hypothesis search for a smaller case."""
 
 
 def find(

@@ -1,6 +1,6 @@
 """The pytest plugin: fixtures for tests of services. See ``docs/testing.md``.
 
-pytest loads it in each run of anybody who has this library, so it imports neither trio nor
+pytest loads it in each run where this library is installed, so it imports neither trio nor
 grpclib: the fixtures do, when they are asked for.
 
 The fixtures are registered when all other plugins are there. Of two fixtures of one name the later
