@@ -51,6 +51,7 @@ async def schedule(
     shutdown_timeout: float | None = None,
     logger: logging.Logger | None = None,
     debug: bool = False,
+    strict: bool = False,
     reaper: bool | Reaper = False,
 ) -> AsyncIterator[Result]:
     """Join `path` as `hostname`, and learn which hosts are chosen.
@@ -86,6 +87,9 @@ async def schedule(
             what is not revoked by then lapses by itself. None for the TTL.
         logger: where transitions are logged; None for ``trio_sched``.
         debug: log each event at DEBUG, too.
+        strict: leave the block with `StrategyError` when the strategy raises or breaks its
+            rules while this host leads. Else the stored decision stays, it is logged, the
+            strategy is asked again, and after some failures in a row another host leads.
         reaper: True to have a helper process revoke this host's lease should this
             process be killed, so that the others need not wait for a TTL; or one
             that was opened with `open_reaper`, on the same client.
@@ -94,7 +98,8 @@ async def schedule(
         TypeError: an argument is of a wrong type.
         ValueError: an argument is not allowed; nothing was sent.
         HostnameInUse: another live process has joined under this name.
-        StrategyError: this host leads, and its strategy broke its rules.
+        StrategyError: with `strict`, this host leads, and its strategy raised, or broke
+            its rules.
         EtcdError: etcd cannot be reached when the block is entered, or refuses
             what cannot heal later, such as for lack of permission.
     """
@@ -113,6 +118,7 @@ async def schedule(
         shutdown_timeout=_check_shutdown(shutdown_timeout, session_ttl),
         logger=logger or logging.getLogger("trio_sched"),
         debug=debug,
+        strict=strict,
     )
     async with _opened(client, reaper) as found:
         membership = Membership(client, replace(settings, reaper=found))

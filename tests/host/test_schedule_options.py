@@ -110,7 +110,7 @@ class Broken(Strategy):
 async def test_f23_a_strategy_that_raises_leaves_the_block(endpoint: str, path: str) -> None:
     async with watch_leftovers(endpoint, path) as left, open_client(endpoint) as client:
         with pytest.raises(StrategyError) as caught:
-            async with schedule(client, path, "a", strategy=Broken()):
+            async with schedule(client, path, "a", strategy=Broken(), strict=True):
                 await trio.sleep_forever()
         assert isinstance(caught.value.__cause__, ZeroDivisionError)
         assert caught.value.strategy == "broken"
@@ -137,7 +137,7 @@ def test_f35_a_failure_leaves_the_block_though_its_body_is_a_nursery(
     async def main() -> None:
         async with (
             open_client(endpoint) as client,
-            schedule(client, path, "a", strategy=Broken()),
+            schedule(client, path, "a", strategy=Broken(), strict=True),
             trio.open_nursery() as nursery,
         ):
             for _ in range(children):

@@ -155,7 +155,9 @@ class PathFollower:
         try:
             while True:
                 try:
-                    return await self._watch(covered, read, first, reconcile, at_once=at_once)
+                    return await self._watch(
+                        covered, read, first, reconcile, wait.worked, at_once=at_once
+                    )
                 except EtcdError as exc:
                     await wait.out(exc)
                 first = None
@@ -168,6 +170,7 @@ class PathFollower:
         read: Read,
         first: GetResult | None,
         reconcile: float | None,
+        note_begun: Callable[[], None],
         *,
         at_once: bool,
     ) -> None:
@@ -180,6 +183,7 @@ class PathFollower:
             )
 
         async with open_follower(read, watch, reconcile, first, at_once=at_once) as follower:
+            note_begun()
             while covered in self.view.covered:
                 batch = await follower.receive()
                 self._take(covered, batch)

@@ -22,6 +22,7 @@ from trio_sched._support.wall_time import wall_time
 from trio_sched.etcd_shim import Client, Compare, Delete, Get, GetResult, Put, TxnResult
 from trio_sched.etcd_shim.errors import EtcdError, LeaseExists, LeaseNotFound
 from trio_sched.etcd_shim.lease import new_lease_id
+from trio_sched.exceptions import StrategyError
 from trio_sched.host.following import PathFollower
 from trio_sched.host.patience import Wait
 from trio_sched.host.session import Session, revoke_quietly
@@ -34,22 +35,42 @@ from trio_sched.model.stored_decision import StoredDecision
 
 __all__ = ["DECISION_TTLS", "LeaderContext", "Leading"]
 
+_MAX_FAILURES = 5  # of a strategy in a row, until another host is to lead
+_FIRST_DELAY = 0.25  # seconds, doubled with each failure
+
 DECISION_TTLS = 3
 """How many session TTLs a decision outlives the hosts who could renew it."""
 
 
 @dataclass(frozen=True, slots=True)
 class LeaderContext:
-    """Where a host leads, and as which."""
+    """Where a host leads, and as which.
+
+    Attributes:
+        client: the client to ask with.
+        follower: of the path.
+        session: of the host.
+        logger: for what people should know.
+        strict: whether a strategy that fails ends the block.
+    """
 
     client: Client
     follower: PathFollower
     session: Session
     logger: logging.Logger
+    strict: bool = False
+
+
+class _Resigned(Exception):  # no error: it ends the tasks of a term
+    """Another host may do better."""
 
 
 class Leading:
-    """One term of leadership. `run` leads until it is cancelled or fails."""
+    """One term of leadership. `run` leads until it is cancelled, fails or resigns.
+
+    A strategy that fails is asked again, later each time; what is stored stays. When it has
+    failed again and again, this host resigns, as another may have a strategy that does not.
+    """
 
     def __init__(
         self, context: LeaderContext, machine: LeaderMachine, fence: int, grace: float
@@ -69,6 +90,7 @@ class Leading:
         self._timer = inf
         self._inherited = 0  # the decision lease of the leader before us
         self._decision_lease = 0
+        self._failures = 0  # of the strategy, in a row
 
     @property
     def decision_leases(self) -> set[int]:
@@ -87,24 +109,57 @@ class Leading:
         self._post_snapshot()
 
     async def run(self, everything: GetResult) -> None:
-        """Go on from what `take_over` loaded, and lead until cancelled.
+        """Go on from what `take_over` loaded, and lead until cancelled, or resigned.
 
         Raises:
             SessionLost: one of our keys is gone.
-            StrategyError: the strategy raised, or broke its rules.
+            StrategyError: if `strict`, the strategy raised, or broke its rules.
         """
-        async with open_plain_nursery() as nursery:
-            ttl = self._context.session.ttl
-            nursery.start_soon(self._follower.follow, self._keys.leading, everything, ttl)
-            nursery.start_soon(self._keep_decision_lease)
-            nursery.start_soon(self._evaluate)
+        with contextlib.suppress(_Resigned):
+            async with open_plain_nursery() as nursery:
+                ttl = self._context.session.ttl
+                nursery.start_soon(self._follower.follow, self._keys.leading, everything, ttl)
+                nursery.start_soon(self._keep_decision_lease)
+                nursery.start_soon(self._evaluate)
 
     # ---- evaluation ------------------------------------------------------------
 
     async def _evaluate(self) -> None:
         while True:
-            for intent in self._machine.handle(*await self._next_batch()):
-                await self._carry_out(intent)
+            batch = await self._next_batch()
+            try:
+                for intent in self._machine.handle(*batch):
+                    await self._carry_out(intent)
+            except StrategyError as error:
+                await self._bear(error)
+            else:
+                self._note_success()
+
+    async def _bear(self, error: StrategyError) -> None:
+        """Say that the strategy has failed, wait, and have it asked again.
+
+        Raises:
+            StrategyError: if `strict`.
+        """
+        if self._context.strict:
+            raise error
+        self._failures += 1
+        again = self._failures < _MAX_FAILURES
+        then = "it is asked again" if again else "this host leads no more"
+        extra = {"kind": "strategy-failed", "failures": self._failures}
+        words = f"{self._keys.path}: {error}; the decision stays as it is, {then}"
+        self._context.logger.warning(words, extra=extra, exc_info=error.__cause__)
+        if not again:
+            raise _Resigned
+        await trio.sleep(_FIRST_DELAY * 2**self._failures)
+        self._machine.handle(events.Deposed(), events.Elected(self._fence))
+        self._post_snapshot()
+
+    def _note_success(self) -> None:
+        if self._failures:
+            self._failures = 0
+            words = f"{self._keys.path}: the strategy fails no more"
+            self._context.logger.warning(words, extra={"kind": "strategy-works"})
 
     async def _next_batch(self) -> Sequence[events.Event]:
         """Wait until something has happened, and return all that has."""

@@ -29,7 +29,7 @@ from typing import Final
 import trio
 
 from trio_sched._support.tasks import open_plain_nursery
-from trio_sched.etcd_shim import Client, EtcdError, GetResult
+from trio_sched.etcd_shim import Client, Compare, Delete, EtcdError, GetResult, Put
 from trio_sched.etcd_shim._backoff import Backoff, retry_transient
 from trio_sched.etcd_shim._following import Read
 from trio_sched.etcd_shim.errors import (
@@ -84,6 +84,7 @@ class Settings:
     shutdown_timeout: float
     logger: logging.Logger
     debug: bool
+    strict: bool = False
     reaper: Reaper | None = None
 
 
@@ -100,12 +101,15 @@ class Membership:
         self._settings = settings
         self._keys = PathKeys(settings.path)
         self._leading: Leading | None = None
-        self._backoff = Backoff(first=0.1, cap=10.0)
+        self._backoff = Backoff(first=0.1, cap=max(1.0, settings.session_ttl / 2))
         self._unrevoked: set[int] = set()
+        self._joined_under = 0  # lease of the session that has joined
+        self._fence = 0  # create_revision of our candidate key; 0 while we stand again
         # Of sessions, the newest last: a store that is restored may hold some again.
         self._leases: deque[int] = deque(maxlen=100)
         self.joined = trio.Event()
         self._patience = Patience(partial(self._log, logging.WARNING))
+        self._between = Wait(self._patience)  # between two sessions
         state = HostState(
             settings.path, settings.hostname, settings.options.max_count, self._patience
         )
@@ -155,17 +159,15 @@ class Membership:
             self._state.end(failure)
 
     async def _live(self) -> None:
-        wait = Wait(self._patience)
         while True:
             try:
                 await self._live_a_session()
             except _LOSSES as exc:
                 self._debug("no session", reason=str(exc))
-                wait.worked()
             except EtcdError as exc:
                 if not self.joined.is_set():
                     raise
-                await wait.out(exc)
+                await self._between.out(exc)
             await trio.sleep(self._backoff.next())
 
     async def _live_a_session(self) -> None:
@@ -195,9 +197,11 @@ class Membership:
 
     def _note_joined(self, session: Session, joined: Joined) -> None:
         self._backoff.reset()
+        self._between.worked()
         self._state.note_joined(joined.revision)
         self.joined.set()
         self._patience.entered = True
+        self._joined_under = session.lease
         self._log(logging.INFO, "joined", lease=f"{session.lease:x}", ttl=session.ttl)
 
     def _note_loss(self, session: Session, exc: BaseException) -> None:
@@ -266,7 +270,19 @@ class Membership:
         already: Joined | None,
         nursery: trio.Nursery,
     ) -> None:
-        """Join, follow the path until we are elected, and lead.
+        """Join, and stand for election again each time that we have led and resigned."""
+        while True:
+            await self._take_a_turn(session, follower, already, nursery)
+            already = await self._stand_again(session)
+
+    async def _take_a_turn(
+        self,
+        session: Session,
+        follower: PathFollower,
+        already: Joined | None,
+        nursery: trio.Nursery,
+    ) -> None:
+        """Join unless we have, follow the path until we are elected, and lead until we resign.
 
         What is followed is watched already while we join: so nothing that happens after the
         joining transaction comes by etcd's slow path.
@@ -285,9 +301,11 @@ class Membership:
                 await self._patience.insist(self._join, session) if already is None else already
             )
             self._cover(follower, joined)
-            self._note_joined(session, joined)
+            if self._joined_under != session.lease:
+                self._note_joined(session, joined)
+                self._start_tasks(session, follower, nursery)
+            self._fence = joined.fence
             joining.end(joined)
-            self._start_tasks(session, follower, joined, nursery)
             everything = joined.everything
             if everything is None:
                 everything = await wait_elected(
@@ -298,6 +316,27 @@ class Membership:
             following.cancel_scope.cancel()
         await leading.run(everything)
 
+    async def _stand_again(self, session: Session) -> Joined:
+        """Go to the end of the line of candidates, under the same session."""
+        self._log(logging.INFO, "resigned")
+        self._leading, self._state.leads = None, False
+        fence, self._fence = self._fence, 0  # the guard of our keys leaves the candidate alone
+        name, candidate = self._settings.hostname, self._keys.candidate(session.lease)
+        insist, txn = self._patience.insist, self._client.txn
+        await insist(txn, [Compare.create_revision(candidate, "==", fence)], [Delete(candidate)])
+        await insist(
+            txn,
+            [
+                Compare.create_revision(candidate, "==", 0),
+                Compare.lease(self._keys.host(name), "==", session.lease),
+            ],
+            [Put(candidate, name, session.lease)],
+        )
+        value, version = self._publisher.value()
+        joined = await insist(resume, self._client, self._keys, name, value, session)
+        self._publisher.note_published(version)
+        return joined
+
     def _cover(self, follower: PathFollower, joined: Joined) -> None:
         """Load what the joining transaction read: a leader's range, or a follower's three."""
         if joined.everything is not None:
@@ -307,13 +346,11 @@ class Membership:
         for kv in joined.own:  # the candidate key is proven, not watched: no other host acts on it
             follower.cover(KeyRange.of(kv.key), found_keys(joined.revision, kv))
 
-    def _start_tasks(
-        self, session: Session, follower: PathFollower, joined: Joined, nursery: trio.Nursery
-    ) -> None:
+    def _start_tasks(self, session: Session, follower: PathFollower, nursery: trio.Nursery) -> None:
         """Start what goes on as long as the session lives."""
         host_key = self._keys.host(self._settings.hostname)
         nursery.start_soon(self._publish_decisions, follower)
-        nursery.start_soon(self._guard_keys, session, follower, joined.fence)
+        nursery.start_soon(self._guard_keys, session, follower)
         nursery.start_soon(self._demand_proof, session)
         nursery.start_soon(follower.keep_fresh)
         nursery.start_soon(self._publisher.publish, self._client, host_key, session, self._patience)
@@ -327,7 +364,7 @@ class Membership:
             options=settings.options,
             strategy=settings.strategy,
         )
-        context = LeaderContext(self._client, follower, session, settings.logger)
+        context = LeaderContext(self._client, follower, session, settings.logger, settings.strict)
         self._leading = Leading(context, machine, fence, settings.shutdown_timeout)
         self._state.leads = True
         return self._leading
@@ -340,7 +377,7 @@ class Membership:
             self._state.publish()
             await follower.changed.park()
 
-    async def _guard_keys(self, session: Session, follower: PathFollower, fence: int) -> None:
+    async def _guard_keys(self, session: Session, follower: PathFollower) -> None:
         """Raise once one of our keys is not as we put it.
 
         Raises:
@@ -352,8 +389,9 @@ class Membership:
             ours = view.get(host)
             if view.covers(host) and (ours is None or ours.lease != session.lease):
                 raise session.mark_lost(f"its key {host.decode()} was deleted, or put by another")
-            ours = view.get(candidate)
-            if view.covers(candidate) and (ours is None or ours.create_revision != fence):
+            ours, fence = view.get(candidate), self._fence
+            known = fence and view.covers(candidate)
+            if known and (ours is None or ours.create_revision != fence):
                 raise session.mark_lost(f"its key {candidate.decode()} was deleted")
             await follower.changed.park()
 

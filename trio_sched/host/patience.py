@@ -40,6 +40,8 @@ __all__ = ["Patience", "Wait"]
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
+_MAX_DELAY: Final = 1.0  # seconds between two attempts of one call
+
 _MEANINGFUL: Final = (
     ClientClosed,
     FutureRevision,
@@ -123,7 +125,7 @@ class Wait:
 
     def __init__(self, patience: Patience) -> None:
         self._patience = patience
-        self._backoff = Backoff()
+        self._backoff = Backoff(cap=_MAX_DELAY)
         self._kind: str | None = None
         self._transient = True
 

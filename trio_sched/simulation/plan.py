@@ -36,6 +36,9 @@ _MEMBER_KINDS: Final = {
     "miss": 2.0,  # the watches of a member miss a commit
     "late": 0.5,  # leases that have lapsed live on for a while
     "early": 1.0,  # a lease goes that was renewed
+    "full": 1.0,  # there is no room: what grows is refused for a while
+    "busy": 1.0,  # each write is refused for a while
+    "forbid": 1.0,  # the path can be neither read nor written for a while
     "restore": 1.0,  # the store is what it was a while ago
 }
 _OPERATOR_KINDS: Final = {
@@ -54,7 +57,7 @@ BREAKS_ASSUMPTIONS: Final = frozenset({"freeze", "early", "restore"})
 
 _LASTING: Final = frozenset(
     {"leave", "die", "silence", "refuse", "sick", "freeze", "stop", "isolate", "pause", "stall"}
-    | {"late", "pause-path", "drain", "count", "go"}
+    | {"full", "busy", "forbid", "late", "pause-path", "drain", "count", "go"}
 )
 _MEAN_GAPS: Final = (1.0, 3.0, 6.0, 10.0)  # seconds between two things that happen
 _KEEPS_ASSUMPTIONS: Final = 0.7  # of the plans

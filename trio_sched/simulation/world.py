@@ -244,6 +244,9 @@ class World:
             "miss": at_once(lambda member: setattr(member, "misses_next", True)),
             "stall": lambda action: cluster.stall(action.seconds),
             "late": self._expire_late,
+            "full": lambda action: self._refuse(action, "no_space"),
+            "busy": lambda action: self._refuse(action, "busy"),
+            "forbid": self._forbid,
             "compact": lambda _: self._compact(),
             "early": lambda action: self._expire_early(action.variant),
             "restore": lambda _: self._restore(),
@@ -253,6 +256,16 @@ class World:
         cluster = self._cluster
         cluster.expiry_delay = 2.0
         cluster.timeline.after(action.seconds, setattr, cluster, "expiry_delay", 0.0)
+
+    def _refuse(self, action: Action, what: str) -> None:
+        refusals = self._cluster.refusals
+        setattr(refusals, what, True)
+        self._cluster.timeline.after(action.seconds, setattr, refusals, what, False)  # noqa: FBT003 # setattr's
+
+    def _forbid(self, action: Action) -> None:
+        forbidden, path = self._cluster.refusals.forbidden, f"{PATH}/".encode()
+        forbidden.add(path)
+        self._cluster.timeline.after(action.seconds, forbidden.discard, path)
 
     def _compact(self) -> None:
         store = self._cluster.store

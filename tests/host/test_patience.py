@@ -1,0 +1,330 @@
+"""What is not about a host is waited out once it has joined, and said once; a strategy may fail."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial, wraps
+from typing import ParamSpec
+
+import pytest
+import trio
+from grpclib.const import Status
+from trio.testing import MockClock
+
+from tests.helpers import until
+from trio_sched import Client, Control, Host, Result, Strategy, StrategyOptions, observe, schedule
+from trio_sched.etcd_shim.errors import (
+    ClientClosed,
+    ConnectionLost,
+    EtcdError,
+    LeaseNotFound,
+    NoSpace,
+    PermissionDenied,
+    RevisionWentBack,
+    TooManyRequests,
+    rpc_error,
+)
+from trio_sched.exceptions import StrategyError
+from trio_sched.host.patience import Patience
+from trio_sched.model.keys import PathKeys
+from trio_sched.simulation import MemoryEtcd
+
+PATH = "/jobs"
+KEYS = PathKeys(PATH)
+FORBIDDEN = b"/jobs/"
+
+P = ParamSpec("P")
+
+
+def in_no_time(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
+    """Run a test under a clock that jumps, as nothing in it is real but the code."""
+
+    @wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        trio.run(partial(test, *args, **kwargs), clock=MockClock(autojump_threshold=0))
+
+    return run
+
+
+Trouble = Callable[[MemoryEtcd], None]
+
+
+def full(etcd: MemoryEtcd) -> None:
+    etcd.cluster.refusals.no_space = True
+
+
+def busy(etcd: MemoryEtcd) -> None:
+    etcd.cluster.refusals.busy = True
+
+
+def forbidden(etcd: MemoryEtcd) -> None:
+    etcd.cluster.refusals.forbidden.add(FORBIDDEN)
+
+
+def calm(etcd: MemoryEtcd) -> None:
+    refusals = etcd.cluster.refusals
+    refusals.no_space = refusals.busy = False
+    refusals.forbidden.clear()
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
+
+
+@asynccontextmanager
+async def fleet(etcd: MemoryEtcd, *names: str) -> AsyncIterator[tuple[Client, list[Result]]]:
+    """Hosts that have joined in this order, on a client of their own; one may be chosen."""
+    async with etcd.open_client() as client, trio.open_nursery() as nursery:
+
+        async def live(name: str, task_status: trio.TaskStatus[Result]) -> None:
+            async with schedule(client, PATH, name) as result:
+                task_status.started(result)
+                await trio.sleep_forever()
+
+        results: list[Result] = [await nursery.start(live, name) for name in names]
+        await until(results[-1], names[0])
+        yield client, results
+        nursery.cancel_scope.cancel()
+
+
+# ---- etcd refuses ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("trouble", [full, busy, forbidden])
+@in_no_time
+async def test_f37_a_trouble_of_a_second_ends_no_block(trouble: Trouble) -> None:
+    etcd = MemoryEtcd()
+    async with fleet(etcd, "a", "b", "c") as (_, results):
+        trouble(etcd)
+        etcd.cluster.expire(etcd.cluster.store.leases.find(lease_of(etcd, "c")).id)
+        await trio.sleep(1)
+        calm(etcd)
+        await trio.sleep(5)
+        assert [result.statistics().sessions for result in results] == [1, 1, 2]
+        assert all(result.newest == ("a",) for result in results)
+        assert results[0].scheduled
+        assert {result.statistics().trouble for result in results} == {None}
+
+
+def lease_of(etcd: MemoryEtcd, name: str) -> int:
+    (kv,) = [kv for kv in etcd.cluster.store.kvs() if kv.key == KEYS.host(name)]
+    return kv.lease
+
+
+@in_no_time
+async def test_f37_a_full_disk_is_waited_out_by_who_leads_and_works(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A minute of it: nothing is lost, the next decision waits, and it is said twice."""
+    etcd = MemoryEtcd()
+    async with fleet(etcd, "a", "b") as (client, results):
+        runs: list[str] = []
+
+        async def work(_slot: object) -> None:
+            runs.append("begun")
+            await trio.sleep_forever()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(results[0].run_while_scheduled, work)
+            await trio.sleep(1)
+            await Control(client, PATH).set_count(2)
+            await until(results[1], "a", "b")
+            etcd.cluster.refusals.no_space = True
+            await results[1].shutdown()
+            await trio.sleep(60)
+            assert "database space exceeded" in str(results[0].statistics().trouble)
+            assert results[0].scheduled
+            etcd.cluster.refusals.no_space = False
+            await until(results[0], "a")
+            assert runs == ["begun"]
+            assert results[0].statistics().sessions == 1
+            nursery.cancel_scope.cancel()
+        begun, over = (line for line in warnings(caplog) if "refuses" in line)
+        assert "database space exceeded" in begun
+        assert "no more (NoSpace), after 6" in over
+
+
+@in_no_time
+async def test_f37_without_permission_for_longer_than_a_ttl_no_host_believes_it_is_chosen() -> None:
+    etcd = MemoryEtcd()
+    async with fleet(etcd, "a", "b") as (_, results):
+        etcd.cluster.refusals.forbidden.add(FORBIDDEN)
+        await trio.sleep(30)
+        assert not any(result.scheduled for result in results)
+        etcd.cluster.refusals.forbidden.clear()
+        await until(results[0], "b") if results[0].newest == ("b",) else await trio.sleep(12)
+        assert sum(result.scheduled for result in results) == 1
+
+
+@pytest.mark.parametrize(("trouble", "error"), [(full, NoSpace), (forbidden, PermissionDenied)])
+@in_no_time
+async def test_at_the_entry_etcds_refusal_is_the_callers(
+    trouble: Trouble, error: type[EtcdError]
+) -> None:
+    etcd = MemoryEtcd()
+    trouble(etcd)
+    async with etcd.open_client() as client:
+        with pytest.raises(error):
+            async with schedule(client, PATH, "a"):
+                raise AssertionError("not reached")
+
+
+@in_no_time
+async def test_observers_wait_it_out() -> None:
+    etcd = MemoryEtcd()
+    async with (
+        fleet(etcd, "a", "b") as (client, results),
+        observe(client, PATH, pool=True, reconcile=1.0) as states,
+        observe(client, PATH, reconcile=1.0) as decisions,
+    ):
+        etcd.cluster.refusals.forbidden.add(FORBIDDEN)
+        await trio.sleep(5)
+        etcd.cluster.refusals.forbidden.clear()
+        await results[0].shutdown()
+        await until(decisions, "b")
+        async for state in states:
+            if [*state.hosts] == ["b"]:
+                break
+
+
+# ---- the judgement ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "before", "after"),
+    [
+        (ConnectionLost("gone"), True, True),
+        (TooManyRequests(Status.RESOURCE_EXHAUSTED, "etcdserver: too many requests"), True, True),
+        (NoSpace(Status.RESOURCE_EXHAUSTED, "full"), False, True),
+        (PermissionDenied(Status.PERMISSION_DENIED, "no"), False, True),
+        (rpc_error(Status.UNKNOWN, "raft proposal dropped"), False, True),
+        (rpc_error(Status.UNIMPLEMENTED, "a proxy"), False, True),
+        (LeaseNotFound(Status.NOT_FOUND, "gone"), False, False),
+        (RevisionWentBack(7, 5), False, False),
+        (ClientClosed("left"), False, False),
+        (ValueError("a bug"), False, False),
+        (StrategyError("mine", "it raised"), False, False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_waited_out(error: Exception, before: bool, after: bool) -> None:
+    patience = Patience()
+    assert patience.bears(error) is before
+    patience.entered = True
+    assert patience.bears(error) is after
+
+
+@in_no_time
+async def test_each_kind_of_trouble_is_said_once() -> None:
+    said: list[str] = []
+    patience = Patience(said.append)
+    patience.entered = True
+    until_then = trio.current_time() + 10
+
+    async def refused(error: EtcdError) -> str:
+        await trio.lowlevel.checkpoint()
+        if trio.current_time() < until_then:
+            raise error
+        return "done"
+
+    async def insist(error: EtcdError) -> None:
+        assert await patience.insist(refused, error) == "done"
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(insist, NoSpace(Status.RESOURCE_EXHAUSTED, "full"))
+        nursery.start_soon(insist, PermissionDenied(Status.PERMISSION_DENIED, "no"))
+        nursery.start_soon(insist, ConnectionLost("gone"))
+        await trio.sleep(5)
+        assert patience.trouble is not None
+    assert patience.trouble is None
+    assert sorted(line.split(":")[0].split(",")[0] for line in said) == [
+        "etcd refuses",
+        "etcd refuses",
+        "etcd refuses no more (NoSpace)",
+        "etcd refuses no more (PermissionDenied)",
+    ]
+
+
+# ---- a strategy that fails -------------------------------------------------------------
+
+
+class Poisoned(Strategy):
+    """Cannot bear a host called x."""
+
+    name = "rr"
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def schedule(self, hosts: Mapping[str, Host], options: StrategyOptions) -> Sequence[str]:
+        self.asked += 1
+        if "x" in hosts:
+            raise ZeroDivisionError("x")
+        return sorted(hosts)[: options.max_count]
+
+
+@in_no_time
+async def test_f38_a_strategy_that_fails_keeps_the_decision_and_is_asked_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    strategy = Poisoned()
+    async with MemoryEtcd().open_client() as client:
+        async with schedule(client, PATH, "a", strategy=strategy) as result:
+            await until(result, "a")
+            async with schedule(client, PATH, "x") as poison:
+                await trio.sleep(2)
+                assert result.newest == poison.newest == ("a",)
+                assert result.scheduled
+                assert 1 < strategy.asked < 6
+            await trio.sleep(10)
+            assert result.newest == ("a",)
+            assert result.statistics().sessions == 1
+    assert any("ZeroDivisionError" in line or "it raised" in line for line in warnings(caplog))
+    assert warnings(caplog)[-1].endswith("fails no more")
+
+
+@in_no_time
+async def test_f38_a_host_whose_strategy_fails_again_and_again_lets_another_lead() -> None:
+    strategy = Poisoned()
+    async with MemoryEtcd().open_client() as client:
+        async with (
+            schedule(client, PATH, "a", strategy=strategy, max_count=3) as result,
+            schedule(client, PATH, "b", max_count=3) as other,
+        ):
+            await until(result, "a", "b")
+            async with schedule(client, PATH, "x", max_count=3):
+                hosts = await until(other, "a", "b", "x")
+                assert hosts.leader == "b"
+                assert not result.statistics().leading
+                assert result.statistics().sessions == 1
+                await trio.sleep(1)
+                assert result.scheduled
+                candidates = (await client.get_prefix(KEYS.election)).kvs
+                oldest_first = sorted(candidates, key=lambda kv: kv.create_revision)
+                assert [kv.value for kv in oldest_first] == [b"b", b"x", b"a"]
+
+
+@in_no_time
+async def test_f38_strict_a_strategy_that_fails_is_what_waiting_calls_raise() -> None:
+    async with MemoryEtcd().open_client() as client:
+        await client.put(KEYS.host("x"), "TODO")
+        with pytest.raises(StrategyError) as caught:
+            async with schedule(client, PATH, "a", strategy=Poisoned(), strict=True) as result:
+                with trio.CancelScope(shield=True):  # so it is not cancelled before
+                    await result.wait_scheduled()
+        assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+@in_no_time
+async def test_f38_strict_the_end_of_a_block_that_failed_is_no_end_of_results() -> None:
+    async with MemoryEtcd().open_client() as client:
+        await client.put(KEYS.host("x"), "TODO")
+        with pytest.raises(StrategyError):
+            async with schedule(client, PATH, "a", strategy=Poisoned(), strict=True) as result:
+                with trio.CancelScope(shield=True):
+                    async for _ in result:
+                        pass
+                raise AssertionError("the loop has ended as if the block was left")
