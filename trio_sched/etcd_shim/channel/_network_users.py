@@ -12,7 +12,16 @@ from weakref import WeakSet
 
 import trio
 
-__all__ = ["NetworkUser", "network_awaited", "note_network_user"]
+__all__ = ["NetworkUser", "Stream", "network_awaited", "note_network_user"]
+
+
+class Stream(Protocol):
+    """Sends many requests on one call, and matches the answers."""
+
+    @property
+    def awaits_answer(self) -> bool:
+        """Whether a request was sent that is not answered."""
+        ...
 
 
 class NetworkUser(Protocol):
