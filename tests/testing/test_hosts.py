@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from trio_sched import Client, HostnameInUse, StrategyError, observe, schedule
+from trio_sched import Client, HostnameInUse, observe, schedule
 from trio_sched.simulation import MemoryEtcd
 from trio_sched.testing import open_scheduled_hosts
 
@@ -97,9 +97,6 @@ async def test_what_a_host_raises_leaves_the_block() -> None:
         async with open_scheduled_hosts(MemoryEtcd()) as hosts:
             hosts.start_soon("a", service)
             await trio.sleep_forever()
-    with pytest.raises(StrategyError):
-        async with open_scheduled_hosts(MemoryEtcd()) as hosts:
-            await hosts("/jobs", "a", strategy=lambda _hosts, _options: ["unknown"])
 
 
 async def test_mistakes(autojump_clock: MockClock) -> None:
