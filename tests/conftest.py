@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.helpers import etcd_in_a_thread
 from trio_sched import strategies
-from trio_sched.testing import Etcd
+from trio_sched.testing import Etcd, etcd_in_a_thread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,6 +10,7 @@ import pytest
 
 import trio_sched
 import trio_sched.etcd_shim
+import trio_sched.testing
 
 PROGRAM = """
 import json, sys
@@ -43,6 +44,10 @@ def loaded(statement: str) -> set[str]:
         (
             "import trio_sched.etcd_shim",
             {*BARE, "trio_sched.etcd_shim"},
+        ),
+        (
+            "import trio_sched.testing",
+            {*BARE, "trio_sched.testing"},
         ),
     ],
 )
@@ -81,7 +86,10 @@ def test_asyncio_comes_with_the_client_of_grpclib_only() -> None:
     assert not {name for name in loaded(statement) if name.startswith("asyncio.")}
 
 
-@pytest.mark.parametrize("package", [trio_sched, trio_sched.etcd_shim])
+LAZY = (trio_sched, trio_sched.etcd_shim, trio_sched.testing)
+
+
+@pytest.mark.parametrize("package", LAZY)
 def test_every_name_is_there(package: object) -> None:
     homes = vars(package)["_HOMES"]
     for name in homes:
@@ -92,7 +100,7 @@ def test_every_name_is_there(package: object) -> None:
 
 
 def test_what_type_checkers_see_is_what_there_is() -> None:
-    for package in (trio_sched, trio_sched.etcd_shim):
+    for package in LAZY:
         assert package.__file__ is not None
         with open(package.__file__, encoding="utf-8") as file:  # noqa: PTH123
             text = file.read()

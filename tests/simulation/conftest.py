@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.helpers import etcd_in_a_thread
 from tests.simulation.servers import RealServer
+from trio_sched.testing import etcd_in_a_thread
 
 
 @pytest.fixture(scope="session")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from itertools import count
+from random import Random
 from typing import Any
 
 import pytest
+from hypothesis import strategies as st
 
 from trio_sched.model.records import Host
 from trio_sched.strategies import Strategy, StrategyOptions, choose, known_strategies
@@ -154,3 +159,78 @@ def test_bad_arguments() -> None:
         check_strategy(dict)  # type: ignore[arg-type] # wrong on purpose
     with pytest.raises(ValueError, match="1 or more, not 0"):
         check_strategy("rr", examples=0)
+
+
+def by_memory(hosts: Asked, options: StrategyOptions) -> Sequence[str]:
+    """Wrong: fails on hosts that publish no number of GiB."""
+    sizes: dict[str, int] = {name: host.data["gib"] for name, host in hosts.items()}  # type: ignore[misc] # it trusts them
+    return sorted(hosts, key=lambda name: (-sizes[name], name))[: options.max_count]
+
+
+def sizes(chance: Random) -> dict[str, object]:
+    return {"gib": chance.choice([1, 2, 64])} if chance.random() < 0.9 else {"rack": "r1"}
+
+
+def test_hosts_have_the_data_that_a_function_makes() -> None:
+    check_strategy(by_memory, data=lambda chance: {"gib": chance.randint(1, 64)})
+    with pytest.raises(AssertionError, match="it raised KeyError: 'gib'") as caught:
+        check_strategy(by_memory, data=sizes)
+    assert str(caught.value).count("Host(") == 1
+    with pytest.raises(AssertionError, match="it raised KeyError: 'gib'"):
+        check_strategy(by_memory)  # no data at all
+
+
+def test_the_counterexample_shows_the_data_that_matters() -> None:
+    def odd(hosts: Asked, options: StrategyOptions) -> Sequence[str]:
+        return [name for name in sorted(hosts) if "bad" not in hosts[name].data][
+            : options.max_count
+        ]
+
+    def make_data(chance: Random) -> dict[str, object]:
+        return {"good": 1, "bad": chance.random(), "ugly": [1, 2]}
+
+    with pytest.raises(AssertionError) as caught:
+        check_strategy(odd, data=make_data)
+    assert re.search(r"data=\{'bad': 0\.\d+\}\)", str(caught.value))
+
+
+def test_data_of_hypothesis_is_made_small_by_it() -> None:
+    def greedy(hosts: Asked, options: StrategyOptions) -> Sequence[str]:
+        names = [name for name in sorted(hosts) if hosts[name].data["load"] < 517]  # type: ignore[operator] # it is one
+        return names[: options.max_count]
+
+    loads = st.fixed_dictionaries({"load": st.integers(0, 10**6)})
+    check_strategy(greedy, data=st.just({"load": 3}))
+    with pytest.raises(AssertionError) as caught:
+        check_strategy(greedy, data=loads)
+    assert str(caught.value).count("Host(") == 1
+    assert "data={'load': 517})" in str(caught.value)
+
+
+def test_what_hypothesis_finds_flaky_is_a_broken_law() -> None:
+    with pytest.raises(AssertionError, match="answers the same"):
+        check_strategy(Moody, data=st.just({}))
+
+
+@pytest.mark.parametrize("name", known_strategies())
+def test_the_built_in_ones_keep_the_laws_whatever_the_data(name: str) -> None:
+    values = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text("abc", max_size=3)
+    check_strategy(name, data=st.dictionaries(st.text("xyz"), values, max_size=3), examples=60)
+
+
+def test_data_that_cannot_be_published_is_a_mistake_of_the_test() -> None:
+    with pytest.raises(TypeError, match="data must be a function of a random"):
+        check_strategy("rr", data={"a": 1})  # type: ignore[arg-type] # wrong on purpose
+    with pytest.raises(TypeError, match="data must be what JSON can hold"):
+        check_strategy("rr", data=lambda _chance: {"a": object()})
+    with pytest.raises(TypeError, match="data must be a mapping, not int"):
+        check_strategy("rr", data=st.just(3))  # type: ignore[arg-type] # wrong on purpose
+
+
+def test_hypothesis_is_not_needed() -> None:
+    program = (
+        "import sys; sys.modules['hypothesis'] = None\n"
+        "from trio_sched.testing import check_strategy\n"
+        "check_strategy('rr', data=lambda chance: {'a': chance.random()}, examples=5)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=50)

@@ -17,7 +17,6 @@ import pytest
 import trio
 import trustme
 
-from trio_sched import testing
 from trio_sched.testing import (
     Etcd,
     EtcdNotFound,
@@ -447,8 +446,3 @@ def test_fixtures(etcd: Etcd, endpoint: str, path: str) -> None:
     assert etcd.endpoint == endpoint
     assert etcd.members[0].running
     assert path.startswith("/t/test_fixtures-")
-
-
-def test_each_public_name_is_listed() -> None:
-    assert sorted(testing.__all__) == testing.__all__
-    assert all(hasattr(testing, name) for name in testing.__all__)

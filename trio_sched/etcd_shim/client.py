@@ -117,6 +117,8 @@ class Client:
         self._maintenance = MaintenanceStub(stub_channel)
         self._renewals = Renewals(services, self._lease)
         self._watches = WatchHub(services, channel, WatchStub(stub_channel))
+        channel.note_stream(self._renewals)
+        channel.note_stream(self._watches)
 
     async def _repeatable(self, method: Callable[[Req], Awaitable[Rep]], request: Req) -> Rep:
         """Carry out a call that may be carried out twice."""

@@ -128,6 +128,11 @@ class Renewals:
         self._serving = False
         self._call: _Call | None = None
 
+    @property
+    def awaits_answer(self) -> bool:
+        """Whether a renewal was sent that is not answered."""
+        return self._call is not None and bool(self._pending)
+
     async def renew(self, lease: int) -> int:
         """Renew a lease and return its TTL, in seconds.
 

@@ -292,6 +292,11 @@ class WatchHub:
             if len(self._outgoing) == 1:
                 self._services.start_soon(self._send_outgoing, call)
 
+    @property
+    def awaits_answer(self) -> bool:
+        """Whether a watch was asked for that is not created yet."""
+        return self._call is not None and bool(self._creating)
+
     # ---- the service task ------------------------------------------------------
 
     async def _serve(self) -> None:

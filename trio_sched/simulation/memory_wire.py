@@ -115,6 +115,7 @@ class MemoryProtocol(ClientProtocol):
 
     max_calls = _MAX_CALLS
     held_back = False
+    awaits_answer = False  # from outside; what comes from a member in memory comes by trio's clock
 
     @property
     def output_size(self) -> int:

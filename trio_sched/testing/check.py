@@ -1,60 +1,26 @@
 """The laws that every strategy should keep, tried on made-up pools.
 
 The cases come from a seed, so a failure is the same again, and the one that is shown is
-as small as it gets by leaving things out one after the other. No other package is needed.
+as small as it gets by leaving things out one after the other. No other package is needed, unless
+data comes from a strategy of Hypothesis: then Hypothesis makes the pools, and makes them small.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from random import Random
-from types import MappingProxyType
-from typing import Any, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from trio_sched.exceptions import StrategyError
-from trio_sched.model.records import Host
-from trio_sched.strategies import (
-    Strategy,
-    StrategyFactory,
-    StrategyFunction,
-    StrategyOptions,
-    choose,
-    get_strategy,
-)
+from trio_sched.strategies import Strategy, StrategyFactory, StrategyFunction, get_strategy
+from trio_sched.testing.cases import Case, MakeData, made_up, smaller
+
+if TYPE_CHECKING:
+    from hypothesis.strategies import SearchStrategy
 
 __all__ = ["check_strategy"]
-
-
-@dataclass(frozen=True, slots=True)
-class _Case:
-    """What a strategy is asked: the hosts, in an order, and the options."""
-
-    hosts: tuple[Host, ...]
-    options: StrategyOptions
-
-    def ask(self, strategy: Strategy) -> tuple[str, ...]:
-        pool = {host.name: host for host in self.hosts}
-        return choose(strategy, MappingProxyType(pool), self.options)
-
-    def __str__(self) -> str:
-        options = self.options
-        lines = [f"    {host.name!r}: {_code(host)}," for host in self.hosts]
-        asked = f"StrategyOptions({options.max_count}, {options.last!r}, {options.path!r})"
-        pool = "\n".join(["hosts = {", *lines, "}"]) if lines else "hosts = {}"
-        return f"{pool}\noptions = {asked}\nchoose(strategy, hosts, options)"
-
-
-def _code(host: Host) -> str:
-    """Return the code that makes a host, without what is the default."""
-    plain = Host(host.name)
-    fields = [
-        f"{name}={getattr(host, name)!r}"
-        for name in ("joined_revision", "weight", "zone", "priority")
-        if getattr(host, name) != getattr(plain, name)
-    ]
-    return f"Host({', '.join([repr(host.name), *fields])})"
-
 
 _Make: TypeAlias = Callable[[], Strategy]
 
@@ -64,9 +30,9 @@ class _Law:
     """A law in words, and what is wrong with a case, if anything."""
 
     words: str
-    objection: Callable[[_Make, _Case], str | None]
+    objection: Callable[[_Make, Case], str | None]
 
-    def objects(self, make: _Make, case: _Case) -> str | None:
+    def objects(self, make: _Make, case: Case) -> str | None:
         try:
             return self.objection(make, case)
         except StrategyError as error:
@@ -80,6 +46,7 @@ def check_strategy(
     *,
     full: bool = True,
     sticky: bool = False,
+    data: MakeData | SearchStrategy[Mapping[str, object]] | None = None,
     examples: int = 300,
     seed: int = 0,
 ) -> None:
@@ -95,25 +62,60 @@ def check_strategy(
             function of ``(hosts, options)``.
         full: it has to choose ``max_count`` hosts if there are as many.
         sticky: it has to keep the hosts of the last decision, unless there are too many.
+        data: what hosts publish as their data: a function that makes that of a host from a
+            `random.Random`, or a strategy of Hypothesis, for what `schedule` takes as ``data``.
+            None for no data.
         examples: how many pools to try.
         seed: of the pools.
 
     Raises:
         AssertionError: it breaks a law. The message has the law, and shows the smallest
             case that was found, as code to paste.
-        TypeError: `strategy` is none.
-        ValueError: no strategy has this name, or `examples` is less than 1.
+        TypeError: `strategy` is none, `data` is neither, or what it makes cannot be published.
+        ValueError: no strategy has this name, `examples` is less than 1, or what `data` makes
+            cannot be published.
     """
     if examples < 1:
         raise ValueError(f"examples must be 1 or more, not {examples}")
     make = _maker(strategy)
     laws = [*_LAWS, *[_FULL] * full, *[_STICKY] * sticky]
+
+    def attempt(case: Case) -> _Broken | None:
+        return next(((law, case) for law in laws if law.objects(make, case) is not None), None)
+
+    broken = _search(data)(attempt, data, examples, seed)
+    if broken is not None:
+        _report(make, *broken)
+
+
+_Broken: TypeAlias = tuple["_Law", Case]
+_Try: TypeAlias = Callable[[Case], "_Broken | None"]
+
+
+def _search(data: object) -> Callable[[_Try, Any, int, int], _Broken | None]:
+    """Return how to search for a case that breaks a law."""
+    module = sys.modules.get("hypothesis.strategies")  # who has a strategy of it has it
+    if module is not None and isinstance(data, module.SearchStrategy):
+        return _by_hypothesis
+    if data is None or callable(data):
+        return _by_chance
+    raise TypeError(
+        "data must be a function of a random.Random, or a strategy of Hypothesis, "
+        f"not {type(data).__name__}"
+    )
+
+
+def _by_chance(attempt: _Try, data: Any, examples: int, seed: int) -> _Broken | None:
+    """Try pools that are made up; return what the first that breaks a law does."""
     chance = Random(seed)  # noqa: S311 # the same for the same seed is the point
-    for _ in range(examples):
-        case = _made_up(chance)
-        for law in laws:
-            if law.objects(make, case) is not None:
-                _report(make, law, case)
+    return next(filter(None, (attempt(made_up(chance, data)) for _ in range(examples))), None)
+
+
+def _by_hypothesis(attempt: _Try, data: Any, examples: int, seed: int) -> _Broken | None:
+    """Try pools that Hypothesis makes; return what the smallest that breaks a law does."""
+    from trio_sched.testing import hypothesis_cases  # noqa: PLC0415 # it may not be installed
+
+    return hypothesis_cases.find(attempt, data, examples, seed)
 
 
 def _maker(strategy: str | Strategy | StrategyFactory | StrategyFunction) -> _Make:
@@ -130,12 +132,12 @@ def _maker(strategy: str | Strategy | StrategyFactory | StrategyFunction) -> _Ma
 # The laws: each returns what is wrong with a case, or None.
 
 
-def _of_rules(make: _Make, case: _Case) -> str | None:
+def _of_rules(make: _Make, case: Case) -> str | None:
     case.ask(make())
     return None
 
 
-def _of_purity(make: _Make, case: _Case) -> str | None:
+def _of_purity(make: _Make, case: Case) -> str | None:
     strategy = make()
     first, second, anew = case.ask(strategy), case.ask(strategy), case.ask(make())
     if first != second:
@@ -143,7 +145,7 @@ def _of_purity(make: _Make, case: _Case) -> str | None:
     return None if first == anew else f"it chose {list(first)}, and made anew {list(anew)}"
 
 
-def _of_order(make: _Make, case: _Case) -> str | None:
+def _of_order(make: _Make, case: Case) -> str | None:
     first = case.ask(make())
     half = len(case.hosts) // 2
     for hosts in (case.hosts[::-1], case.hosts[half:] + case.hosts[:half]):
@@ -154,7 +156,7 @@ def _of_order(make: _Make, case: _Case) -> str | None:
     return None
 
 
-def _of_settling(make: _Make, case: _Case) -> str | None:
+def _of_settling(make: _Make, case: Case) -> str | None:
     strategy = make()
     first = case.ask(strategy)
     again = replace(case, options=replace(case.options, last=first)).ask(strategy)
@@ -163,14 +165,14 @@ def _of_settling(make: _Make, case: _Case) -> str | None:
     return f"it chose {list(first)}, and with that as the last decision {list(again)}"
 
 
-def _of_use(make: _Make, case: _Case) -> str | None:
+def _of_use(make: _Make, case: Case) -> str | None:
     chosen, due = case.ask(make()), min(len(case.hosts), case.options.max_count)
     if len(chosen) == due:
         return None
     return f"it chose {list(chosen)}, where {due} of {len(case.hosts)} hosts could be chosen"
 
 
-def _of_stickiness(make: _Make, case: _Case) -> str | None:
+def _of_stickiness(make: _Make, case: Case) -> str | None:
     chosen, there = case.ask(make()), {host.name for host in case.hosts}
     kept = [name for name in case.options.last if name in there]
     dropped = [name for name in kept if name not in chosen]
@@ -189,57 +191,12 @@ _FULL = _Law("it chooses max_count hosts if there are as many", _of_use)
 _STICKY = _Law("it keeps the hosts of the last decision, unless there are too many", _of_stickiness)
 
 
-# Cases
-
-_NAMES: Final = (
-    *(f"host-{letter}" for letter in "abcdefghijklmnop"), "Z", "a.b", "a b", "é", "日", "\udcff"
-)  # fmt: skip
-_PLAIN: Final[dict[str, Any]] = {"weight": 1.0, "zone": None, "priority": 0, "joined_revision": 0}
-
-
-def _made_up(chance: Random) -> _Case:
-    size = chance.choice((0, 1, 2, 3, 4, 6, 9, 14))
-    names = chance.sample(_NAMES, size)
-    alike = chance.random() < 0.3
-    hosts = tuple(
-        Host(
-            name,
-            lease=1000 + at,
-            joined_revision=chance.randint(1, 2 * size),
-            weight=1.0 if alike else chance.choice((1.0, 1.0, 0.25, 3.0, 1e6)),
-            zone=None if alike else chance.choice((None, "north", "south", "west")),
-            priority=0 if alike else chance.randint(-1, 1),
-        )
-        for at, name in enumerate(names)
-    )
-    last = chance.sample(_NAMES, chance.randint(0, 5)) if chance.random() < 0.5 else names[::2]
-    max_count = chance.choice((1, 1, 2, 3, 5, 20))
-    return _Case(hosts, StrategyOptions(max_count, tuple(last), chance.choice(("/p", "/q", "/r"))))
-
-
-def _smaller(case: _Case) -> Iterator[_Case]:
-    """Yield what is simpler by one thing."""
-    options = case.options
-    for at in range(len(case.hosts)):
-        yield replace(case, hosts=case.hosts[:at] + case.hosts[at + 1 :])
-    for at in range(len(options.last)):
-        last = options.last[:at] + options.last[at + 1 :]
-        yield replace(case, options=replace(options, last=last))
-    for max_count in range(1, options.max_count):
-        yield replace(case, options=replace(options, max_count=max_count))
-    for at, host in enumerate(case.hosts):
-        for name, value in _PLAIN.items():
-            if getattr(host, name) != value:
-                simpler = replace(host, **{name: value})
-                yield replace(case, hosts=(*case.hosts[:at], simpler, *case.hosts[at + 1 :]))
-
-
-def _report(make: _Make, law: _Law, case: _Case) -> None:
+def _report(make: _Make, law: _Law, case: Case) -> None:
     """Raise an AssertionError with the smallest case that breaks the law."""
-    smaller: _Case | None = case
-    while smaller is not None:
-        case = smaller
-        smaller = next((each for each in _smaller(case) if law.objects(make, each)), None)
+    less: Case | None = case
+    while less is not None:
+        case = less
+        less = next((each for each in smaller(case) if law.objects(make, each)), None)
     words = f"strategy {make().name!r} breaks the law that {law.words}"
     message = f"{words}\n{law.objects(make, case)}\n\n{case}"
     try:

@@ -9,6 +9,7 @@ from trio_sched.etcd_shim.channel._call import deliver, send_message_nowait
 from trio_sched.etcd_shim.channel._channel import Access, Channel, ChannelStatistics, open_channel
 from trio_sched.etcd_shim.channel._connection import ConnectionStatistics
 from trio_sched.etcd_shim.channel._endpoint import ByteStream, Endpoint
+from trio_sched.etcd_shim.channel._network_users import network_awaited
 from trio_sched.etcd_shim.channel._settings import ChannelSettings, Credentials, PingPolicy
 from trio_sched.etcd_shim.channel._transport import ClientProtocol, Transport
 
@@ -25,6 +26,7 @@ __all__ = [
     "PingPolicy",
     "Transport",
     "deliver",
+    "network_awaited",
     "open_channel",
     "send_message_nowait",
 ]

@@ -39,6 +39,7 @@ from trio_sched.etcd_shim._pb.services_grpc import AuthStub
 from trio_sched.etcd_shim.channel._caller import Caller, OneConnection
 from trio_sched.etcd_shim.channel._connection import Connection, ConnectionStatistics
 from trio_sched.etcd_shim.channel._endpoint import ByteStream, Endpoint, root_cause
+from trio_sched.etcd_shim.channel._network_users import Stream, note_network_user
 from trio_sched.etcd_shim.channel._settings import ChannelSettings, Credentials, PingPolicy
 from trio_sched.etcd_shim.channel._transport import NetworkTransport, Transport
 from trio_sched.etcd_shim.errors import (
@@ -105,6 +106,7 @@ class Channel(Caller):
     """Made by `open_channel`. See the head of the module."""
 
     __slots__ = (
+        "__weakref__",
         "_attempt",
         "_connects",
         "_credentials",
@@ -117,6 +119,7 @@ class Channel(Caller):
         "_services",
         "_settings",
         "_ssl_context",
+        "_streams",
         "_transport",
     )
 
@@ -144,6 +147,7 @@ class Channel(Caller):
         self._open: set[Connection] = set()
         self._connects = 0
         self._refreshing: trio.Lock | None = None
+        self._streams: list[Stream] = []
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -213,8 +217,24 @@ class Channel(Caller):
 
     # ---- connecting ------------------------------------------------------------
 
+    @property
+    def awaits_network(self) -> bool:
+        """Whether a connection is being made, or a server is to send something next."""
+        awaited = any(each.awaits_server for each in self._open)
+        return (
+            awaited
+            or self._attempt is not None
+            or any(each.awaits_answer for each in self._streams)
+        )
+
+    def note_stream(self, stream: Stream) -> None:
+        """Have `awaits_network` ask a stream, of whose answers the connection knows little."""
+        self._streams.append(stream)
+
     def _connect(self) -> None:
         """Begin an attempt."""
+        if self._transport.on_network:
+            note_network_user(self)
         self._attempt = attempt = _Attempt(len(self._endpoints))
         if len(self._endpoints) == 1:
             self._try_next(attempt)

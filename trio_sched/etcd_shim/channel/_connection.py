@@ -198,6 +198,11 @@ class Connection:
         """Why the connection is over; None while it is not."""
         return self._error
 
+    @property
+    def awaits_server(self) -> bool:
+        """Whether the server is to send something next; for clocks of tests."""
+        return self._error is None and (self._liveness.awaits_words or self._protocol.awaits_answer)
+
     # ---- the service tasks ---------------------------------------------------
 
     async def run(self) -> EtcdError:
@@ -300,12 +305,10 @@ class Connection:
         if verdict is Verdict.PING:
             self._protocol.ping(b"are you?")
             self.flush()
-        elif verdict is Verdict.LOST and self._liveness.has_spoken:
-            self._break(
-                ConnectionLost(f"{self.endpoint} does not answer a ping in {self._pings.timeout} s")
-            )
         elif verdict is Verdict.LOST:
-            self._break(ConnectionLost(f"{self.endpoint} accepts connections but says nothing"))
+            silent = f"does not answer a ping in {self._pings.timeout} s"
+            words = silent if self._liveness.has_spoken else "accepts connections but says nothing"
+            self._break(ConnectionLost(f"{self.endpoint} {words}"))
 
     def _set_next_check(self) -> None:
         if self._reading is not None:
@@ -420,8 +423,12 @@ class Connection:
 
     def send(self, stream_id: int, call: CallState, payload: bytes, *, end: bool) -> None:
         """Queue a message of a call that has not ended. `flush` sends it."""
-        if self._liveness.asked_at is None:
-            self._liveness.asked_at = trio.current_time()
+        liveness = self._liveness
+        if liveness.asked_at is None:
+            liveness.asked_at = trio.current_time()
+            if liveness.relaxed:
+                liveness.asked(liveness.asked_at)
+                self._set_next_check()
         call.sent = self._protocol.send(stream_id, payload, end=end)
 
     def end(self, stream_id: int, call: CallState) -> None:
@@ -466,9 +473,7 @@ class Connection:
         return not (self._unsent or self._protocol.held_back)
 
     def _offer(self) -> None:
-        data = self._protocol.take_output()
-        if self._unsent:
-            data = self._unsent + data
+        data = self._unsent + self._protocol.take_output()
         if data:
             sent = self._stream.send_nowait(data)
             self._unsent = data[sent:] if sent < len(data) else b""

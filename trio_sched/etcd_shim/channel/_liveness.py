@@ -6,8 +6,9 @@ peer now and then, at the times that a `PeerLiveness` asks for:
 
 - Until its first words have come, once, when the time for them is over.
 - While there are no calls, never. The next call begins the checks.
-- While there are calls, each `patience` seconds. If the peer has been silent for
-  too long, it is to be pinged.
+- While there are calls, when the peer will have been silent for too long, unless it speaks
+  before; it is to be pinged then. What is sent meanwhile makes that sooner, see `asked`. An
+  answer changes no time: a check that comes too soon sets the next one.
 - After a ping, when the time for an answer is over, and then once more at once:
   if our own process was stopped, the answer may be waiting in the kernel, and
   gets a last chance to be read. Whatever the peer says is an answer.
@@ -50,6 +51,8 @@ class PeerLiveness:
         idle: whether there are no checks, and `begin` has something to do.
         asked_at: when something was sent first that the peer should acknowledge
             and has not yet; to be set by the sender.
+        relaxed: whether the next check is for a peer that was asked nothing, so that `asked` has
+            something to do.
     """
 
     __slots__ = (
@@ -61,6 +64,7 @@ class PeerLiveness:
         "has_spoken",
         "idle",
         "next_check",
+        "relaxed",
     )
 
     def __init__(self, pings: PingPolicy, now: float, first_words_by: float) -> None:
@@ -70,16 +74,27 @@ class PeerLiveness:
         self._pinged_at = -inf
         self._chances = 0  # checks that are left to a peer that was pinged
         self.idle = True
+        self.relaxed = False
         self.next_check = first_words_by
         self.has_spoken = False
+
+    @property
+    def awaits_words(self) -> bool:
+        """Whether the peer is to speak next: for the first time, after a request or a ping."""
+        return not self.has_spoken or self.asked_at is not None or self._chances > 0
 
     def begin(self, now: float) -> bool:
         """Note that there is a call; return whether that changes `next_check`."""
         if not self.idle or not self.has_spoken:
             return False
-        self.idle = False
+        self.idle = self.relaxed = False
         self.next_check = now + self._pings.patience
         return True
+
+    def asked(self, now: float) -> None:
+        """Note that something was sent while `relaxed`. Changes `next_check`."""
+        self.relaxed = False
+        self.next_check = min(self.next_check, now + self._pings.patience)
 
     def received(self, now: float) -> bool:
         """Note that the peer has sent something; return whether that changes `next_check`."""
@@ -108,17 +123,19 @@ class PeerLiveness:
             self.idle = True
             self.next_check = inf
             return Verdict.WAIT
-        if not self._is_suspicious(now):
-            self.next_check = now + self._pings.patience
+        self.next_check = self._suspicious_at()
+        self.relaxed = self.asked_at is None and self.next_check > now
+        if self.next_check > now:
             return Verdict.WAIT
         self._pinged_at = now
         self._chances = 2
         self.next_check = now + self._pings.timeout
         return Verdict.PING
 
-    def _is_suspicious(self, now: float) -> bool:
+    def _suspicious_at(self) -> float:
+        """Return when the peer has been silent for too long, if it says nothing before."""
         pings = self._pings
-        if now - self._pinged_at < pings.gap:
-            return False
-        unanswered = self.asked_at is not None and now - self.asked_at >= pings.patience
-        return unanswered or now - self._received_at >= pings.interval
+        silent = self._received_at + pings.interval
+        if self.asked_at is not None:
+            silent = min(silent, self.asked_at + pings.patience)
+        return max(silent, self._pinged_at + pings.gap)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from trio_sched.etcd_shim.channel._endpoint import ByteStream, Endpoint, open_byte_stream
 from trio_sched.etcd_shim.channel.http2 import Http2Connection, connection_preface
@@ -37,6 +37,11 @@ class ClientProtocol(Protocol):
     @property
     def held_back(self) -> bool:
         """Whether `resume` has more to send."""
+        ...
+
+    @property
+    def awaits_answer(self) -> bool:
+        """Whether a request is complete whose answer is not; asked on a network only."""
         ...
 
     def start(self) -> None:
@@ -89,7 +94,13 @@ class ClientProtocol(Protocol):
 
 
 class Transport(ABC):
-    """Opens byte streams, and says what they carry."""
+    """Opens byte streams, and says what they carry.
+
+    Attributes:
+        on_network: whether the members are outside, where no clock of tests reaches.
+    """
+
+    on_network: ClassVar[bool] = False
 
     @abstractmethod
     async def open_stream(
@@ -113,6 +124,8 @@ class Transport(ABC):
 
 class NetworkTransport(Transport):
     """The network, and HTTP/2."""
+
+    on_network = True
 
     async def open_stream(
         self, endpoint: Endpoint, ssl_context: ssl.SSLContext | None

@@ -121,6 +121,11 @@ class Sender:
         stream.end_queued = True
         return self._push(stream_id, stream)
 
+    @property
+    def awaits_answer(self) -> bool:
+        """Whether a request is complete, or was ended by us, whose answer is not."""
+        return any(stream.end_queued for stream in self._streams.values())
+
     def reset(self, stream_id: int) -> None:
         """Cancel a call (RFC 9113, 5.4.2 and 8.1). No more events come of it."""
         if stream_id in self._streams:
