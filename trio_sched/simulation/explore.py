@@ -154,7 +154,7 @@ def _picture(report: WorldReport) -> Replay:
     hosts = tuple(f"host-{number}" for number in range(plan.hosts))
     spans = [span for host in hosts for span in _spans(report, host)]
     decisions = [
-        ReplayedDecision(entry.at, (), "", (change.value or b"nobody").decode())
+        ReplayedDecision(entry.at, (), "", (change.value or b"no host").decode())
         for entry in diary.entries
         for change in entry.changes
         if change.key.endswith(b"/scheduled")
