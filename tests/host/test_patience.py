@@ -247,6 +247,7 @@ async def test_f39_a_session_that_is_lost_while_a_slot_is_taken_is_no_error_of_t
         begun = trio.Event()
 
         async def work(_slot: object) -> None:
+            await trio.lowlevel.checkpoint()
             begun.set()
 
         async with trio.open_nursery() as nursery:

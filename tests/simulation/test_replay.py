@@ -196,6 +196,7 @@ async def test_it_runs_where_trio_runs_and_a_strategy_that_fails_is_raised_there
 
 def test_it_runs_where_asyncio_runs() -> None:
     async def main() -> Replay:
+        await asyncio.sleep(0)
         return simulate("rr", trace(join(0, "a")))
 
     assert asyncio.run(main()) == simulate("rr", trace(join(0, "a")))

@@ -93,7 +93,7 @@ def test_garbage_is_collected_as_before_when_all_runs_are_over() -> None:
 def test_it_runs_here_unless_a_loop_does() -> None:
     assert run_apart(get_ident) == get_ident()
 
-    async def elsewhere() -> bool:
+    async def elsewhere() -> bool:  # noqa: ASYNC124 # it is run by trio and by asyncio
         return run_apart(get_ident) != get_ident()
 
     assert trio.run(elsewhere)
@@ -101,6 +101,8 @@ def test_it_runs_here_unless_a_loop_does() -> None:
 
 
 async def test_what_is_raised_in_a_thread_is_raised_here() -> None:
+    await trio.lowlevel.checkpoint()
+
     def fail() -> None:
         raise ValueError("on purpose")
 

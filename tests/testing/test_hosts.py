@@ -91,6 +91,7 @@ async def test_a_service_is_run_as_a_host(autojump_clock: MockClock) -> None:
 
 async def test_what_a_host_raises_leaves_the_block() -> None:
     async def service(_client: Client) -> None:
+        await trio.lowlevel.checkpoint()
         raise LookupError("mine")
 
     with pytest.raises(LookupError, match="mine"):

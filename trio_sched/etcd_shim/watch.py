@@ -68,6 +68,7 @@ class EventType(enum.Enum):
 
 _PUT, _DELETE = EventType.PUT, EventType.DELETE
 _DELETED: Final = pb.Event.DELETE
+_new: Final = tuple.__new__
 
 
 class Event(NamedTuple):
@@ -86,10 +87,12 @@ class Event(NamedTuple):
 
     @classmethod
     def decode(cls, event: pb.Event) -> Self:
-        """Return the value for a message."""
+        """Return the value for a message. In line, as thousands may come in a second."""
         prev_kv = KeyValue.decode(event.prev_kv) if event.HasField("prev_kv") else None
-        kind = _DELETE if event.type == _DELETED else _PUT
-        return cls(kind, KeyValue.decode(event.kv), prev_kv)
+        now = event.kv
+        created, modified, version = now.create_revision, now.mod_revision, now.version
+        kv = _new(KeyValue, (now.key, now.value, created, modified, version, now.lease))
+        return _new(cls, (_DELETE if event.type == _DELETED else _PUT, kv, prev_kv))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What is waited out, and for whom it is said: one place that knows which error is about what.
+"""What is waited out: one place that knows which error is about what.
 
 Theory of operation
 -------------------

@@ -4,7 +4,7 @@ Theory of operation
 -------------------
 All that is above the bytes is real: `schedule`, the client, its channel. Below it are a `Network`
 and a `Cluster`, and all chance, that of the hosts included, comes from one seed. Trio
-itself runs tasks in a random order; its scheduler can be told to draw that from a seed, too
+itself runs tasks in a random order; its scheduler can draw that from a seed, too
 (the hook that Hypothesis uses). So a plan gives the same world, step by step, each time.
 
 The world is judged by what was written down in its `Diary`, by checkers that share no code

@@ -264,6 +264,7 @@ class WorldHost:
         transport, settings = world.connect(life.label), ChannelSettings()
 
         async def health_check() -> bool:
+            await trio.lowlevel.checkpoint()
             return life.healthy
 
         async with (

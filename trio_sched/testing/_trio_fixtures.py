@@ -21,22 +21,26 @@ _fixture = cast("Callable[[Callable[P, R]], Callable[P, R]]", trio_fixture)  # i
 
 
 @_fixture
-async def etcd_client(trio_sched_etcd: MemoryEtcd | str) -> AsyncIterator[Client]:
+async def etcd_client(  # noqa: ASYNC900 # a fixture, which pytest-trio closes
+    trio_sched_etcd: MemoryEtcd | str,
+) -> AsyncIterator[Client]:
     """An open client: on `memory_etcd`, or on `etcd` if the test asks for that, too."""
     from trio_sched.etcd_shim import open_client  # noqa: PLC0415
 
     if isinstance(trio_sched_etcd, str):
         async with open_client(trio_sched_etcd) as client:
-            yield client
+            yield client  # noqa: ASYNC119 # as above
     else:
         async with trio_sched_etcd.open_client() as client:
-            yield client
+            yield client  # noqa: ASYNC119 # as above
 
 
 @_fixture
-async def scheduled_host(trio_sched_etcd: MemoryEtcd | str) -> AsyncIterator[ScheduledHosts]:
+async def scheduled_host(  # noqa: ASYNC900 # as above
+    trio_sched_etcd: MemoryEtcd | str,
+) -> AsyncIterator[ScheduledHosts]:
     """Makes hosts, on the same etcd as `etcd_client`; see `ScheduledHosts`."""
     from trio_sched.testing.hosts import open_scheduled_hosts  # noqa: PLC0415
 
     async with open_scheduled_hosts(trio_sched_etcd) as hosts:
-        yield hosts
+        yield hosts  # noqa: ASYNC119 # as above

@@ -104,7 +104,7 @@ class ScheduledHosts:
                 task_status.started(result)
                 await trio.sleep_forever()
 
-        async def live(task_status: trio.TaskStatus[Result]) -> None:
+        async def live(task_status: trio.TaskStatus[Result]) -> None:  # noqa: ASYNC128 # `stay` does
             await life.run(partial(stay, task_status=task_status))
 
         result: Result = await self._nursery.start(live)
