@@ -31,6 +31,8 @@ class Log:
         compacted: whether that was gone already, so that it ends with an error.
         events: what came, as etcd counts.
         error: the class of what ended it, with the revision that it names.
+        synced: whether it was given all that was there when it began. etcd takes a moment for
+            that, and may be overtaken by a compaction.
     """
 
     def __init__(self, watch: Watch) -> None:
@@ -39,12 +41,14 @@ class Log:
         self.compacted = False
         self.events: list[Event] = []
         self.error: tuple[str, int] | None = None
+        self.synced = False
         self.changed = trio.lowlevel.ParkingLot()
 
     async def read(self, watcher: Watcher) -> None:
         try:
             while True:
-                self.events += (await watcher.receive()).events
+                self.events += (await watcher.receive()).events  # none: it is only progress
+                self.synced = True
                 self.changed.unpark_all()
         except Compacted as error:
             self.error = type(error).__name__, error.revision
@@ -135,6 +139,7 @@ class Player:
     async def _compact(self, revision: int) -> None:
         # etcd reads how a key was before only as it sends an event; if it is late, that is gone.
         await self._catch_up()
+        await self._wait_synced()
         await self._server.compact(self._client, revision)
         self._compacted = revision
 
@@ -164,8 +169,10 @@ class Player:
             prev_kv=watch.prev_kv,
             puts=watch.puts,
             deletes=watch.deletes,
+            progress_notify=True,
         ) as watcher:
             log.start = watcher.next_revision
+            log.synced = log.start > watcher.created_revision
             task_status.started(watcher.created_revision - self._base)
             await log.read(watcher)
 
@@ -183,6 +190,12 @@ class Player:
         expected = sum(map(log.wants, self._everything.events))
         while log.error is None and (log.compacted or len(log.events) < expected):
             await log.changed.park()
+
+    async def _wait_synced(self) -> None:
+        with trio.fail_after(DELIVERY):
+            for log in self._logs:
+                while not log.synced and log.error is None:
+                    await log.changed.park()
 
     def _relative_error(self, log: Log) -> tuple[str, int] | None:
         return log.error and (log.error[0], log.error[1] - self._base)

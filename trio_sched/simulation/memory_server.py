@@ -6,7 +6,7 @@ Sans-I/O: bytes come in, answers go out by `send`, at once or when the member ha
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
@@ -213,7 +213,6 @@ class _WatchCall(_ServerCall):
     def __init__(self, session: ServerSession, number: int, headers: Mapping[bytes, bytes]) -> None:
         super().__init__(session, number, headers)
         self._watches: dict[int, Watch] = {}
-        self._progressing: set[int] = set()
         self._ids = count()
 
     def message(self, payload: bytes) -> None:
@@ -224,7 +223,7 @@ class _WatchCall(_ServerCall):
             case "cancel_request":
                 self._cancel(request.cancel_request.watch_id)
             case "progress_request":
-                self._progress(_MANUAL_PROGRESS)
+                self._progress(_MANUAL_PROGRESS, self._watches.values())
 
     def close(self) -> None:
         super().close()
@@ -258,6 +257,7 @@ class _WatchCall(_ServerCall):
             pb.WatchCreateRequest.NODELETE in filters,
             request.prev_kv,
             self.send,
+            request.start_revision,
         )
         self._watches[watch_id] = watch
         if watch.next_revision > member.revision:
@@ -302,11 +302,14 @@ class _WatchCall(_ServerCall):
         """Say how far a watch has come; False if there is no such watch any more."""
         if self._watches.get(watch.id) is not watch:
             return False
-        self._progress(watch.id)
+        self._progress(watch.id, [watch])
         return True
 
-    def _progress(self, watch_id: int) -> None:
-        self.send(self._new_answer(watch_id))
+    def _progress(self, watch_id: int, watches: Collection[Watch]) -> None:
+        """Say how far watches have come, if all are synced and have begun."""
+        revision = self.session.member.revision
+        if watches and all(each.synced and each.asked_from <= revision for each in watches):
+            self.send(self._new_answer(watch_id))
 
     def _new_answer(
         self, watch_id: int, *, created: bool = False, canceled: bool = False

@@ -33,6 +33,8 @@ class Watch:
         no_delete: leave deletions out.
         prev_kv: say how each key was before.
         send: takes what is sent: an encoded `WatchResponse`.
+        asked_from: the revision from which on it was asked for; 0 for now.
+        synced: whether it waits for commits.
     """
 
     id: int
@@ -43,6 +45,8 @@ class Watch:
     no_delete: bool
     prev_kv: bool
     send: Callable[[bytes], None]
+    asked_from: int = 0
+    synced: bool = False
 
     @property
     def kind(self) -> tuple[bool, bool, bool]:
@@ -89,6 +93,7 @@ class WatchIndex:
 
     def add(self, watch: Watch) -> None:
         """Take in a watch."""
+        watch.synced = True
         if watch.is_of_one_key:
             self._by_key.setdefault(watch.start, {})[watch] = None
         else:

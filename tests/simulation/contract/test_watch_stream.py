@@ -68,6 +68,14 @@ class WatchStream:
         assert not answer.events
         return answer.watch_id
 
+    async def receive_after_progress(self, *, allowed: bool) -> pb.WatchResponse:
+        """Receive what is no progress that was asked for; that is first only if allowed."""
+        answer = await self.receive()
+        while answer.watch_id == INVALID:
+            assert allowed
+            answer = await self.receive()
+        return answer
+
 
 @asynccontextmanager
 async def open_stream(client: Client) -> AsyncIterator[WatchStream]:
@@ -255,3 +263,41 @@ async def test_asking_for_progress(client: Client, stream: WatchStream, path: st
             assert (answer.watch_id, len(answer.events), answer.created) == (INVALID, 0, False)
             if answer.header.revision == revision:
                 break
+
+
+async def test_progress_does_not_overtake_history(
+    client: Client, stream: WatchStream, path: str
+) -> None:
+    """Since etcd 3.5.8; before, it may."""
+    overtakes = await version(client) < (3, 5, 8)
+    start = (await client.put(path, "1")).revision
+    await stream.create(path, start_revision=start)
+    await stream.ask_for_progress()
+    assert (await stream.receive_after_progress(allowed=overtakes)).created
+    answer = await stream.receive_after_progress(allowed=overtakes)
+    assert [event.kv.value for event in answer.events] == [b"1"]
+
+
+async def test_no_progress_of_what_has_not_begun(
+    client: Client, stream: WatchStream, path: str
+) -> None:
+    """Since etcd 3.5.22; before, there is some."""
+    progress = await version(client) < (3, 5, 22)
+    now = (await client.put(path, "0")).revision
+    await stream.create(path, start_revision=now + 2)
+    await stream.receive_created()
+    await stream.ask_for_progress()
+    if progress:
+        answer = await stream.receive()
+        assert (answer.watch_id, answer.header.revision) == (INVALID, now)
+    for value in "12":
+        await client.put(path, value)
+    assert await stream.receive_events() == (0, [b"2"])
+
+
+async def test_no_progress_of_no_watches(client: Client, stream: WatchStream, path: str) -> None:
+    """Since etcd 3.5.8; before, there is some."""
+    progress = await version(client) < (3, 5, 8)
+    await stream.ask_for_progress()
+    await stream.create(path)
+    assert (await stream.receive_after_progress(allowed=progress)).created
