@@ -15,6 +15,7 @@ from trio.testing import MockClock
 
 from tests.helpers import until
 from trio_sched import Client, Control, Host, Result, Strategy, StrategyOptions, observe, schedule
+from trio_sched.etcd_shim._pb import messages_pb2 as pb
 from trio_sched.etcd_shim.errors import (
     ClientClosed,
     ConnectionLost,
@@ -257,6 +258,22 @@ async def test_f39_a_session_that_is_lost_while_a_slot_is_taken_is_no_error_of_t
             path.release()
             await begun.wait()
         assert result.statistics().sessions == 2
+
+
+@in_no_time
+async def test_f44_a_slot_of_ours_that_comes_back_while_one_is_taken_is_given_back() -> None:
+    """With a store that is restored, which may not have gone back as far as we can see."""
+    etcd = MemoryEtcd()
+    async with fleet(etcd, "a") as (client, (result,)), trio.open_nursery() as nursery:
+        full(etcd)
+        nursery.start_soon(result.run_while_scheduled, _sleep)
+        await trio.sleep(3)
+        back = pb.PutRequest(key=KEYS.slot(1), value=b"a", lease=lease_of(etcd, "a"))
+        etcd.cluster.store.put(back)
+        calm(etcd)
+        await trio.sleep(3)
+        assert [kv.key for kv in await client.get_prefix(KEYS.slots)] == [KEYS.slot(0)]
+        nursery.cancel_scope.cancel()
 
 
 @in_no_time

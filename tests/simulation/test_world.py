@@ -39,6 +39,18 @@ FAILED_PLANS = {
             Action(106.698, "restore", 0, 0.0, 1),
         ),
     ),
+    "a slot comes back, in a store that was restored, while etcd has no room for a new one": Plan(
+        421392354,
+        hosts=8,
+        members=1,
+        max_count=3,
+        ttl=5,
+        seconds=56.0,
+        actions=(
+            Action(44.564, "full", 0, 11.032, 5),
+            Action(51.562, "restore", 0, 0.0, 2),
+        ),
+    ),
 }
 
 

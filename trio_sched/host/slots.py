@@ -134,24 +134,31 @@ class SlotKeys:
         Raises:
             SessionLost: the session's lease is gone.
         """
-        while True:
-            found = await self._patience.insist(self._client.get_prefix, self._keys.slots)
-            held = self._numbers(found)
-            await self._forget_leftovers(found, session)
-            free = [n for n in range(usable(held, max_count)) if n not in held]
-            if not free:
-                return Taken(None, stands=True, found=found)
-            try:
-                slot, stands = await self._patience.insist(self._create, session, free[0], decision)
-            except LeaseNotFound as exc:
-                raise session.mark_lost("the lease was revoked or has lapsed") from exc
-            if slot is not None or not stands:
-                return Taken(slot, stands, found)
+        try:
+            while True:
+                # Each attempt reads anew: while one was refused, a slot of ours may have come
+                # back, in a store that was restored.
+                taken = await self._patience.insist(self._try, session, decision, max_count)
+                if taken is not None:
+                    return taken
+        except LeaseNotFound as exc:
+            raise session.mark_lost("the lease was revoked or has lapsed") from exc
+
+    async def _try(self, session: Session, decision: int, max_count: int) -> Taken | None:
+        """Read the slots and take a free one; None if another host took it in between."""
+        found = await self._client.get_prefix(self._keys.slots)
+        await self._forget_leftovers(found, session)
+        held = self._numbers(found)
+        free = [n for n in range(usable(held, max_count)) if n not in held]
+        if not free:
+            return Taken(None, stands=True, found=found)
+        slot, stands = await self._create(session, free[0], decision)
+        return None if slot is None and stands else Taken(slot, stands, found)
 
     async def _create(
         self, session: Session, number: int, decision: int
     ) -> tuple[Slot | None, bool]:
-        """Create a slot's key; return, too, whether the decision stands, too."""
+        """Create a slot's key; return whether the decision stands."""
         key = self._keys.slot(number)
         stands = Compare.mod_revision(self._keys.scheduled, "==", decision)
         answer = await self._client.txn(
@@ -175,7 +182,7 @@ class SlotKeys:
         """Free slots of our own session: we hold none, but freeing one failed before."""
         for kv in found.kvs:
             if kv.lease == session.lease:
-                await self._patience.insist(self._delete, kv.key, kv.create_revision)
+                await self._delete(kv.key, kv.create_revision)
 
     async def free(self, slot: Slot) -> None:
         """Give a slot back. Raises no `EtcdError`: the session's end does it, too."""
