@@ -98,6 +98,22 @@ async def test_after_the_end_nothing_is_scheduled() -> None:
         await state.wait_scheduled()
 
 
+async def test_f44_a_store_that_has_caught_up_is_noticed_at_the_join_by_its_decision() -> None:
+    state = await state_of(*decided(400, "a"), revision=500)
+    assert await state.decisions.next() == ("a",)
+    client = cast("Client", NoClient())
+    state.decisions.lose()
+    assert await state.decisions.next() == ()
+    follower = PathFollower(client, KEYS, 1)
+    state.begin_session(Session(client, LEASE, TTL, trio.current_time()), follower)
+    follower.cover(KEYS.decision, found_keys(510, *decided(399, "a")), trio.current_time())
+    state.note_joined(510)
+    state.publish()
+    again = await state.decisions.next()
+    assert (again, again.revision) == (("a",), 399)
+    assert state.scheduled
+
+
 async def test_f44_a_store_that_went_back_while_we_were_away_is_noticed_at_the_join() -> None:
     state = await state_of(*decided(400, "a"), revision=500)
     assert await state.decisions.next() == ("a",)

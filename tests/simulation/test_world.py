@@ -51,6 +51,22 @@ FAILED_PLANS = {
             Action(51.562, "restore", 0, 0.0, 2),
         ),
     ),
+    "a restored store has caught up before a host joins it, with an older decision": Plan(
+        100022,
+        hosts=8,
+        members=3,
+        max_count=3,
+        ttl=3,
+        seconds=120.0,
+        actions=(
+            Action(102.525, "count", 5, 0.305, 1),
+            Action(112.187, "early", 2, 0.0, 2),
+            Action(117.481, "foreign", 3, 0.0, 2),
+            Action(117.544, "stall", 0, 1.162, 0),
+            Action(119.298, "restore", 0, 0.0, 0),
+            Action(119.771, "full", 1, 6.788, 3),
+        ),
+    ),
 }
 
 

@@ -70,10 +70,21 @@ class HostState:
         self.sessions += 1
 
     def note_joined(self, revision: int) -> None:
-        """The host has joined at this revision of the store."""
-        if revision < self._highest:  # another store, whose decisions count from elsewhere
+        """The host has joined at this revision of the store, and what it read is in the view.
+
+        The store is another one, whose decisions count from elsewhere, if its revision went
+        back; or if it has caught up since, but the decision in it is older than one before.
+        """
+        newest = self.decisions.newest
+        is_older = newest is not None and 0 < self._decided_at < newest.revision
+        if revision < self._highest or is_older:
             self.decisions.begin_anew()
             self._highest = revision
+
+    @property
+    def _decided_at(self) -> int:
+        """Revision of the decision that the view shows; 0 if it covers none."""
+        return self.follower.view.hosts.revision if self.follower is not None else 0
 
     def publish(self) -> None:
         """Give readers the decision that the view shows now."""

@@ -6,6 +6,7 @@ The checkers read nothing else.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf
@@ -97,6 +98,7 @@ class Diary:
         failures: what ended a host's block, which nothing was meant to end.
         refusals: what kept a host from joining; it tried again.
         log_lines: how many lines of its log each life wrote.
+        requests: how many etcd was asked for, by the whole second in which it was.
     """
 
     entries: list[Entry] = field(default_factory=list)
@@ -106,6 +108,7 @@ class Diary:
     failures: list[tuple[float, str, str]] = field(default_factory=list)
     refusals: list[tuple[float, str, str]] = field(default_factory=list)
     log_lines: dict[str, int] = field(default_factory=dict)
+    requests: Counter[int] = field(default_factory=Counter)
 
     def see_commit(self, at: float, revision: int, events: Sequence[pb.Event]) -> None:
         """Write a commit down."""
@@ -132,4 +135,5 @@ class Diary:
             seen = [(reading.at, reading.revision, sorted(reading.hosts)) for reading in readings]
             whole.update(f"{label}{seen}".encode())
         whole.update(f"{self.works}{self.failures}{self.refusals}{self.log_lines}".encode())
+        whole.update(f"{sorted(self.requests.items())}".encode())
         return whole.hexdigest()

@@ -127,6 +127,7 @@ class Refusals:
         busy: whether there is too much to do: each write is refused.
         forbidden: prefixes of keys that may be neither read nor written.
         counts: how often each method was asked for.
+        listeners: called with the method of each request.
     """
 
     def __init__(self) -> None:
@@ -134,10 +135,13 @@ class Refusals:
         self.busy = False
         self.forbidden: set[bytes] = set()
         self.counts: Counter[str] = Counter()
+        self.listeners: list[Callable[[str], None]] = []
 
     def count(self, method: str) -> None:
         """Note that a method was asked for."""
         self.counts[method] += 1
+        for listener in self.listeners:
+            listener(method)
 
     def check(self, method: str, request: Message) -> None:
         """Refuse a request that cannot be carried out now.

@@ -20,7 +20,6 @@ from random import Random
 from typing import Any, Final
 
 import trio
-from trio.testing import MockClock
 
 from trio_sched._support.chance import set_chance
 from trio_sched._support.wall_time import set_wall_clock
@@ -29,7 +28,8 @@ from trio_sched.simulation.memory_cluster import Cluster, Member
 from trio_sched.simulation.memory_store import Commit, Snapshot
 from trio_sched.simulation.network import Network
 from trio_sched.simulation.plan import Action, Plan
-from trio_sched.simulation.seeded import run_apart, seeded_scheduler
+from trio_sched.simulation.seeded import rare_collections, run_apart, seeded_scheduler
+from trio_sched.simulation.timeline import JumpingClock
 from trio_sched.simulation.world_checks import Outcome, check
 from trio_sched.simulation.world_hosts import (
     GO_TTL,
@@ -113,28 +113,31 @@ class World:
         )
 
     def _run(self) -> None:
-        with seeded_scheduler(self._plan.seed):
-            trio.run(self._main, clock=MockClock(autojump_threshold=0))
+        clock = JumpingClock()
+        with seeded_scheduler(self._plan.seed), rare_collections():
+            trio.run(self._main, clock, clock=clock)
 
     # ---- the course of it --------------------------------------------------------
 
-    async def _main(self) -> None:
+    async def _main(self, clock: JumpingClock) -> None:
         plan = self._plan
         set_chance(Random(f"{plan.seed} hosts"))  # noqa: S311 # a seed is the point
         set_wall_clock(lambda: _EPOCH + timedelta(seconds=trio.current_time()))
         self._cluster.listeners.append(self._see)
-        async with trio.open_nursery() as outer:
-            outer.start_soon(self._cluster.timeline.run)
-            with trio.move_on_after(plan.seconds + _PATIENCE) as patience:
-                async with trio.open_nursery() as nursery:
-                    await self._happen(nursery)
-                    nursery.cancel_scope.cancel()
-            self._outcome.hangs = patience.cancelled_caught
-            self._outcome.seconds = trio.current_time()
-            outer.cancel_scope.cancel()
+        self._cluster.refusals.listeners.append(self._see_request)
+        clock.drive(self._cluster.timeline)
+        with trio.move_on_after(plan.seconds + _PATIENCE) as patience:
+            async with trio.open_nursery() as nursery:
+                await self._happen(nursery)
+                nursery.cancel_scope.cancel()
+        self._outcome.hangs = patience.cancelled_caught
+        self._outcome.seconds = trio.current_time()
 
     def _see(self, commit: Commit) -> None:
         self._diary.see_commit(trio.current_time(), *commit)
+
+    def _see_request(self, _method: str) -> None:
+        self._diary.requests[int(trio.current_time())] += 1
 
     async def _happen(self, nursery: trio.Nursery) -> None:
         plan, timeline = self._plan, self._cluster.timeline

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -27,6 +28,7 @@ _RESOURCE: Final = b"/resource"
 _LONG_TTLS: Final = 4
 _LONG_SECONDS: Final = 12.0
 _MAX_LOG_LINES: Final = 4.0  # a second and host
+_MAX_REQUESTS: Final = ((1, 40), (10, 12))  # in so many seconds, as many a second and host
 
 
 @dataclass(slots=True)
@@ -312,3 +314,11 @@ def _check_rates(plan: Plan, diary: Diary, outcome: Outcome) -> Iterator[str]:
     lines = sum(diary.log_lines.values())
     if lines > most:
         yield f"{lines} lines of log in {outcome.seconds:.0f} s"
+    hosts = plan.hosts + sum(action.kind == "go" for action in plan.actions)
+    for seconds, most_of_one in _MAX_REQUESTS:
+        asked: Counter[int] = Counter()
+        for second, number in diary.requests.items():
+            asked[second // seconds] += number
+        for part, number in asked.items():
+            if number > most_of_one * seconds * hosts:
+                yield f"{part * seconds}: {number} requests in {seconds} s, by {hosts} hosts"
