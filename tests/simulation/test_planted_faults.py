@@ -1,4 +1,4 @@
-"""The scheduler broken on purpose, one way at a time: worlds of all kinds find each within a minute."""
+"""The scheduler broken on purpose, one way at a time: all kinds of worlds find each in a minute."""
 
 from __future__ import annotations
 
