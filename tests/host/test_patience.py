@@ -27,7 +27,7 @@ from trio_sched.etcd_shim.errors import (
     TooManyRequests,
     rpc_error,
 )
-from trio_sched.exceptions import StrategyError
+from trio_sched.exceptions import HostnameInUse, StrategyError
 from trio_sched.host.patience import Patience
 from trio_sched.model.keys import PathKeys
 from trio_sched.simulation import MemoryEtcd
@@ -317,6 +317,38 @@ async def test_f60_another_raft_leader_is_no_sign_of_another_process() -> None:
         await trio.sleep(15)
         assert lease_of(etcd, "b") != dead
         nursery.cancel_scope.cancel()
+
+
+@in_no_time
+async def test_f60_a_renewal_that_a_killed_process_had_sent_is_no_sign_of_life() -> None:
+    """It waited at a member that stood still, and was carried out when the next life waited."""
+    etcd = MemoryEtcd()
+    async with etcd.open_client() as client:
+        lease = await client.lease_grant(10)
+        await client.put(KEYS.host("a"), "TODO", lease=lease.id)
+        await trio.sleep(5)
+        async with trio.open_nursery() as nursery:
+
+            async def renew_late() -> None:
+                await trio.sleep(2.5)
+                await client.lease_renew(lease.id)
+
+            nursery.start_soon(renew_late)
+            async with schedule(client, PATH, "a") as result:
+                await until(result, "a")
+
+
+@in_no_time
+async def test_f18_a_renewal_after_another_is_a_sign_of_life() -> None:
+    etcd = MemoryEtcd()
+    async with etcd.open_client() as client:
+        async with client.open_lease(10) as lease:
+            await client.put(KEYS.host("a"), "TODO", lease=lease.id)
+            began = trio.current_time()
+            with pytest.raises(HostnameInUse):
+                async with schedule(client, PATH, "a"):
+                    raise AssertionError("entered")
+            assert trio.current_time() - began < 10
 
 
 # ---- the judgement ---------------------------------------------------------------------

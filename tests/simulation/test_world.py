@@ -51,6 +51,19 @@ FAILED_PLANS = {
             Action(51.562, "restore", 0, 0.0, 2),
         ),
     ),
+    "a renewal that a killed host had sent waits at a member that stands still": Plan(
+        50000868,
+        hosts=1,
+        members=3,
+        max_count=1,
+        ttl=5,
+        seconds=23.0,
+        actions=(
+            Action(15.119, "stall", 0, 6.698, 0),
+            Action(18.783, "pause", 0, 3.854, 4),
+            Action(19.052, "die", 4, 0.503, 0),
+        ),
+    ),
     "a restored store has caught up before a host joins it, with an older decision": Plan(
         100022,
         hosts=8,

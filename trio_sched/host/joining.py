@@ -13,6 +13,7 @@ from collections.abc import Container
 from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
+from typing import Final
 
 import trio
 
@@ -38,6 +39,7 @@ from trio_sched.model.keys import PathKeys
 
 __all__ = ["Joined", "clear_if_last", "join", "resume"]
 
+_RENEWALS: Final = 2  # of a lease, that are seen, and tell that a process lives
 _DELETION_TIME = 0.2  # seconds between a lease's end and the last word about its keys, at most
 
 
@@ -190,21 +192,25 @@ async def _wait_for_name(
 
 
 async def _wait_lease_gone(client: Client, lease: int, in_use: HostnameInUse) -> None:
-    """Wait until a lease is gone; raise `in_use` once it has been renewed.
+    """Wait until a lease is gone; raise `in_use` once it has been renewed twice.
 
     It then has longer to live than it had by itself, and not because of another raft leader, or
-    a store that was restored: they let all leases begin their TTL anew.
+    a store that was restored: they let all leases begin their TTL anew. Once is not enough: what
+    a process sent before it was killed may have waited at a member that stood still.
     """
     asked_at = trio.current_time()
-    lapses_at, term, revision = 0.0, -1, 0
+    lapses_at, term, revision, renewals = 0.0, -1, 0, 0
     with suppress(LeaseNotFound):
         while True:
             info = await client.lease_time_to_live(lease)
-            if info.raft_term != term or info.revision < revision:
+            is_anew = info.raft_term != term or info.revision < revision
+            is_longer = info.ttl > 0 and asked_at + info.ttl > lapses_at  # not just late to lapse
+            renewals += is_longer and not is_anew
+            if renewals == _RENEWALS:
+                raise in_use
+            if is_anew or is_longer:
                 # etcd gives whole seconds, rounded down.
                 lapses_at, term = trio.current_time() + info.ttl + 1, info.raft_term
-            elif info.ttl > 0 and asked_at + info.ttl > lapses_at:  # not just late to lapse
-                raise in_use
             revision = info.revision
             asked_at += 1
             await trio.sleep_until(asked_at)
