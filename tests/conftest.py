@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import signal
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -31,6 +32,15 @@ def etcd() -> Iterator[Etcd]:
     """One server for the whole run. Leave it running, and keep to your own `path`."""
     with etcd_in_a_thread() as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def untraced() -> Iterator[None]:
+    """Do without coverage, which would take as long again; the other tests show it."""
+    tracer = sys.gettrace()
+    sys.settrace(None)
+    yield
+    sys.settrace(tracer)
 
 
 @pytest.fixture(autouse=True)

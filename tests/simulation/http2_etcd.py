@@ -5,23 +5,23 @@ Only the network is not there. So what concerns the channel can be shown without
 
 from __future__ import annotations
 
-import ssl
 import struct
 from collections.abc import Callable
+from typing import ClassVar
 
 from grpclib.const import Status
 from h2 import events as h2e
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 
-from trio_sched.etcd_shim.channel import ByteStream, ClientProtocol, Endpoint, Transport
+from trio_sched.etcd_shim.channel import ClientProtocol, Transport
 from trio_sched.etcd_shim.channel.http2 import Http2Connection, connection_preface
 from trio_sched.etcd_shim.channel.http2.messages import MessageDecoder, encode_message
 from trio_sched.simulation import MemoryEtcd
 from trio_sched.simulation.memory_cluster import Member
 from trio_sched.simulation.memory_server import ServerSession
 from trio_sched.simulation.memory_wire import Frame, FrameReader, Kind, frame
-from trio_sched.simulation.network import Network
+from trio_sched.simulation.network import MakeSession, MemoryTransport
 
 __all__ = ["Http2MemoryEtcd"]
 
@@ -125,18 +125,10 @@ class Http2Session:
             self._send(data)
 
 
-class Http2Transport(Transport):
+class Http2Transport(MemoryTransport):
     """Connects to the etcd in memory by HTTP/2."""
 
-    def __init__(self, network: Network, host: str) -> None:
-        self._network = network
-        self._host = host
-
-    async def open_stream(
-        self, endpoint: Endpoint, ssl_context: ssl.SSLContext | None
-    ) -> ByteStream:
-        del ssl_context  # what never leaves the process needs none
-        return await self._network.connect(self._host, endpoint.url, Http2Session)
+    make_session: ClassVar[MakeSession] = Http2Session
 
     def protocol(self, max_message_size: int) -> ClientProtocol:
         return Http2Connection(max_message_size=max_message_size)

@@ -8,8 +8,6 @@ run says something of the change that it is run for; ``nox -s fuzz`` plays other
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Iterator
 
 import pytest
 import trio
@@ -22,15 +20,6 @@ from trio_sched.simulation import MemoryEtcd
 
 STEPS = int(os.environ.get("STEPS", "10000"))
 STEPS_OF_A_PROGRAM = 50
-
-
-@pytest.fixture(scope="module")
-def untraced() -> Iterator[None]:
-    """Do without coverage, which would take as long again; the other tests show it."""
-    tracer = sys.gettrace()
-    sys.settrace(None)
-    yield
-    sys.settrace(tracer)
 
 
 async def play(program: Program, real: Server, memory: Server) -> str:

@@ -12,7 +12,7 @@ import os
 import ssl
 from collections.abc import Callable, Mapping
 from random import Random
-from typing import Final, Protocol, TypeAlias
+from typing import ClassVar, Final, Protocol, TypeAlias
 
 import trio
 
@@ -261,9 +261,7 @@ class Network:
         """Return what is between a host and each member."""
         return {member.name: self.path(host, member) for member in self._members.values()}
 
-    async def connect(
-        self, host: str, url: str, make_session: MakeSession = ServerSession
-    ) -> ByteStream:
+    async def connect(self, host: str, url: str, make_session: MakeSession) -> ByteStream:
         """Connect a host to a member.
 
         Args:
@@ -285,7 +283,13 @@ class Network:
 
 
 class MemoryTransport(Transport):
-    """Connects a host to the members of an etcd in memory."""
+    """Connects a host to the members of an etcd in memory.
+
+    Attributes:
+        make_session: makes the member's half of a connection.
+    """
+
+    make_session: ClassVar[MakeSession] = ServerSession
 
     def __init__(self, network: Network, host: str) -> None:
         self._network = network
@@ -296,7 +300,7 @@ class MemoryTransport(Transport):
     ) -> ByteStream:
         """Connect to a member."""
         del ssl_context  # what never leaves the process needs none
-        return await self._network.connect(self._host, endpoint.url)
+        return await self._network.connect(self._host, endpoint.url, type(self).make_session)
 
     def protocol(self, max_message_size: int) -> ClientProtocol:
         """Return a client's half of what is spoken here."""

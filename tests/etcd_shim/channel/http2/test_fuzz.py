@@ -7,8 +7,6 @@ The same ten thousand in each run, so that a run says something of the change th
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings, strategies as st
@@ -21,15 +19,6 @@ WINDOW_OF_A_CLOSED_STREAM = bytes.fromhex(
     "000003000000a100010000000000000000005a00000000000000005a000000000000000000"
     "0000000000000000000000000000000000eb00cd2c0043"
 )
-
-
-@pytest.fixture(scope="module")
-def untraced() -> Iterator[None]:
-    """Do without coverage, which would take as long again; the other tests show it."""
-    tracer = sys.gettrace()
-    sys.settrace(None)
-    yield
-    sys.settrace(tracer)
 
 
 @pytest.mark.usefixtures("untraced")
