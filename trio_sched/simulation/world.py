@@ -13,7 +13,7 @@ with what they check (`world_checks`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -46,6 +46,7 @@ _EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 _DELAY: Final = (0.0005, 0.02)  # seconds that bytes travel for
 _ELECTION: Final = 2.0  # seconds that etcd takes for one, at most
 _DECISION_TTLS: Final = 3  # how much longer a decision's lease lives than a session
+_FIGHT: Final = 10.0  # seconds after which a foreign write is answered, at most
 _PATIENCE: Final = 600.0  # seconds in which a world comes to its end, when all is over
 _SNAPSHOTS: Final = 10.0  # seconds between two of those that the store can be restored from
 
@@ -153,8 +154,7 @@ class World:
         timeline.after(_SNAPSHOTS, self._take_snapshot)
         await trio.sleep_until(max(plan.seconds, plan.last_fault))
         await operator.reset()
-        go_ttl = GO_TTL if any(action.kind == "go" for action in plan.actions) else 0
-        await trio.sleep(max(plan.ttl, go_ttl) + 2 + _ELECTION)
+        await trio.sleep(max(plan.ttl, *self._longer_waits()) + 2 + _ELECTION)
         self._outcome.settled = self._state()
         for host in self._hosts:
             host.stop()
@@ -162,6 +162,11 @@ class World:
         store = self._cluster.store
         self._outcome.left = [kv.key for kv in store.kvs() if kv.key.startswith(PATH.encode())]
         self._outcome.leases = [lease.id for lease in store.leases]
+
+    def _longer_waits(self) -> Iterable[float]:
+        """Return how long it takes at most until what others did is over."""
+        waits = {"go": GO_TTL, "foreign": _FIGHT}
+        return [0.0, *(waits.get(action.kind, 0.0) for action in self._plan.actions)]
 
     def _take_snapshot(self) -> None:
         self._snapshot = self._cluster.store.snapshot()
