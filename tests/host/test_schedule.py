@@ -292,14 +292,14 @@ PLACES_OF_A_FOLLOWER = [
     "lease_grant after 1",
     "txn after 1",
     *(f"watch {when} {n}" for n in (1, 2, 3) for when in ("before", "after")),
-    "read before 1",  # all of the path, when the leader has gone
-    "read after 1",
+    "txn before 2",  # all of the path, when the leader has gone
+    "txn after 2",
     "watch before 4",  # the same
     "watch after 4",
     "lease_renew before 1",  # the decision lease, which it takes over
     "lease_renew after 1",
-    "txn before 2",
-    "txn after 2",
+    "txn before 3",  # the decision
+    "txn after 3",
 ]
 
 

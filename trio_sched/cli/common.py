@@ -12,6 +12,7 @@ from trio_sched._support.tasks import open_plain_nursery
 from trio_sched.cli.connect import Connection, connection_options, usage_errors
 from trio_sched.etcd_shim import Client
 from trio_sched.etcd_shim.errors import LeaseNotFound, PermissionDenied
+from trio_sched.host.following import read_path as read_keys
 from trio_sched.model.keys import PathKeys, check_hostname, check_path
 from trio_sched.model.path_state import PathState
 from trio_sched.strategies import known_strategies
@@ -84,8 +85,9 @@ def complete_strategy(
 
 async def read_path(client: Client, path: str) -> PathState:
     """Read all that lies below a path, at one revision."""
-    found = await client.get_prefix(f"{path}/")
-    return PathState.decode(PathKeys(path), found, found.revision)
+    keys = PathKeys(path)
+    found = await read_keys(client, keys, keys.everything)
+    return PathState.decode(keys, found, found.revision)
 
 
 async def read_ttls(client: Client, leases: Iterable[int]) -> Mapping[int, int | None]:

@@ -23,6 +23,7 @@ from trio_sched._support.tasks import (
 )
 from trio_sched.etcd_shim._following import Follower, open_follower
 from trio_sched.etcd_shim._keep import KeptLease
+from trio_sched.etcd_shim._pages import read_ranges
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
 from trio_sched.etcd_shim._pb.services_grpc import KVStub, LeaseStub, MaintenanceStub, WatchStub
 from trio_sched.etcd_shim._retry import call
@@ -359,7 +360,8 @@ class Client:
         def watch(revision: int) -> AbstractAsyncContextManager[Watcher]:
             return self.watch(prefix, prefix=True, start_revision=revision, buffer_size=buffer_size)
 
-        return open_follower(lambda: self.get_prefix(prefix), watch, reconcile)
+        found = prefix_range(prefix)
+        return open_follower(lambda: read_ranges(self, [found]), watch, reconcile)
 
     # ---- the rest --------------------------------------------------------------------
 

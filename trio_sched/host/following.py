@@ -27,6 +27,7 @@ import trio
 from trio_sched._support.tasks import open_plain_nursery
 from trio_sched.etcd_shim import Client, Compare, Get, GetResult, KeyValue
 from trio_sched.etcd_shim._following import Read, open_follower
+from trio_sched.etcd_shim._pages import read_ranges
 from trio_sched.etcd_shim.errors import EtcdError, RevisionWentBack
 from trio_sched.etcd_shim.watch import EventType, WatchBatch, Watcher
 from trio_sched.host.patience import Patience, Wait
@@ -34,10 +35,20 @@ from trio_sched.model.keys import KeyRange, PathKeys
 from trio_sched.model.path_view import PathView
 from trio_sched.model.stored_decision import StoredKey
 
-__all__ = ["PathFollower", "found_keys"]
+__all__ = ["PathFollower", "found_keys", "read_path"]
 
 _BUFFER_SIZE = 100_000  # events that may wait to be read
 _MAX_READS = 3  # of a range, if events overtake them
+
+
+async def read_path(client: Client, keys: PathKeys, covered: KeyRange) -> GetResult:
+    """Read what of a range is this path's, in pages; all at one revision.
+
+    Raises:
+        EtcdError: etcd refused.
+    """
+    ranges = [(part.first, part.end) for part in keys.parts(covered)]
+    return await read_ranges(client, ranges)
 
 
 def found_keys(revision: int, *kvs: KeyValue | None) -> GetResult:
@@ -205,6 +216,8 @@ class PathFollower:
         for event in batch.events:
             if event.kv.mod_revision <= known:
                 continue  # it is in what a read, or a proof, has loaded meanwhile
+            if not view.keys.is_ours(event.kv.key):
+                continue  # of another path, which begins with this one
             if event.type is EventType.PUT:
                 view.put(event.kv, batch.revision)
             else:
@@ -220,7 +233,7 @@ class PathFollower:
             EtcdError: etcd refused.
         """
         known = self.view.revision
-        found = await self.patience.insist(self._client.read, Get(covered.first, covered.end))
+        found = await self.patience.insist(read_path, self._client, self.view.keys, covered)
         _check_revision(known, found.revision)
         if found.revision >= self.view.covered.get(covered, found.revision + 1):
             for kv in found:

@@ -29,11 +29,12 @@ from trio_sched.etcd_shim import (
     Txn,
     TxnResult,
 )
-from trio_sched.etcd_shim.errors import LeaseNotFound
+from trio_sched.etcd_shim._pages import PAGE_SIZE
+from trio_sched.etcd_shim.errors import LeaseNotFound, MessageTooLarge
 from trio_sched.etcd_shim.kv import prefix_range
 from trio_sched.exceptions import HostnameInUse
 from trio_sched.host.election import predecessor_before
-from trio_sched.host.following import PathFollower
+from trio_sched.host.following import PathFollower, found_keys
 from trio_sched.host.session import Session, revoke_quietly, revoke_surely
 from trio_sched.model.keys import PathKeys
 
@@ -98,13 +99,15 @@ async def join(
             )
         except LeaseNotFound as exc:
             raise session.mark_lost("the lease was revoked or has lapsed") from exc
+        except MessageTooLarge:
+            continue  # we have joined: what there is to know is read in pages, if we lead
         if answer.succeeded:
             revision = answer.revision  # both keys were created by this transaction
             own = (
                 KeyValue(key, value, revision, revision, 1, session.lease),
                 KeyValue(candidate, hostname.encode(), revision, revision, 1, session.lease),
             )
-            return _joined(answer, own, asked_at)
+            return _joined(keys, answer, own, asked_at)
         kv = answer.get(0).kv
         if kv is not None and kv.lease == session.lease:
             return await resume(client, keys, hostname, value, session)
@@ -124,22 +127,44 @@ def _read_around(keys: PathKeys) -> Txn:
     first, end = prefix_range(keys.election)
     return Txn(
         [Compare.create_revision(keys.election, "==", 0).over_prefix()],
-        [Get(keys.leading.first, keys.leading.end)],
+        [Get(each.first, each.end, limit=PAGE_SIZE) for each in keys.parts(keys.leading)],
         [
+            *_read_decision(keys),
             Get(first, end, limit=2, sort_order="descending", sort_target="create_revision"),
-            Get(keys.decision.first, keys.decision.end),
         ],
     )
 
 
-def _joined(answer: TxnResult, own: tuple[KeyValue, KeyValue], asked_at: float) -> Joined:
+def _read_decision(keys: PathKeys) -> list[Get]:
+    """Return the reads of the decision; key by key, as others' keys may lie in between."""
+    return [Get(keys.scheduled), Get(keys.record)]
+
+
+def _decision(answer: TxnResult) -> GetResult:
+    """Return what those reads found, if they came first."""
+    return found_keys(answer.revision, answer.get(0).kv, answer.get(1).kv)
+
+
+def _everything(around: TxnResult) -> GetResult:
+    """Return all that a leader has to know, as the reads of the parts of it found it."""
+    parts = [around.get(number) for number in range(len(around.responses))]
+    kvs = tuple(kv for part in parts for kv in part)
+    return GetResult(kvs, parts[0].revision, len(kvs), more=any(part.more for part in parts))
+
+
+def _joined(
+    keys: PathKeys, answer: TxnResult, own: tuple[KeyValue, KeyValue], asked_at: float
+) -> Joined:
     around = answer.responses[2]
     assert isinstance(around, TxnResult)
-    fence, found = answer.revision, around.get(0)
+    fence = answer.revision
     if around.succeeded:
-        return Joined(fence, own, None, found, answer.revision, asked_at, everything=found)
-    before = next((kv for kv in found.kvs if kv.create_revision < fence), None)
-    return Joined(fence, own, before, around.get(1), answer.revision, asked_at)
+        everything = _everything(around)
+        decision = found_keys(fence, *(kv for kv in everything if kv.key in keys.decision))
+        all_of_it = None if everything.more else everything  # else it is read when it leads
+        return Joined(fence, own, None, decision, fence, asked_at, all_of_it)
+    before = next((kv for kv in around.get(2).kvs if kv.create_revision < fence), None)
+    return Joined(fence, own, before, _decision(around), fence, asked_at)
 
 
 async def resume(
@@ -155,18 +180,18 @@ async def resume(
     answer = await client.txn(
         [Compare.lease(key, "==", session.lease), Compare.lease(candidate, "==", session.lease)],
         [
+            *_read_decision(keys),
             Put(key, value, session.lease),
             Get(key),
             Get(candidate),
-            Get(keys.decision.first, keys.decision.end),
         ],
     )
     if not answer.succeeded:
         raise session.mark_lost("its keys are gone")
-    own = (answer.get(1).kvs[0], answer.get(2).kvs[0])
+    own = (answer.get(3).kvs[0], answer.get(4).kvs[0])
     fence = own[1].create_revision
     before = await client.read(predecessor_before(keys, fence))
-    return Joined(fence, own, before.kv, answer.get(3), answer.revision, asked_at)
+    return Joined(fence, own, before.kv, _decision(answer), answer.revision, asked_at)
 
 
 async def _wait_for_name(
@@ -231,14 +256,14 @@ async def clear_if_last(client: Client, keys: PathKeys, decision_leases: set[int
     answer = await client.txn(
         [Compare.create_revision(keys.exchange, "==", 0).over_prefix()],
         [
-            Get(keys.decision.first, keys.decision.end),
+            *_read_decision(keys),
             Delete(keys.scheduled),
             Delete(keys.record),
         ],
         [Get(keys.record, keys_only=True)],
     )
     if answer.succeeded:
-        found = {kv.lease for kv in answer.get(0) if kv.key in {keys.scheduled, keys.record}}
+        found = {kv.lease for kv in _decision(answer)}
         useless = (decision_leases | found) - {0}
     else:
         # Others stay. The decision lapses unless the next leader takes it over; a

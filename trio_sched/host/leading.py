@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
 import trio
+from grpclib.const import Status
 
 from trio_sched._support.tasks import open_plain_nursery, run_shielded
 from trio_sched._support.wall_time import wall_time
 from trio_sched.etcd_shim import Client, Compare, Delete, Get, GetResult, Put, TxnResult
-from trio_sched.etcd_shim.errors import EtcdError, LeaseExists, LeaseNotFound
+from trio_sched.etcd_shim.errors import EtcdError, LeaseExists, LeaseNotFound, RequestTooLarge
 from trio_sched.etcd_shim.lease import new_lease_id
 from trio_sched.exceptions import StrategyError
 from trio_sched.host.following import PathFollower
@@ -30,13 +31,14 @@ from trio_sched.leader import events
 from trio_sched.leader.machine import LeaderMachine
 from trio_sched.model.keys import KeyRange
 from trio_sched.model.path_state import host_of
-from trio_sched.model.records import encode_scheduled
+from trio_sched.model.records import DecisionRecord, encode_scheduled
 from trio_sched.model.stored_decision import StoredDecision
 
 __all__ = ["DECISION_TTLS", "LeaderContext", "Leading"]
 
 _MAX_FAILURES = 5  # of a strategy in a row, until another host is to lead
 _FIRST_DELAY = 0.25  # seconds, doubled with each failure
+_MAX_SIZE = 1_500_000  # bytes of a decision; etcd takes 1.5 MiB in one request by default
 
 DECISION_TTLS = 3
 """How many session TTLs a decision outlives the hosts who could renew it."""
@@ -59,6 +61,20 @@ class LeaderContext:
     session: Session
     logger: logging.Logger
     strict: bool = False
+
+
+def _check_size(names: Collection[str], record: DecisionRecord) -> None:
+    """Refuse a decision that etcd will not take."""
+    if names and len(encode_scheduled(names)) + len(record.encode()) > _MAX_SIZE:
+        raise _too_large(len(names))
+
+
+def _too_large(hosts: int) -> RequestTooLarge:
+    return RequestTooLarge(
+        Status.INVALID_ARGUMENT,
+        f"a decision of {hosts} hosts is larger than a request to etcd may be, and is not "
+        "written; what is stored stays, until max_count is lowered",
+    )
 
 
 class _Resigned(Exception):  # no error: it ends the tasks of a term
@@ -223,10 +239,11 @@ class Leading:
 
     async def _write(self, intent: events.WriteDecision) -> events.Event:
         """Write a decision, guarded by our fence and by what we last saw."""
-        lease = await self._ensure_decision_lease()
         keys, names = self._keys, intent.record.hosts
         record = replace(intent.record, when=wall_time())
         try:
+            _check_size(names, record)
+            lease = await self._ensure_decision_lease()
             answer = await self._client.txn(
                 [
                     Compare.create_revision(self._candidate, "==", intent.fence),
@@ -244,7 +261,8 @@ class Leading:
             self._decision_lease = 0  # it was revoked; the machine asks again
             return events.WriteLost(intent.fence)
         except EtcdError as exc:
-            await self._write_wait.out(exc)
+            too_large = isinstance(exc, RequestTooLarge)
+            await self._write_wait.out(_too_large(len(names)) if too_large else exc)
             return events.WriteLost(intent.fence)
         self._write_wait.worked()
         if answer.succeeded:

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 import trio
 
 from trio_sched._support.tasks import open_plain_nursery, open_service_nursery
-from trio_sched.etcd_shim import Client, Get, GetResult
+from trio_sched.etcd_shim import Client, GetResult
 from trio_sched.etcd_shim.errors import RevisionWentBack
-from trio_sched.host.following import PathFollower
+from trio_sched.host.following import PathFollower, read_path
 from trio_sched.host.newest import DecisionFeed, Feed, NewestOnly
 from trio_sched.host.patience import Patience
 from trio_sched.model.keys import KeyRange, PathKeys
@@ -112,7 +112,7 @@ class _Observer:
             EtcdError: etcd cannot be reached, or refuses.
         """
         asked_at = trio.current_time()
-        found = await self._client.read(Get(self._covered.first, self._covered.end))
+        found = await read_path(self._client, self._keys, self._covered)
         self.follower.cover(self._covered, found, asked_at)
         self._patience.entered = True
         return found

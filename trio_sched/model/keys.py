@@ -123,7 +123,7 @@ class PathKeys:
 
     @property
     def leading(self) -> KeyRange:
-        """The range of all that a leader has to know.
+        """The range of all that a leader has to know; see `parts`.
 
         In etcd's order: ``control``, ``election/``, ``exchange/``, ``scheduled``,
         ``scheduled.record``.
@@ -132,8 +132,34 @@ class PathKeys:
 
     @property
     def everything(self) -> KeyRange:
-        """The range of all that hosts, leaders and operators put below the path."""
+        """The range of all that hosts, leaders and operators put below the path; see `parts`."""
         return KeyRange(self.control, KeyRange.below(self.slots).end)
+
+    @property
+    def _ours(self) -> tuple[KeyRange, ...]:
+        """All that is ours below the path, in etcd's order."""
+        return (
+            KeyRange.of(self.control),
+            KeyRange.below(self.election),
+            KeyRange.below(self.exchange),
+            KeyRange.of(self.scheduled),
+            KeyRange.of(self.record),
+            KeyRange.below(self.slots),
+        )
+
+    def parts(self, covered: KeyRange) -> tuple[KeyRange, ...]:
+        """Return what of a range is ours.
+
+        Between our keys there may be any number of others': of another path that begins with
+        this one, as ``/jobs/mail`` begins with ``/jobs``.
+        """
+        return tuple(part for part in self._ours if part.within(covered)) or (covered,)
+
+    def is_ours(self, key: bytes) -> bool:
+        """Return whether a key is one of this path's, by its name."""
+        return key in {self.control, self.scheduled, self.record} or key.startswith(
+            (self.exchange, self.election, self.slots)
+        )
 
     @property
     def control(self) -> bytes:
