@@ -473,6 +473,31 @@ async def test_f38_a_host_whose_strategy_fails_again_and_again_lets_another_lead
 
 
 @in_no_time
+async def test_f38_the_work_of_a_host_that_resigns_goes_on() -> None:
+    etcd, begun = MemoryEtcd(), list[float]()
+
+    async def work(_slot: object) -> None:
+        begun.append(trio.current_time())
+        await trio.sleep_forever()
+
+    async with etcd.open_client() as client, trio.open_nursery() as nursery:
+        async with schedule(client, PATH, "a", strategy=Poisoned(), max_count=3) as result:
+            await until(result, "a")
+            nursery.start_soon(result.run_while_scheduled, work)
+            async with schedule(client, PATH, "x", max_count=3):
+                await trio.sleep(2)
+                full(etcd)  # it cannot stand again for a while
+                await trio.sleep(20)
+                assert (await client.get_prefix(KEYS.election)).count == 1
+                assert result.scheduled
+                calm(etcd)
+                await trio.sleep(3)
+                assert (await client.get_prefix(KEYS.election)).count == 2
+                assert (len(begun), result.statistics().sessions) == (1, 1)
+            nursery.cancel_scope.cancel()
+
+
+@in_no_time
 async def test_f36_waiting_calls_raise_what_ended_the_block() -> None:
     async with MemoryEtcd().open_client() as client:
         await client.put(KEYS.host("x"), "TODO")

@@ -90,6 +90,20 @@ async def test_a_newer_decision_that_is_not_published_yet_ends_it_already() -> N
     assert not state.scheduled
 
 
+async def test_what_is_not_covered_any_more_is_not_told_as_if_nothing_was_decided() -> None:
+    """As while a session ends: its follower has let go, and the reader is not told of it."""
+    state = await state_of(*decided(4, "a"))
+    follower = state.follower
+    assert follower is not None
+    assert await state.decisions.next() == ("a",)
+    follower.view.uncover(KEYS.decision)
+    state.publish()
+    newest = state.decisions.newest
+    assert newest is not None
+    assert (newest, newest.revision) == (("a",), 4)
+    assert not state.scheduled
+
+
 async def test_after_the_end_nothing_is_scheduled() -> None:
     state = await state_of(*decided(4, "a"))
     state.end()

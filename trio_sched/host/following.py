@@ -111,6 +111,14 @@ class PathFollower:
             self._uncover(each)
         self.changed.unpark_all()
 
+    def split(self, covered: KeyRange, *parts: KeyRange) -> None:
+        """Cover parts of a range by themselves, too: they stay when the range is given up.
+
+        Until they are followed, they are kept by proofs.
+        """
+        for part in parts:
+            self.view.load(part, self.view.within(part), self.view.covered[covered])
+
     def _uncover(self, covered: KeyRange) -> None:
         self.view.uncover(covered)
         if covered in self._watching:

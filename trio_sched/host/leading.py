@@ -14,6 +14,7 @@ import logging
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import inf
+from typing import NoReturn
 
 import trio
 from grpclib.const import Status
@@ -52,6 +53,7 @@ class LeaderContext:
         client: the client to ask with.
         follower: of the path.
         session: of the host.
+        host_key: by which it is discovered.
         logger: for what people should know.
         strict: whether a strategy that fails ends the block.
     """
@@ -59,6 +61,7 @@ class LeaderContext:
     client: Client
     follower: PathFollower
     session: Session
+    host_key: bytes
     logger: logging.Logger
     strict: bool = False
 
@@ -166,10 +169,16 @@ class Leading:
         words = f"{self._keys.path}: {error}; the decision stays as it is, {then}"
         self._context.logger.warning(words, extra=extra, exc_info=error.__cause__)
         if not again:
-            raise _Resigned
+            self._resign()
         await trio.sleep(_FIRST_DELAY * 2**self._failures)
         self._machine.handle(events.Deposed(), events.Elected(self._fence))
         self._post_snapshot()
+
+    def _resign(self) -> NoReturn:
+        """Lead no more, and go on knowing the decision, and that our own key is there."""
+        own = KeyRange.of(self._context.host_key)
+        self._follower.split(self._keys.leading, self._keys.decision, own)
+        raise _Resigned
 
     def _note_success(self) -> None:
         if self._failures:

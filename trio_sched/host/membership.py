@@ -364,7 +364,10 @@ class Membership:
             options=settings.options,
             strategy=settings.strategy,
         )
-        context = LeaderContext(self._client, follower, session, settings.logger, settings.strict)
+        host_key = self._keys.host(settings.hostname)
+        context = LeaderContext(
+            self._client, follower, session, host_key, settings.logger, settings.strict
+        )
         self._leading = Leading(context, machine, fence, settings.shutdown_timeout)
         self._state.leads = True
         return self._leading

@@ -87,10 +87,10 @@ class HostState:
         return self.follower.view.hosts.revision if self.follower is not None else 0
 
     def publish(self) -> None:
-        """Give readers the decision that the view shows now."""
-        follower = self.follower
-        if follower is not None and follower.view.known:
-            self.decisions.publish(follower.view.hosts, ours=self.is_ours)
+        """Give readers the decision that the view shows now, if it covers it."""
+        view = self.follower.view if self.follower is not None else None
+        if view is not None and view.known and view.covers(view.keys.scheduled):
+            self.decisions.publish(view.hosts, ours=self.is_ours)
 
     def end(self, failure: Exception | None = None) -> None:
         """The host has left; or its life has failed."""
