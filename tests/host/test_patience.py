@@ -24,11 +24,14 @@ from trio_sched.etcd_shim.errors import (
     NoSpace,
     PermissionDenied,
     RevisionWentBack,
+    RpcError,
     TooManyRequests,
     rpc_error,
 )
+from trio_sched.etcd_shim.watch import EventType
 from trio_sched.exceptions import HostnameInUse, StrategyError
 from trio_sched.host.patience import Patience
+from trio_sched.host.policy import Where
 from trio_sched.model.keys import PathKeys
 from trio_sched.simulation import MemoryEtcd
 
@@ -219,6 +222,41 @@ async def _sleep(_slot: object) -> None:
     await trio.sleep_forever()
 
 
+@in_no_time
+async def test_f37_a_leader_whose_writes_are_forbidden_lets_another_lead(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is another user to etcd than the next in line, perhaps; and its work goes on."""
+    etcd, begun = MemoryEtcd(), list[float]()
+
+    async def work(_slot: object) -> None:
+        begun.append(trio.current_time())
+        await trio.sleep_forever()
+
+    async with fleet(etcd, "a", "b") as (client, (leader, other)), trio.open_nursery() as nursery:
+        nursery.start_soon(leader.run_while_scheduled, work)
+        await trio.sleep(1)
+        candidates = (await client.get_prefix(KEYS.election)).kvs
+        (ours,) = [kv.key for kv in candidates if kv.value == b"a"]
+
+        def forbid(method: str, request: Any) -> RpcError | None:
+            fenced = method == "KV/Txn" and ours in [each.key for each in request.compare]
+            writes = fenced and any(op.request_put.key == KEYS.scheduled for op in request.success)
+            return rpc_error(Status.PERMISSION_DENIED, "no") if writes else None
+
+        etcd.cluster.refusals.refuse = forbid
+        await Control(client, PATH).set_count(2)
+        await trio.sleep(5)
+        assert leader.statistics().leading
+        await until(other, "a", "b")
+        assert other.statistics().leading
+        assert leader.scheduled
+        assert (len(begun), leader.statistics().sessions) == (1, 1)
+        assert leader.statistics().trouble is None
+        nursery.cancel_scope.cancel()
+    assert any("leads no more" in line for line in warnings(caplog))
+
+
 # ---- losses, and names -----------------------------------------------------------------
 
 
@@ -261,6 +299,39 @@ async def test_f39_a_session_that_is_lost_while_a_slot_is_taken_is_no_error_of_t
             path.release()
             await begun.wait()
         assert result.statistics().sessions == 2
+
+
+@in_no_time
+async def test_f41_a_key_that_is_deleted_at_each_join_is_put_ever_more_slowly(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    etcd = MemoryEtcd()
+    async with etcd.open_client() as client, trio.open_nursery() as nursery:
+
+        async def delete() -> None:
+            async with client.watch(KEYS.host("a")) as watcher:
+                async for event in watcher:
+                    if event.type is EventType.PUT:
+                        await client.delete(KEYS.host("a"))
+
+        async with schedule(client, PATH, "a") as result:
+            await until(result, "a")
+            nursery.start_soon(delete)
+            await trio.lowlevel.checkpoint()
+            await client.delete(KEYS.host("a"))
+            await trio.sleep(60)
+            sessions = result.statistics().sessions
+            assert 10 < sessions < 30  # each after 2.5 to 5 s, once the delay has grown
+            assert len(caplog.records) < 5 * sessions
+            nursery.cancel_scope.cancel()
+            await trio.sleep(20)
+            assert result.scheduled
+            lost_at = trio.current_time()
+            await client.delete(KEYS.host("a"))
+            await until(result)
+            await until(result, "a")
+            assert trio.current_time() - lost_at < 1  # as the session had lasted
 
 
 @in_no_time
@@ -377,15 +448,14 @@ async def test_f18_a_renewal_after_another_is_a_sign_of_life() -> None:
 def test_what_is_waited_out(error: Exception, before: bool, after: bool) -> None:
     patience = Patience()
     assert patience.bears(error) is before
-    patience.entered = True
+    patience.where = Where.JOINED
     assert patience.bears(error) is after
 
 
 @in_no_time
 async def test_each_kind_of_trouble_is_said_once() -> None:
     said: list[str] = []
-    patience = Patience(said.append)
-    patience.entered = True
+    patience = Patience(said.append, Where.JOINED)
     until_then = trio.current_time() + 10
 
     async def refused(error: EtcdError) -> str:

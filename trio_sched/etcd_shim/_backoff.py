@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar, TypeVarTuple
+from typing import TypeVar, TypeVarTuple
 
 import trio
 
 from trio_sched._support.chance import chance
-from trio_sched.etcd_shim.errors import (
-    ConnectionFailed,
-    ConnectionLost,
-    DeadlineExceeded,
-    TooManyRequests,
-    Unavailable,
-)
+from trio_sched.etcd_shim._about import TRANSIENT
 
-__all__ = ["TRANSIENT", "Backoff", "retry_transient"]
+__all__ = ["Backoff", "retry_transient"]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -57,16 +51,6 @@ class Backoff:
         """Begin anew, as something has worked."""
         self._limit = self._first
         self._used = False
-
-
-TRANSIENT: Final = (
-    ConnectionFailed,
-    ConnectionLost,
-    DeadlineExceeded,
-    TooManyRequests,
-    Unavailable,
-)
-"""Errors that say nothing about the request: trying again may help."""
 
 
 async def retry_transient(fn: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:

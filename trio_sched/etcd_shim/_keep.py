@@ -66,9 +66,10 @@ class KeptLease:
         return self._lost
 
     def mark_lost(self, reason: str) -> Exception:
-        """Note that the lease is over; return the error that says so."""
+        """Note that the lease is over, and end its renewals; return the error that says so."""
         if self._lost is None:
             self._lost = reason
+            self._scope.cancel()
         return self._error(self._lost)
 
     def _error(self, reason: str) -> Exception:

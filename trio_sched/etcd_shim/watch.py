@@ -24,6 +24,7 @@ import trio
 from grpclib.const import Status
 
 from trio_sched._support.tasks import Wakeup
+from trio_sched.etcd_shim._about import TRANSIENT
 from trio_sched.etcd_shim._backoff import Backoff
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
 from trio_sched.etcd_shim.channel import deliver, send_message_nowait
@@ -31,12 +32,10 @@ from trio_sched.etcd_shim.errors import (
     AuthStoreChanged,
     ClientClosed,
     Compacted,
-    ConnectionFailed,
     ConnectionLost,
     EtcdError,
     PermissionDenied,
     Unauthenticated,
-    Unavailable,
     WatchCanceled,
     WatchOverflow,
     again,
@@ -310,7 +309,7 @@ class WatchHub:
             while error is None and (self._watchers or not backoff.used):
                 token = self._channel.token
                 error = await self._serve_call(backoff)
-                if isinstance(error, (ConnectionFailed, ConnectionLost, Unavailable)):
+                if isinstance(error, TRANSIENT):
                     error = None
                     await trio.sleep(backoff.next())
                 elif isinstance(error, (Unauthenticated, AuthStoreChanged)):
@@ -333,7 +332,7 @@ class WatchHub:
         self._refused_token = stale
         try:
             return None if await self._channel.refresh_token(stale) else refusal
-        except (ConnectionFailed, ConnectionLost, Unavailable):
+        except TRANSIENT:
             return None  # another round will show
         except EtcdError as exc:
             return exc

@@ -27,6 +27,7 @@ from trio_sched.etcd_shim.lease import new_lease_id
 from trio_sched.exceptions import StrategyError
 from trio_sched.host.following import PathFollower
 from trio_sched.host.patience import Wait
+from trio_sched.host.policy import Then, Where, outcome
 from trio_sched.host.session import Session, revoke_quietly
 from trio_sched.leader import events
 from trio_sched.leader.machine import LeaderMachine
@@ -110,6 +111,7 @@ class Leading:
         self._inherited = 0  # the decision lease of the leader before us
         self._decision_lease = 0
         self._failures = 0  # of the strategy, in a row
+        self._refused_since = inf  # by trio's clock; of our write
 
     @property
     def decision_leases(self) -> set[int]:
@@ -271,13 +273,33 @@ class Leading:
             return events.WriteLost(intent.fence)
         except EtcdError as exc:
             too_large = isinstance(exc, RequestTooLarge)
-            await self._write_wait.out(_too_large(len(names)) if too_large else exc)
+            await self._wait_out(_too_large(len(names)) if too_large else exc)
             return events.WriteLost(intent.fence)
+        self._refused_since = inf
         self._write_wait.worked()
         if answer.succeeded:
             await self._revoke_inherited()
             return events.WriteDone(answer.revision, intent.fence)
         return self._refused(answer, intent.fence)
+
+    async def _wait_out(self, error: EtcdError) -> None:
+        """Wait before the next attempt to write; resign if it was in vain for a TTL.
+
+        Only where another host may do better, as it is another user to etcd.
+        """
+        now = trio.current_time()
+        if outcome(error, Where.LEADING) is not Then.RESIGN:
+            self._refused_since = inf
+        elif self._refused_since == inf:
+            self._refused_since = now
+        elif now - self._refused_since >= self._context.session.ttl:
+            self._write_wait.end()
+            words = (
+                f"{self._keys.path}: etcd refuses our decisions, this host leads no more: {error}"
+            )
+            self._context.logger.warning(words, extra={"kind": "write-refused"})
+            self._resign()
+        await self._write_wait.out(error)
 
     def _refused(self, answer: TxnResult, fence: int) -> events.WriteRefused:
         candidate = answer.get(0).kv

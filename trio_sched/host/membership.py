@@ -24,26 +24,23 @@ import logging
 from collections import deque
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from typing import Final
 
 import trio
 
 from trio_sched._support.tasks import open_plain_nursery
 from trio_sched.etcd_shim import Client, Compare, Delete, EtcdError, GetResult, Put
-from trio_sched.etcd_shim._backoff import Backoff, retry_transient
+from trio_sched.etcd_shim._backoff import Backoff
 from trio_sched.etcd_shim._following import Read
-from trio_sched.etcd_shim.errors import (
-    LeaseNotFound,
-    RevisionWentBack,
-    WatchCanceled,
-    WatchOverflow,
-)
+from trio_sched.etcd_shim.errors import LeaseNotFound
 from trio_sched.exceptions import SessionLost
 from trio_sched.host.election import wait_elected
 from trio_sched.host.following import PathFollower, found_keys
 from trio_sched.host.joining import Joined, clear_if_last, join, resume
 from trio_sched.host.leading import DECISION_TTLS, LeaderContext, Leading
 from trio_sched.host.patience import Patience, Wait
+from trio_sched.host.policy import Then, Where, outcome
 from trio_sched.host.publishing import HealthCheck, HostPublisher
 from trio_sched.host.result import Result
 from trio_sched.host.session import Session, grant_session, revoke_quietly, revoke_surely
@@ -57,8 +54,6 @@ from trio_sched.reaper.owner import Reaper
 from trio_sched.strategies import Strategy
 
 __all__ = ["Membership", "Settings"]
-
-_LOSSES: Final = (RevisionWentBack, SessionLost, WatchCanceled, WatchOverflow)
 
 _WATCH_TIMEOUT: Final = 1.0  # seconds; without its watches a host joins late rather than never
 
@@ -103,12 +98,13 @@ class Membership:
         self._leading: Leading | None = None
         self._backoff = Backoff(first=0.1, cap=max(1.0, settings.session_ttl / 2))
         self._unrevoked: set[int] = set()
+        self._joined_at = inf  # by trio's clock; of the present session, or the last
         self._joined_under = 0  # lease of the session that has joined
         self._fence = 0  # create_revision of our candidate key; 0 while we stand again
         # Of sessions, the newest last: a store that is restored may hold some again.
         self._leases: deque[int] = deque(maxlen=100)
         self.joined = trio.Event()
-        self._patience = Patience(partial(self._log, logging.WARNING))
+        self._patience = Patience(partial(self._log, logging.WARNING), Where.ENTRY)
         self._between = Wait(self._patience)  # between two sessions
         state = HostState(
             settings.path, settings.hostname, settings.options.max_count, self._patience
@@ -162,12 +158,13 @@ class Membership:
         while True:
             try:
                 await self._live_a_session()
-            except _LOSSES as exc:
-                self._debug("no session", reason=str(exc))
-            except EtcdError as exc:
-                if not self.joined.is_set():
+            except (EtcdError, SessionLost) as exc:
+                then = outcome(exc, self._patience.where)
+                if then is Then.WAIT and isinstance(exc, EtcdError):
+                    await self._between.out(exc)
+                elif then is not Then.LOSE:
                     raise
-                await self._between.out(exc)
+                self._debug("no session", reason=str(exc))
             await trio.sleep(self._backoff.next())
 
     async def _live_a_session(self) -> None:
@@ -181,11 +178,13 @@ class Membership:
         self._state.begin_session(session, follower)
         lost = False
         try:
+            if self._patience.where is Where.ENTRY:
+                self._patience.where = Where.JOINING
             async with open_plain_nursery() as nursery:
                 nursery.start_soon(session.keep_alive)
                 await self._take_part(session, follower, already, nursery)
         except (EtcdError, SessionLost) as exc:
-            lost = isinstance(exc, _LOSSES) or self._patience.bears(exc)
+            lost = outcome(exc, self._patience.where) is not Then.END
             if lost:
                 self._note_loss(session, exc)
             raise
@@ -196,16 +195,18 @@ class Membership:
             await self._leave(session, keep=keep)  # noqa: ASYNC102 # shields and bounds itself
 
     def _note_joined(self, session: Session, joined: Joined) -> None:
-        self._backoff.reset()
+        self._joined_at = trio.current_time()
         self._between.worked()
         self._state.note_joined(joined.revision)
         self.joined.set()
-        self._patience.entered = True
+        self._patience.where = Where.JOINED
         self._joined_under = session.lease
         self._log(logging.INFO, "joined", lease=f"{session.lease:x}", ttl=session.ttl)
 
     def _note_loss(self, session: Session, exc: BaseException) -> None:
         session.mark_lost(str(exc))
+        if trio.current_time() - self._joined_at >= session.ttl:
+            self._backoff.reset()
         self._state.decisions.lose()
         self._log(logging.WARNING, "session lost, will join again", reason=str(exc))
 
@@ -427,10 +428,11 @@ class Membership:
         unfinished = f"lease {session.lease:x} (within {session.ttl} s)"
         with trio.move_on_after(settings.shutdown_timeout, shield=True):
             try:
-                await revoke_surely(self._client, session.lease)
+                insist = Patience(where=Where.LEAVING).insist
+                await insist(revoke_surely, self._client, session.lease)
                 self._note_revoked(session.lease)
                 unfinished = f"the decision (within {session.ttl * DECISION_TTLS} s)"
-                await retry_transient(clear_if_last, self._client, self._keys, decision_leases)
+                await insist(clear_if_last, self._client, self._keys, decision_leases)
                 unfinished = ""
             except EtcdError as exc:
                 self._log(logging.WARNING, "etcd refused to clean up", reason=str(exc))

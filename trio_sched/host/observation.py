@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
 
 import trio
 
 from trio_sched._support.tasks import open_plain_nursery, open_service_nursery
 from trio_sched.etcd_shim import Client, GetResult
-from trio_sched.etcd_shim.errors import RevisionWentBack
+from trio_sched.etcd_shim._backoff import Backoff
+from trio_sched.etcd_shim.errors import EtcdError, RevisionWentBack
 from trio_sched.host.following import PathFollower, read_path
 from trio_sched.host.newest import DecisionFeed, Feed, NewestOnly
 from trio_sched.host.patience import Patience
+from trio_sched.host.policy import Then, Where, outcome
 from trio_sched.model.keys import KeyRange, PathKeys
 from trio_sched.model.path_state import PathState
 from trio_sched.model.path_view import PathView
 from trio_sched.model.records import Hosts
 
 __all__ = ["Observation", "PathObservation", "observe_decisions", "observe_everything"]
+
+_MAX_DELAY: Final = 1.0  # seconds before what is gone is read anew
 
 
 class Observation(NewestOnly[Hosts]):
@@ -99,7 +104,7 @@ class _Observer:
         self._keys = keys
         self._covered = covered
         self._reconcile = reconcile
-        self._patience = Patience()
+        self._patience = Patience(where=Where.OBSERVING)
         self.follower = self._new_follower()
 
     def _new_follower(self) -> PathFollower:
@@ -114,19 +119,27 @@ class _Observer:
         asked_at = trio.current_time()
         found = await read_path(self._client, self._keys, self._covered)
         self.follower.cover(self._covered, found, asked_at)
-        self._patience.entered = True
         return found
 
     async def run(self, feed: Feed[Hosts] | Feed[PathState], first: GetResult | None) -> None:
         """Go on from what `begin` read, until cancelled."""
+        backoff = Backoff(cap=_MAX_DELAY)
         while True:
+            began_at = trio.current_time()
             try:
                 async with open_plain_nursery() as nursery:
                     nursery.start_soon(self._follow, first)
                     await self._pass_on(feed)
-            except RevisionWentBack:
-                feed.begin_anew()
-                self.follower, first = self._new_follower(), None
+            except EtcdError as exc:
+                if outcome(exc, Where.OBSERVING) is not Then.LOSE:
+                    feed.end(exc)
+                    raise
+                if isinstance(exc, RevisionWentBack):
+                    feed.begin_anew()
+            if trio.current_time() > began_at + _MAX_DELAY:
+                backoff.reset()
+            self.follower, first = self._new_follower(), None
+            await trio.sleep(backoff.next())
 
     async def _follow(self, first: GetResult | None) -> None:
         if self._covered == self._keys.decision:
@@ -179,4 +192,5 @@ async def _observing(
         try:
             yield
         finally:
-            feed.end()
+            if not feed.ended:
+                feed.end()

@@ -1,16 +1,6 @@
-"""What is waited out: one place that knows which error is about what.
+"""Waiting out what is not about this host, and saying so once: by the table of `policy`.
 
-Theory of operation
--------------------
-An error of etcd says one of three things. It *means* something to the call that met it: a lease
-is gone, a compare failed, history is compacted; the caller acts on it. It is about the way to
-etcd, and trying again may help. Or it is about etcd, or about what this user may do there: a
-full disk, a permission that was taken away, a proxy between. When the host has joined once,
-none of the last two is a reason to leave: whatever holds is held by its lease, and by the proofs
-that the decision is the newest. So it is waited out, by a backoff with a cap, and said once when
-it begins and once when it is over. The table is in ``docs/errors.md``.
-
-At the entry of a block it is different: an etcd that refuses is an error at the call.
+It is waited out by a backoff with a cap, and said once when it begins and once when it is over.
 """
 
 from __future__ import annotations
@@ -21,19 +11,10 @@ from typing import Final, TypeVar, TypeVarTuple
 
 import trio
 
-from trio_sched.etcd_shim._backoff import TRANSIENT, Backoff
-from trio_sched.etcd_shim.errors import (
-    ClientClosed,
-    EtcdError,
-    FutureRevision,
-    LeaseExists,
-    LeaseLost,
-    LeaseNotFound,
-    RevisionCompacted,
-    RevisionWentBack,
-    WatchCanceled,
-    WatchOverflow,
-)
+from trio_sched.etcd_shim._about import TRANSIENT
+from trio_sched.etcd_shim._backoff import Backoff
+from trio_sched.etcd_shim.errors import EtcdError
+from trio_sched.host.policy import Then, Where, outcome
 
 __all__ = ["Patience", "Wait"]
 
@@ -42,19 +23,6 @@ Ts = TypeVarTuple("Ts")
 
 _MAX_DELAY: Final = 1.0  # seconds between two attempts of one call
 
-_MEANINGFUL: Final = (
-    ClientClosed,
-    FutureRevision,
-    LeaseExists,
-    LeaseLost,
-    LeaseNotFound,
-    RevisionCompacted,
-    RevisionWentBack,
-    WatchCanceled,
-    WatchOverflow,
-)
-"""Errors that the caller acts on; waiting would change nothing."""
-
 
 class Patience:
     """Waits out what is not about this host.
@@ -62,13 +30,17 @@ class Patience:
     Args:
         say: takes a sentence when a trouble begins, and one when it is over.
 
+        where: it is waited.
+
     Attributes:
-        entered: whether the block was entered; before, only faults on the way are waited out.
+        where: as given, or what became of it.
     """
 
-    def __init__(self, say: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self, say: Callable[[str], None] = lambda _: None, where: Where = Where.JOINING
+    ) -> None:
         self._say = say
-        self.entered = False
+        self.where = where
         self._troubles: Counter[str] = Counter()  # each with how many calls wait because of it
         self._since: dict[str, float] = {}
         self._words = ""
@@ -80,9 +52,7 @@ class Patience:
 
     def bears(self, error: BaseException) -> bool:
         """Return whether an error is to be waited out."""
-        if isinstance(error, TRANSIENT):
-            return True
-        return self.entered and isinstance(error, EtcdError) and not isinstance(error, _MEANINGFUL)
+        return outcome(error, self.where) is Then.WAIT
 
     async def insist(self, fn: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
         """Call ``fn(*args)`` until it does not fail by what is to be waited out.

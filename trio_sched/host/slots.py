@@ -28,8 +28,9 @@ from dataclasses import dataclass
 import trio
 
 from trio_sched.etcd_shim import Client, Compare, Delete, Get, GetResult, KeyValue, Put
-from trio_sched.etcd_shim.errors import EtcdError, LeaseNotFound, RevisionWentBack
+from trio_sched.etcd_shim.errors import EtcdError, LeaseNotFound
 from trio_sched.host.following import PathFollower
+from trio_sched.host.policy import Then, Where, outcome
 from trio_sched.host.session import Session
 from trio_sched.host.state import HostState
 from trio_sched.model.keys import KeyRange, PathKeys
@@ -143,6 +144,10 @@ class SlotKeys:
                     return taken
         except LeaseNotFound as exc:
             raise session.mark_lost("the lease was revoked or has lapsed") from exc
+        except EtcdError as exc:
+            if outcome(exc, Where.TAKING) is not Then.LOSE:
+                raise
+            raise session.mark_lost(str(exc)) from exc
 
     async def _try(self, session: Session, decision: int, max_count: int) -> Taken | None:
         """Read the slots and take a free one; None if another host took it in between."""
@@ -195,8 +200,10 @@ class SlotKeys:
     async def wait_lost(self, slot: Slot) -> None:
         """Wait until a slot's key is gone."""
         kv = KeyValue(slot.key, self._hostname.encode(), slot.token, slot.token, 1, slot.lease)
-        with contextlib.suppress(RevisionWentBack):  # what another store holds is not our slot
+        try:
             await self._follower.wait_changed_key(kv, slot.token)
+        except EtcdError as exc:  # what another store holds, or nobody watches, is not our slot
+            self._lose(exc)
 
     async def wait_freed(self, taken: Taken) -> None:
         """Wait until some slot has been freed since the slots were read."""
@@ -209,8 +216,16 @@ class SlotKeys:
 
         try:
             await self._follower.wait_for(slots, taken.found, is_freed)
-        except RevisionWentBack:  # the session's next proof finds it, too, and ends the session
-            await trio.sleep_forever()
+        except EtcdError as exc:
+            self._lose(exc)
+            await trio.sleep_forever()  # the session's end is noticed by who waits with us
+
+    def _lose(self, error: EtcdError) -> None:
+        """Lose the session, if that is what the error does."""
+        session = self._state.session
+        if outcome(error, Where.WORKING) is not Then.LOSE or session is None:
+            raise error
+        session.mark_lost(str(error))
 
     @property
     def _follower(self) -> PathFollower:

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from grpclib.const import Status
 
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
-from trio_sched.etcd_shim.errors import rpc_error
+from trio_sched.etcd_shim.errors import RpcError, rpc_error
 from trio_sched.simulation.memory_leases import LeaseState
 from trio_sched.simulation.memory_store import Store
 
@@ -128,6 +128,7 @@ class Refusals:
         forbidden: prefixes of keys that may be neither read nor written.
         counts: how often each method was asked for.
         listeners: called with the method of each request.
+        refuse: is given the method and the request; what it returns is raised, if it is an error.
     """
 
     def __init__(self) -> None:
@@ -136,6 +137,7 @@ class Refusals:
         self.forbidden: set[bytes] = set()
         self.counts: Counter[str] = Counter()
         self.listeners: list[Callable[[str], None]] = []
+        self.refuse: Callable[[str, Any], RpcError | None] = lambda _method, _request: None
 
     def count(self, method: str) -> None:
         """Note that a method was asked for."""
@@ -149,6 +151,8 @@ class Refusals:
         Raises:
             RpcError: in etcd's words.
         """
+        if (error := self.refuse(method, request)) is not None:
+            raise error
         if method in _WRITES and request.ByteSize() > _MAX_REQUEST:
             raise rpc_error(Status.INVALID_ARGUMENT, "etcdserver: request is too large")
         if self.busy and method in _WRITES and _proposes(request):
