@@ -37,6 +37,7 @@ TESTED_BY = {
     "cli/view/tables.py": ["cli/test_pure.py", "cli/test_operations.py"],
     "cli/view/watch.py": ["cli/test_pure.py", "cli/test_operations.py"],
     "cli/view/words.py": ["cli/test_pure.py"],
+    "etcd_shim/_about.py": ["host/test_policy.py"],
     "etcd_shim/_backoff.py": ["etcd_shim/test_failover.py", "host/test_schedule_faults.py"],
     "etcd_shim/_keep.py": ["etcd_shim/test_lease.py"],
     "etcd_shim/_retry.py": ["etcd_shim/test_kv.py", "etcd_shim/test_failover.py"],

@@ -222,10 +222,10 @@ class SlotKeys:
 
     def _lose(self, error: EtcdError) -> None:
         """Lose the session, if that is what the error does."""
-        session = self._state.session
-        if outcome(error, Where.WORKING) is not Then.LOSE or session is None:
+        if outcome(error, Where.WORKING) is not Then.LOSE:
             raise error
-        session.mark_lost(str(error))
+        if self._state.session is not None:
+            self._state.session.mark_lost(str(error))
 
     @property
     def _follower(self) -> PathFollower:

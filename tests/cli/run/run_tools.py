@@ -87,8 +87,12 @@ async def open_run(
     name: str = "host",
     env: dict[str, str] | None = None,
     under: Sequence[str] = (),
+    patience: float = PATIENCE,
 ) -> AsyncIterator[Run]:
-    """Run a command with ``--json``, `under` another one; nothing of it outlives the block."""
+    """Run a command with ``--json``, `under` another one; nothing of it outlives the block.
+
+    It may take `patience` seconds; the default is far more than most things here do.
+    """
     arguments = ["--json", "--endpoints", endpoint, "--hostname", name, *options]
     process = await trio.lowlevel.open_process(
         [*under, *COMMAND, path, *arguments, "--", *command],
@@ -99,7 +103,7 @@ async def open_run(
     )
     run = Run(process)
     try:
-        async with ended_with_block(process, PATIENCE):
+        async with ended_with_block(process, patience):
             yield run
     finally:
         if run.child:
