@@ -344,14 +344,18 @@ class Client:
 
         ``async with client.follow("/jobs/") as follower:`` gives `follower.first`,
         and ``async for event in follower:`` each change after it. Unlike a watch
-        it goes on over compactions and overflows, by reading the state again and
-        delivering the difference.
+        it goes on over compactions, overflows and restarts of etcd, by reading the state
+        again and delivering the difference. While etcd is away it waits, for as long as
+        the block lasts; `Follower.answered_at` says how old what it knows is.
 
         Args:
             prefix: what the keys start with.
             reconcile: read the state anew whenever the watch has been silent for
                 so many seconds, in case the server lost an event; None for never.
             buffer_size: how many events may wait to be read.
+
+        Raises:
+            EtcdError: when the block is entered: etcd cannot be reached, or refuses.
         """
         if reconcile is not None and not reconcile > 0:
             raise ValueError(f"reconcile must be more than 0 seconds, not {reconcile!r}")
@@ -359,7 +363,7 @@ class Client:
         def watch(revision: int) -> AbstractAsyncContextManager[Watcher]:
             return self.watch(prefix, prefix=True, start_revision=revision, buffer_size=buffer_size)
 
-        return open_follower(lambda: self.get_prefix(prefix), watch, reconcile)
+        return open_follower(lambda: self.get_prefix(prefix), watch, reconcile, patient=True)
 
     # ---- the rest --------------------------------------------------------------------
 
