@@ -19,8 +19,9 @@ from tests.cli.ops_tools import compare, validate
 from tests.places import DOCS
 from trio_sched.cli.output import terminal
 from trio_sched.cli.view.document import document_of, state_of
+from trio_sched.cli.view.silence import Silence
 from trio_sched.cli.view.tables import status_view
-from trio_sched.cli.view.watch import _report_silence, _View, line_of as watch_line
+from trio_sched.cli.view.watch import _View, line_of as watch_line
 from trio_sched.cli.view.words import age_of, plain
 from trio_sched.exceptions import StrategyError
 from trio_sched.leader.diagnosis import diagnose
@@ -441,14 +442,15 @@ async def test_it_says_when_etcd_falls_silent(
         click, "echo", lambda text, **_: said.append((trio.current_time() - began, text))
     )
     seen: Any = Seen(state())
+    silence = Silence(lambda: seen.answered_at)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_report_silence, seen)
+        nursery.start_soon(silence.report)
         await trio.sleep(20.5)
         seen.answered_at = trio.current_time()
         await trio.sleep(3)
         nursery.cancel_scope.cancel()
-    assert [words[:37] for _, words in said] == [
-        "trio-sched: etcd has not answered for", "trio-sched: etcd answers again",
+    assert [words[:35] for _, words in said] == [
+        "trio-sched: etcd does not answer, s", "trio-sched: etcd answers again, aft",
     ]  # fmt: skip
 
 
@@ -460,7 +462,7 @@ async def test_a_view_that_is_too_high_says_so(
     def shown(height: int) -> list[str]:
         console = Console(file=io.StringIO(), width=100, height=height, color_system=None)
         with console.capture() as captured:
-            console.print(_View(seen))
+            console.print(_View(seen, Silence(lambda: seen.answered_at)))
         return captured.get().splitlines()
 
     whole = shown(100)

@@ -96,6 +96,7 @@ class MemberStatus:
         leader_id: id of the raft leader; 0 if the member knows none.
         revision: the store's revision.
         db_size: size of its database, in bytes.
+        errors: what is wrong with it, in etcd's words: alarms, or that it has no leader.
     """
 
     version: str
@@ -103,6 +104,7 @@ class MemberStatus:
     leader_id: int
     revision: int
     db_size: int
+    errors: tuple[str, ...] = ()
 
 
 class Client:
@@ -376,6 +378,7 @@ class Client:
             leader_id=answer.leader,
             revision=answer.header.revision,
             db_size=answer.db_size,
+            errors=tuple(answer.errors),
         )
 
     @property
