@@ -127,6 +127,7 @@ ODD: list[tuple[str, str, dict[str, Any]]] = [
         "slot-of-old-session",
         {"slots": [{"slot": 0, "host": "a", "lease": "a"}, {"slot": 1, "host": "b", "lease": "1"}]},
     ),
+    ("warning", "host-in-trouble", {"pool": [host("a", "a", trouble="its strategy fails: x")]}),
     (
         "warning",
         "unavailable-chosen",
@@ -395,6 +396,13 @@ def test_what_is_in_etcd_does_nothing_to_a_terminal() -> None:
     for text in (drawn(of, 80), watch_line(of, NOW)):
         assert "[bold]" in text.replace("\n", "")
         assert all(letter.isprintable() or letter == "\n" for letter in text)
+
+
+def test_what_a_host_has_trouble_with_is_shown() -> None:
+    of = state(pool=[host("a", "a", trouble="its strategy fails: x"), host("b", "b")])
+    assert re.search(r"(?m)^a .*its strategy fails: x", drawn(of, 200))
+    assert re.search(r"(?m)^warning  a: its strategy fails: x$", drawn(of, 200))
+    assert "warning: a: its strategy fails: x" in watch_line(of, NOW)
 
 
 def test_escapes_are_seen() -> None:

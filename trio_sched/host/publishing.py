@@ -13,13 +13,14 @@ from typing import Final
 import trio
 
 from trio_sched._support.tasks import Wakeup
+from trio_sched._support.text import clip
 from trio_sched._support.wall_time import wall_time
 from trio_sched.etcd_shim import Client, Compare, Put
 from trio_sched.etcd_shim.errors import LeaseNotFound
 from trio_sched.host.newest import end_of
 from trio_sched.host.patience import Patience
 from trio_sched.host.session import Session
-from trio_sched.model.records import HostData, Options, encode_host
+from trio_sched.model.records import MAX_WORDS, HostData, Options, encode_host
 
 __all__ = ["HealthCheck", "HostPublisher"]
 
@@ -52,6 +53,7 @@ class HostPublisher:
         self._health_interval = health_interval
         self._unhealthy = None if health_check is None else _NOT_YET
         self._drained: str | None = None
+        self._trouble = ""
         self._since = wall_time()
         self._version = 1  # of what is to be published
         self._published_version = 0  # version that is published
@@ -64,7 +66,7 @@ class HostPublisher:
         """Return the value of the host's key, and the version that it stands for."""
         why = self._drained if self._drained is not None else self._unhealthy
         data = self._data if why is None else replace(self._data, available=False, reason=why)
-        return encode_host(self._options, data, self._since), self._version
+        return encode_host(self._options, data, self._since, self._trouble), self._version
 
     def begin(self) -> None:
         """Note that the host joins now, for the first time or again."""
@@ -99,6 +101,17 @@ class HostPublisher:
             HostData(reason=reason)  # checks it
         self._drained = reason
         await self._publish_change()
+
+    def note_trouble(self, words: str | None) -> None:
+        """Publish what this host has trouble with, for people; None when it is over.
+
+        It is not waited for, and nothing is written if the words are those that are
+        published already.
+        """
+        trouble = clip(words or "", MAX_WORDS)
+        if trouble != self._trouble:
+            self._trouble = trouble
+            self._note_change()
 
     async def _publish_change(self) -> None:
         self._note_change()

@@ -101,6 +101,7 @@ def host_document(state: PathState, host: Host, ttls: Mapping[int, int | None]) 
         "ttl": ttls.get(host.lease),
         "joined_revision": host.joined_revision,
         "since": host.since or None,
+        "trouble": host.trouble,
     }
 
 
@@ -217,6 +218,7 @@ def _host(reader: _Reader) -> Host:
         data.available,
         data.reason,
         reader.get("since", str, None) or "",
+        reader.get("trouble", str, ""),
     )
 
 

@@ -183,7 +183,8 @@ def _row(
 ) -> dict[str, Text]:
     words = _state_of(state, host)
     note = state.control.note(f"drained/{host.name}") if "drained" in words else None
-    why = [host.reason if not host.available else "", note.why if note is not None else ""]
+    said = host.reason if not host.available else ""
+    why = [said, note.why if note is not None else "", host.trouble]
     style = next((_STYLES[word] for word in reversed(words) if word in _STYLES), "")
     row = {
         "HOST": host.name,
