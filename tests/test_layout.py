@@ -29,7 +29,6 @@ TESTED_BY = {
     "cli/run/signals.py": ["cli/test_connect.py", "cli/run/test_command.py"],
     "cli/simulate.py": ["cli/test_offline.py"],
     "cli/steer.py": ["cli/test_operations.py"],
-    "cli/steering.py": ["cli/test_operations.py"],
     "cli/strategies.py": ["cli/test_offline.py"],
     "cli/view/document.py": ["cli/test_pure.py", "cli/test_operations.py"],
     "cli/view/members.py": ["cli/test_operations.py"],
