@@ -152,7 +152,7 @@ def same_json(document: Any, path: str) -> Any:
             return "revision N" if depth == 1 and key == "revision" else ranks[value]
         if key == "lease" and value != "0":
             return leases.setdefault(value, f"lease {len(leases) + 1}")
-        if key in {"when", "since", "ttl"} and value is not None:
+        if key in {"when", "since", "ttl", "age"} and value is not None:
             return key.upper()
         return plain_text(value, path) if isinstance(value, str) else value
 

@@ -92,8 +92,9 @@ def test_what_the_page_shows_is_what_is_printed() -> None:
             assert re.search(pattern, printed), line
 
 
-@pytest.mark.parametrize("danger", ["paused", "mistyped"])
-def test_poweroff_after_a_drain_comes_with_its_dangers(danger: str) -> None:
+@pytest.mark.parametrize(("danger", "code"), [("paused", 75), ("mistyped", 68)])
+def test_poweroff_after_a_drain_comes_with_its_dangers(danger: str, code: int) -> None:
     (found,) = re.findall(r"^- \*\*drain\*\*.*?(?=^- )", OPERATIONS, re.MULTILINE | re.DOTALL)
     assert "poweroff" in found
-    assert re.search(rf"\*\*[^*]*{danger}\*\*", found)
+    said = " ".join(found.split())
+    assert re.search(rf"\*\*[^*]*{danger}\*\*[^*]* with {code}\.", said)

@@ -130,6 +130,7 @@ async def test_steering(endpoint: str, path: str) -> None:
             ("resume", path),
             ("set-count", path, "none"),
             ("drain", path, "host-x"),
+            ("drain", path, "host-x", "--absent-ok"),
             ("evict", path, "nobody"),
         ):
             said += transcript(await ops(endpoint, *command, *BY), path)
@@ -147,6 +148,7 @@ async def test_a_path_without_hosts(endpoint: str, path: str) -> None:
         ("status", path),
         ("members", path),
         ("drain", path, "host-a", *BY),
+        ("drain", path, "host-a", "--absent-ok", *BY),
         ("undrain", path, "host-a", *BY),
     )
     compare("no-hosts.txt", "".join([transcript(await ops(endpoint, *c), path) for c in commands]))

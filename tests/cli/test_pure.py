@@ -19,8 +19,9 @@ from tests.cli.ops_tools import compare, validate
 from tests.places import DOCS
 from trio_sched.cli.output import terminal
 from trio_sched.cli.view.document import document_of, state_of
+from trio_sched.cli.view.silence import Silence
 from trio_sched.cli.view.tables import status_view
-from trio_sched.cli.view.watch import _report_silence, _View, line_of as watch_line
+from trio_sched.cli.view.watch import _View, line_of as watch_line
 from trio_sched.cli.view.words import age_of, plain
 from trio_sched.exceptions import StrategyError
 from trio_sched.leader.diagnosis import diagnose
@@ -126,6 +127,7 @@ ODD: list[tuple[str, str, dict[str, Any]]] = [
         "slot-of-old-session",
         {"slots": [{"slot": 0, "host": "a", "lease": "a"}, {"slot": 1, "host": "b", "lease": "1"}]},
     ),
+    ("warning", "host-in-trouble", {"pool": [host("a", "a", trouble="its strategy fails: x")]}),
     (
         "warning",
         "unavailable-chosen",
@@ -396,6 +398,13 @@ def test_what_is_in_etcd_does_nothing_to_a_terminal() -> None:
         assert all(letter.isprintable() or letter == "\n" for letter in text)
 
 
+def test_what_a_host_has_trouble_with_is_shown() -> None:
+    of = state(pool=[host("a", "a", trouble="its strategy fails: x"), host("b", "b")])
+    assert re.search(r"(?m)^a .*its strategy fails: x", drawn(of, 200))
+    assert re.search(r"(?m)^warning  a: its strategy fails: x$", drawn(of, 200))
+    assert "warning: a: its strategy fails: x" in watch_line(of, NOW)
+
+
 def test_escapes_are_seen() -> None:
     assert plain("\x1b\u202e\udc9b\U000e0001 é") == r"\x1b\u202e\udc9b\U000e0001 é"
 
@@ -441,14 +450,15 @@ async def test_it_says_when_etcd_falls_silent(
         click, "echo", lambda text, **_: said.append((trio.current_time() - began, text))
     )
     seen: Any = Seen(state())
+    silence = Silence(lambda: seen.answered_at)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_report_silence, seen)
+        nursery.start_soon(silence.report)
         await trio.sleep(20.5)
         seen.answered_at = trio.current_time()
         await trio.sleep(3)
         nursery.cancel_scope.cancel()
-    assert [words[:37] for _, words in said] == [
-        "trio-sched: etcd has not answered for", "trio-sched: etcd answers again",
+    assert [words[:35] for _, words in said] == [
+        "trio-sched: etcd does not answer, s", "trio-sched: etcd answers again, aft",
     ]  # fmt: skip
 
 
@@ -460,7 +470,7 @@ async def test_a_view_that_is_too_high_says_so(
     def shown(height: int) -> list[str]:
         console = Console(file=io.StringIO(), width=100, height=height, color_system=None)
         with console.capture() as captured:
-            console.print(_View(seen))
+            console.print(_View(seen, Silence(lambda: seen.answered_at)))
         return captured.get().splitlines()
 
     whole = shown(100)

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import trio
+from grpclib.const import Status
 
+from tests.host.test_patience import in_no_time
 from trio_sched.etcd_shim import (
     Client,
     EventType,
@@ -17,7 +19,9 @@ from trio_sched.etcd_shim import (
     Watcher,
     open_client,
 )
-from trio_sched.testing import Etcd, open_faulty_link
+from trio_sched.etcd_shim.errors import PermissionDenied, rpc_error
+from trio_sched.simulation import MemoryEtcd
+from trio_sched.testing import Etcd, open_etcd, open_faulty_link
 
 
 async def stored(client: Client, path: str) -> dict[bytes, bytes]:
@@ -172,3 +176,111 @@ async def test_reconciling_never_or_at_once_is_nonsense() -> None:
     async with open_client("http://127.0.0.1:1") as client:
         with pytest.raises(ValueError, match="more than 0"):
             client.follow("/a", reconcile=0)
+
+
+# ---- etcd restarts -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reconcile", [None, 0.1])
+async def test_f42_it_goes_on_over_a_restart_of_etcd(reconcile: float | None) -> None:
+    """Of the only member, killed; it is away for longer than a single request is tried for."""
+    async with open_etcd() as server, open_client(server.endpoint) as client:
+        (member,) = server.members
+        async with client.follow("/p/", reconcile=reconcile) as follower, trio.open_nursery() as n:
+            received = trio.Event()
+
+            async def receive() -> None:
+                await follower.receive()
+                received.set()
+
+            n.start_soon(receive)
+            member.kill()
+            await member.wait_ended()
+            killed = trio.current_time()
+            await trio.sleep(5)
+            assert follower.answered_at <= killed
+            await member.start()
+            async with open_client(server.endpoint) as other:
+                await other.put("/p/a", "after")
+                started = trio.current_time()
+                await received.wait()
+            assert delivered(follower) == {b"/p/a": b"after"}
+            assert follower.answered_at >= started - 1  # a read may have been sent before the put
+            n.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("reconcile", [None, 2.0])
+@in_no_time
+async def test_f42_it_waits_for_as_long_as_etcd_is_away(reconcile: float | None) -> None:
+    etcd = MemoryEtcd()
+    (member,) = etcd.cluster.members
+    async with etcd.open_client() as client, client.follow("/p/", reconcile=reconcile) as follower:
+        for seconds in (1, 60, 3600):
+            with trio.move_on_after(1):
+                await follower.receive()
+            etcd.cluster.stop(member)
+            stopped = trio.current_time()
+            with trio.move_on_after(seconds):
+                await follower.receive()
+            assert follower.answered_at <= stopped
+            etcd.cluster.start(member)
+            await client.put("/p/a", str(seconds))
+            (event,) = (await follower.receive()).events
+            assert event.kv.value == str(seconds).encode()
+            assert follower.answered_at > stopped
+
+
+@in_no_time
+async def test_f42_what_was_compacted_meanwhile_is_read() -> None:
+    etcd = MemoryEtcd(2)
+    async with etcd.open_client() as client:
+        await client.put("/p/gone", "x")
+        async with client.follow("/p/") as follower:
+            for member in etcd.cluster.members:
+                etcd.cluster.stop(member)
+            with trio.move_on_after(60):
+                await follower.receive()
+            for member in etcd.cluster.members:
+                etcd.cluster.start(member)
+            await client.delete("/p/gone")
+            etcd.compact((await client.put("/p/new", "x")).revision)
+            while delivered(follower) != {b"/p/new": b"x"}:
+                await follower.receive()
+
+
+@pytest.mark.parametrize("words", ["etcdserver: too many requests", "context deadline exceeded"])
+@in_no_time
+async def test_f42_a_watch_that_ends_by_a_fault_of_the_moment_begins_anew(
+    monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    async with MemoryEtcd().open_client() as client:
+        real = client.watch
+        ends = iter([True, True, False])
+
+        class Ending:
+            def __init__(self, watcher: Watcher) -> None:
+                self._watcher = watcher
+
+            async def receive(self) -> WatchBatch:
+                if next(ends):
+                    await client.put("/p/between", "x")
+                    raise rpc_error(Status.UNKNOWN, words)
+                return await self._watcher.receive()
+
+        @asynccontextmanager
+        async def watch(*args: Any, **kwargs: Any) -> AsyncIterator[Ending]:
+            async with real(*args, **kwargs) as watcher:
+                yield Ending(watcher)
+
+        monkeypatch.setattr(client, "watch", watch)
+        async with client.follow("/p/") as follower:
+            assert (await follower.receive()).events[-1].kv.version == 2
+
+
+@in_no_time
+async def test_f42_a_refusal_is_the_callers() -> None:
+    etcd = MemoryEtcd()
+    async with etcd.open_client() as client, client.follow("/p/", reconcile=1.0) as follower:
+        etcd.cluster.refusals.forbidden.add(b"/p/")
+        with pytest.raises(PermissionDenied):
+            await follower.receive()

@@ -14,7 +14,17 @@ from grpclib.const import Status
 from trio.testing import MockClock
 
 from tests.helpers import until
-from trio_sched import Client, Control, Host, Result, Strategy, StrategyOptions, observe, schedule
+from trio_sched import (
+    Client,
+    Control,
+    Host,
+    Result,
+    Strategy,
+    StrategyOptions,
+    observe,
+    open_client,
+    schedule,
+)
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
 from trio_sched.etcd_shim.errors import (
     ClientClosed,
@@ -34,6 +44,7 @@ from trio_sched.host.patience import Patience
 from trio_sched.host.policy import Where
 from trio_sched.model.keys import PathKeys
 from trio_sched.simulation import MemoryEtcd
+from trio_sched.testing import open_etcd
 
 PATH = "/jobs"
 KEYS = PathKeys(PATH)
@@ -148,6 +159,64 @@ async def test_f37_a_full_disk_is_waited_out_by_who_leads_and_works(
         begun, over = (line for line in warnings(caplog) if "refuses" in line)
         assert "database space exceeded" in begun
         assert "no more (NoSpace), after 6" in over
+
+
+@in_no_time
+async def test_f37_an_etcd_that_refuses_all_transactions_for_want_of_room_ends_no_work() -> None:
+    """As 3.5.1 does, those that only read too (etcd issue 13429): proofs go another way."""
+    etcd = MemoryEtcd()
+    async with fleet(etcd, "a", "b") as (_, results), trio.open_nursery() as nursery:
+        begun: list[float] = []
+
+        async def work(_slot: object) -> None:
+            begun.append(trio.current_time())
+            await trio.sleep_forever()
+
+        nursery.start_soon(results[0].run_while_scheduled, work)
+        await trio.sleep(1)
+        etcd.cluster.refusals.no_space_for_txns = True
+        full(etcd)
+        await trio.sleep(60)
+        assert results[0].scheduled
+        assert len(begun) == 1
+        etcd.cluster.store.put(pb.PutRequest(key=KEYS.scheduled, value=b"z"))  # it is seen, too
+        for path in etcd.network.paths("localhost").values():
+            path.hold(up=False)
+        await trio.sleep(1)
+        for path in etcd.network.paths("localhost").values():
+            path.release()
+        await trio.sleep(1)
+        assert not results[0].scheduled
+        calm(etcd)
+        await until(results[0], "a")
+        assert [result.statistics().sessions for result in results] == [1, 1]
+        nursery.cancel_scope.cancel()
+
+
+async def test_f37_a_real_etcd_without_room_for_longer_than_a_ttl_ends_no_work() -> None:
+    begun: list[float] = []
+
+    async def work(_slot: object) -> None:
+        begun.append(trio.current_time())
+        await trio.sleep_forever()
+
+    async with (
+        open_etcd(extra_args=("--quota-backend-bytes=4000000",)) as server,
+        open_client(server.endpoint) as client,
+        schedule(client, PATH, "a", session_ttl=2) as result,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(result.run_while_scheduled, work)
+        with pytest.raises(NoSpace):
+            while True:
+                await client.put("heap", b"x" * 500_000)
+        deadline = trio.current_time() + 5
+        while trio.current_time() < deadline:
+            with trio.move_on_at(deadline):
+                await result.wait_unscheduled()
+                raise AssertionError("it was not scheduled for a moment")
+        assert (len(begun), result.statistics().sessions) == (1, 1)
+        nursery.cancel_scope.cancel()
 
 
 @in_no_time
@@ -507,14 +576,19 @@ async def test_f38_a_strategy_that_fails_keeps_the_decision_and_is_asked_again(
 ) -> None:
     strategy = Poisoned()
     async with MemoryEtcd().open_client() as client:
-        async with schedule(client, PATH, "a", strategy=strategy) as result:
+        async with (
+            schedule(client, PATH, "a", strategy=strategy) as result,
+            observe(client, PATH, pool=True) as states,
+        ):
             await until(result, "a")
             async with schedule(client, PATH, "x") as poison:
                 await trio.sleep(2)
+                assert "raised ZeroDivisionError" in states.newest.pool["a"].trouble
                 assert result.newest == poison.newest == ("a",)
                 assert result.scheduled
                 assert 1 < strategy.asked < 6
             await trio.sleep(10)
+            assert states.newest.pool["a"].trouble == ""
             assert result.newest == ("a",)
             assert result.statistics().sessions == 1
     assert any("ZeroDivisionError" in line or "it raised" in line for line in warnings(caplog))

@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from tests.helpers import until
+from tests.host.test_patience import in_no_time
 from trio_sched import (
     EndOfResults,
     Host,
@@ -20,7 +21,10 @@ from trio_sched import (
     schedule,
 )
 from trio_sched._support.wall_time import wall_time
+from trio_sched.etcd_shim.errors import ConnectionLost
+from trio_sched.leader.diagnosis import diagnose
 from trio_sched.model.keys import PathKeys
+from trio_sched.simulation import MemoryEtcd
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -191,3 +195,65 @@ async def test_health_says_whether_it_may_be_chosen(endpoint: str, path: str) ->
 
 def reasons(state: PathState) -> list[str]:
     return [host.reason for host in state.pool.values() if not host.available]
+
+
+@in_no_time
+async def test_a_trouble_is_published_once_and_taken_back() -> None:
+    etcd, keys = MemoryEtcd(), PathKeys("/jobs")
+    async with (
+        etcd.open_client() as client,
+        observe(client, "/jobs", pool=True) as seen,
+        schedule(client, "/jobs", "a") as result,
+    ):
+        await until(result, "a")
+        publisher = result._publisher
+
+        async def versions() -> int:
+            await trio.sleep(1)
+            kv = (await client.get(keys.host("a"))).kv
+            assert kv is not None
+            return kv.version
+
+        assert await versions() == 1
+        publisher.note_trouble(None)
+        assert await versions() == 1, "nothing has changed"
+        for _ in range(5):
+            publisher.note_trouble("its strategy fails: " + "x" * 300)
+        assert await versions() == 2
+        state = await until_state(seen, lambda state: state.pool["a"].trouble)
+        assert state.pool["a"].trouble.startswith("its strategy fails: xxx")
+        assert len(state.pool["a"].trouble) == 200
+        assert [each.kind for each in diagnose(state) if each.level == "warning"] == [
+            "host-in-trouble"
+        ]
+        await result.update(zone="x")
+        assert seen.newest.pool["a"].trouble
+        publisher.note_trouble(None)
+        await until_state(seen, lambda state: not state.pool["a"].trouble)
+        assert await versions() == 4
+        assert result.newest == ("a",)
+
+
+@in_no_time
+async def test_a_write_that_the_network_held_back_does_not_undo_a_later_one() -> None:
+    path, key = "/jobs", PathKeys("/jobs").host("a")
+    async with MemoryEtcd().open_client() as client:
+        real, held = client.txn, list[tuple[Any, ...]]()
+
+        async def hold_back(*args: Any) -> Any:
+            if not held and args[1] and getattr(args[1][0], "key", None) == key:
+                held.append(args)
+                raise ConnectionLost("no answer")
+            return await real(*args)
+
+        async with schedule(client, path, "a") as result:
+            await until(result, "a")
+            client.txn = hold_back  # type: ignore[assignment,method-assign] # only the first
+            await result.update(weight=2)
+            await result.update(weight=3)
+            assert held
+            before = (await client.get(key)).kv
+            assert not (await real(*held[0])).succeeded
+            assert (await client.get(key)).kv == before
+            assert before is not None
+            assert b'"weight":3' in before.value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.leader.machine_helpers import (
@@ -54,6 +56,19 @@ def test_a_host_that_changes_nothing_is_evaluated_but_not_written() -> None:
     assert core.handle(HostJoined(Host("b", 1021, 21, data={"zone": "x"}), 22)) == []
     assert core.handle(HostLeft("b", 23)) == []
     assert len(strategy.asked) == 4
+
+
+def test_a_host_that_has_another_trouble_is_not_evaluated() -> None:
+    """Else a leader that publishes why its strategy fails would ask it again at once."""
+    strategy = Counting()
+    core = lead(make(1, strategy), "a")
+    core.handle(HostJoined(host("b", 21), 21))
+    strategy.asked.clear()
+    for revision, trouble in ((22, "it fails"), (23, "it fails again"), (24, "")):
+        in_trouble = replace(host("b", 21), trouble=trouble)
+        assert core.handle(HostJoined(in_trouble, revision)) == []
+        assert core.pool["b"].trouble == trouble
+    assert not strategy.asked
 
 
 def test_f20_events_at_or_below_the_snapshot_are_ignored() -> None:

@@ -66,6 +66,14 @@ def test_defaults_are_left_out() -> None:
     }
 
 
+def test_trouble_is_clipped_and_not_compared() -> None:
+    well, ill = (decoded(encode_host(Options(), trouble=words)) for words in ("", "x" * 300))
+    assert (well.trouble, ill.trouble) == ("", "x" * 199 + "…")
+    assert well == ill
+    assert decoded(b'{"trouble": 7}').trouble == ""
+    assert decoded(encode_host(Options(), trouble="\udcff")).trouble == "?"
+
+
 def test_a_host_that_tells_nothing_is_like_every_other() -> None:
     host = decoded(b"TODO")
     assert (host.weight, host.zone, host.priority) == (1.0, None, 0)

@@ -83,6 +83,20 @@ FAILED_PLANS = {
             Action(17.8, "early", 0, 0.0, 0),
         ),
     ),
+    "what a host says of itself arrives late, after it has said another thing": Plan(
+        80003751,
+        hosts=1,
+        members=3,
+        max_count=1,
+        ttl=10,
+        seconds=60.0,
+        actions=(
+            Action(43.969, "silence", 1, 16.078, 3),
+            Action(55.89, "sick", 1, 5.318, 3),
+            Action(57.812, "silence", 1, 7.673, 0),
+            Action(58.659, "update", 1, 0.0, 1),
+        ),
+    ),
     "a restored store has caught up before a host joins it, with an older decision": Plan(
         100022,
         hosts=8,

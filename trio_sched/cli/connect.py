@@ -93,6 +93,10 @@ class Connection:
             *self.endpoints, user=self.user, password=self.password, ssl_context=self.ssl_context
         )
 
+    def open_member(self, url: str) -> AbstractAsyncContextManager[Client]:
+        """Open a client of one member, as nobody; for what any client may ask it."""
+        return open_client(url, ssl_context=self.ssl_context)
+
 
 def connection_options(command: F) -> F:
     """Give a command the options, and pass it a `Connection` as ``connection``."""

@@ -10,13 +10,32 @@ from trio_sched.cli.reporter import Reporter
 from trio_sched.cli.run.child import CannotRun
 from trio_sched.etcd_shim.errors import (
     AuthenticationFailed,
+    AuthStoreChanged,
+    ClientClosed,
     ConnectionFailed,
+    ConnectionLost,
+    DeadlineExceeded,
     EtcdError,
+    LeaseLost,
+    NoLeader,
+    NoSpace,
     PermissionDenied,
+    RemoteProtocolError,
+    RevisionWentBack,
     RpcError,
+    TooManyRequests,
     Unauthenticated,
+    Unavailable,
+    Unimplemented,
 )
-from trio_sched.exceptions import HostnameInUse, HostNotFound, StrategyError, TrioSchedError
+from trio_sched.exceptions import (
+    EndOfResults,
+    HostnameInUse,
+    HostNotFound,
+    SessionLost,
+    StrategyError,
+    TrioSchedError,
+)
 
 __all__ = ["Exit", "explain", "strategy_failed"]
 
@@ -35,45 +54,91 @@ class Exit(IntEnum):
     PERMISSION = 77
 
 
+_BUG: Final = "{error}; this is a bug of trio-sched, please report it"
+_TRY_AGAIN: Final = "etcd at {where} cannot serve us now, try again: {error}"
+
+# The first that fits counts, so what is special comes first.
+_TABLE: Final[tuple[tuple[type[TrioSchedError], int, str], ...]] = (
+    # ours
+    (HostnameInUse, Exit.NOT_SCHEDULED, "{error}; give each host a --hostname of its own"),
+    (HostNotFound, NO_HOST, "{error}; see `trio-sched members {error.path}`"),
+    (StrategyError, Exit.SOFTWARE, "{error}; choose another --strategy"),
+    (SessionLost, Exit.LOST, "{error}; try again"),
+    (EndOfResults, Exit.SOFTWARE, _BUG),
+    (ClientClosed, Exit.SOFTWARE, _BUG),
+    # who we are
+    (AuthenticationFailed, Exit.PERMISSION, "etcd does not know {who} by this password: {error}"),
+    (AuthStoreChanged, Exit.PERMISSION, "etcd's users have changed, try again: {error}"),
+    (
+        PermissionDenied,
+        Exit.PERMISSION,
+        "etcd does not let {who} read and write all keys below PATH/; grant it that: {error}",
+    ),
+    (Unauthenticated, Exit.PERMISSION, "etcd wants to know who we are; {user_hint}: {error}"),
+    # the way to etcd
+    (
+        ConnectionFailed,
+        Exit.UNAVAILABLE,
+        "{error}; is it running there, and are --endpoints right?",
+    ),
+    (
+        ConnectionLost,
+        Exit.UNAVAILABLE,
+        "the connection to etcd at {where} was lost: {error}; see `trio-sched status`, try again",
+    ),
+    (
+        RemoteProtocolError,
+        Exit.UNAVAILABLE,
+        "what answers at {where} does not speak as etcd does; are --endpoints right? {error}",
+    ),
+    # etcd itself
+    (LeaseLost, Exit.LOST, "{error}; try again"),
+    (
+        NoSpace,
+        Exit.UNAVAILABLE,
+        "etcd at {where} has no space left; make room, then `etcdctl alarm disarm`: {error}",
+    ),
+    (
+        NoLeader,
+        Exit.UNAVAILABLE,
+        "etcd at {where} has no leader; are enough of its members running? {error}",
+    ),
+    (TooManyRequests, Exit.UNAVAILABLE, _TRY_AGAIN),
+    (DeadlineExceeded, Exit.UNAVAILABLE, _TRY_AGAIN),
+    (Unavailable, Exit.UNAVAILABLE, _TRY_AGAIN),
+    (
+        RevisionWentBack,
+        Exit.UNAVAILABLE,
+        "etcd at {where} was restored, or wiped; see `trio-sched status`: {error}",
+    ),
+    (
+        Unimplemented,
+        Exit.UNAVAILABLE,
+        "what answers at {where} is no etcd, or one older than 3.4: {error}",
+    ),
+    (EtcdError, Exit.UNAVAILABLE, "etcd at {where} does not do what it should: {error}"),
+    (TrioSchedError, Exit.SOFTWARE, _BUG),
+)
+
+
 def explain(error: TrioSchedError | CannotRun, connection: Connection) -> tuple[int, str]:
     """Return the exit code for an error, and a line that says what happened and what to do."""
     if isinstance(error, CannotRun):
         return error.code, str(error)
-    if isinstance(error, HostnameInUse):
-        return Exit.NOT_SCHEDULED, f"{error}; give each host a --hostname of its own"
-    if isinstance(error, HostNotFound):
-        return NO_HOST, f"{error}; see `trio-sched members {error.path}`"
-    if isinstance(error, StrategyError):
-        return Exit.SOFTWARE, _another_strategy(error)
-    if isinstance(error, EtcdError):
-        return _explain_etcd(error, connection)
-    return Exit.SOFTWARE, str(error)
+    if isinstance(error, RpcError) and "user name is empty" in error.message:
+        error = Unauthenticated(error.status, error.message)
+    code, words = next((code, words) for kind, code, words in _TABLE if isinstance(error, kind))
+    user = connection.user
+    said = words.format(
+        error=error,
+        who=repr(user) if user else "this client",
+        where=",".join(connection.endpoints),
+        user_hint=f"it does not accept {user!r} now, so try again" if user else "give --user",
+    )
+    return code, " ".join(said.split())  # on one line, whatever etcd says
 
 
 def strategy_failed(error: StrategyError) -> int:
     """Say that a strategy failed, where etcd has no part in it; return the exit code."""
-    Reporter(as_json=False).error(_another_strategy(error), Exit.SOFTWARE)
+    Reporter(as_json=False).error(f"{error}; choose another --strategy", Exit.SOFTWARE)
     return Exit.SOFTWARE
-
-
-def _another_strategy(error: StrategyError) -> str:
-    return f"{error}; choose another --strategy"
-
-
-def _explain_etcd(error: EtcdError, connection: Connection) -> tuple[int, str]:
-    who = repr(connection.user) if connection.user else "this client"
-    if isinstance(error, AuthenticationFailed):
-        return Exit.PERMISSION, f"etcd does not know {who} by this password: {error}"
-    if isinstance(error, PermissionDenied):
-        words = f"etcd does not let {who} read and write all keys below PATH/; grant it that"
-        return Exit.PERMISSION, f"{words}: {error}"
-    if isinstance(error, Unauthenticated) or _wants_a_user(error):
-        return Exit.PERMISSION, f"etcd wants to know who we are; give --user: {error}"
-    if isinstance(error, ConnectionFailed):
-        return Exit.UNAVAILABLE, f"{error}; is it running there, and are --endpoints right?"
-    where = ",".join(connection.endpoints)
-    return Exit.UNAVAILABLE, f"etcd at {where} does not do what it should: {error}"
-
-
-def _wants_a_user(error: EtcdError) -> bool:
-    return isinstance(error, RpcError) and "user name is empty" in error.message

@@ -7,7 +7,13 @@ from typing import Any
 import click
 
 from trio_sched.cli.common import host_argument
-from trio_sched.cli.steering import STEERING_CODES, Change, steer, steering_options
+from trio_sched.cli.steering import (
+    STEERING_CODES,
+    Change,
+    absent_option,
+    steer,
+    steering_options,
+)
 
 __all__ = ["drain", "evict", "pause", "resume", "set_count", "undrain"]
 
@@ -28,13 +34,15 @@ def _epilog(*lines: str) -> str:
     ),
 )
 @steering_options
+@absent_option
 @host_argument
 @why_option
 def drain(host: str, why: str, **options: Any) -> None:
     """Let HOST not be chosen any more for PATH, until it is undrained.
 
-    It stays known, also if it restarts, and need not be there yet. Waits until it is not
-    scheduled, and holds no slot.
+    It stays known, also if it restarts. Waits until it is not scheduled, and holds no slot;
+    while decisions are paused, a host that is scheduled stays so. A host that is not there is
+    refused, as its name may be mistyped, unless with --absent-ok.
     """
     steer(Change(lambda control: control.drain(host, why), host, leaves=True), **options)
 
@@ -44,10 +52,11 @@ def drain(host: str, why: str, **options: Any) -> None:
     epilog=_epilog("trio-sched undrain /jobs/backup host-a"),
 )
 @steering_options
+@absent_option
 @host_argument
 def undrain(host: str, **options: Any) -> None:
     """Let HOST be chosen again for PATH: the end of `drain`."""
-    steer(Change(lambda control: control.undrain(host), host), **options)
+    steer(Change(lambda control: control.undrain(host), host, takes_back=True), **options)
 
 
 @click.command(
@@ -55,6 +64,7 @@ def undrain(host: str, **options: Any) -> None:
     epilog=_epilog("trio-sched pause /jobs/backup --why 'network works, until 14:00'"),
 )
 @steering_options
+@absent_option
 @why_option
 def pause(why: str, **options: Any) -> None:
     """Freeze the decisions of PATH.
@@ -68,6 +78,7 @@ def pause(why: str, **options: Any) -> None:
     short_help="Let the leader decide again.", epilog=_epilog("trio-sched resume /jobs/backup")
 )
 @steering_options
+@absent_option
 def resume(**options: Any) -> None:
     """Let the leader of PATH decide again: the end of `pause`."""
     steer(Change(lambda control: control.resume()), **options)
@@ -87,6 +98,7 @@ def _count(_context: click.Context, _parameter: click.Parameter, value: str) -> 
     epilog=_epilog("trio-sched set-count /jobs/worker 5", "trio-sched set-count /jobs/worker none"),
 )
 @steering_options
+@absent_option
 @click.argument("count", callback=_count, metavar="N|none")
 @why_option
 def set_count(count: int | None, why: str, **options: Any) -> None:

@@ -14,10 +14,11 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar
 import click
 import trio
 
-from trio_sched.cli.common import CODES, output_option, path_argument, timeout_option
+from trio_sched.cli.common import CODES, output_option, path_argument, read_path, timeout_option
 from trio_sched.cli.connect import Connection, connection_options
-from trio_sched.cli.exits import Exit
+from trio_sched.cli.exits import NO_HOST, Exit
 from trio_sched.cli.output import perform, show, show_json, within
+from trio_sched.cli.reporter import Reporter
 from trio_sched.cli.view.document import control_document
 from trio_sched.cli.view.tables import facts
 from trio_sched.cli.view.words import control_lines, eviction_line
@@ -28,18 +29,26 @@ from trio_sched.model.control_state import ControlState
 from trio_sched.model.path_state import PathState
 from trio_sched.scheduler import observe
 
-__all__ = ["STEERING_CODES", "Change", "steer", "steering_options"]
+__all__ = ["STEERING_CODES", "Change", "absent_option", "steer", "steering_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 Outcome: TypeAlias = Literal[
-    "decided", "nobody-there", "not-waited", "ignored", "no-leader", "not-yet", "still-running"
+    "decided",
+    "nobody-there",
+    "not-waited",
+    "ignored",
+    "no-leader",
+    "not-yet",
+    "paused",
+    "still-running",
 ]
 
 STEERING_CODES: Final = CODES.replace(
     "Exit codes:",
     "Exit codes:\n"
     "  0   it is carried out, or no host is there, or --no-wait\n"
+    "  68  no such host, or no host at all, has joined; nothing was written\n"
     "  75  it is wanted, and was not carried out in time, or there is no leader",
 )
 
@@ -53,12 +62,14 @@ class Change:
         host: the host that it is about, if about one.
         leaves: whether that host is to end its work.
         evicts: whether that is to happen only once.
+        takes_back: whether it ends what was wanted of that host before.
     """
 
     act: Callable[[Control], Awaitable[ControlState]]
     host: str | None = None
     leaves: bool = False
     evicts: bool = False
+    takes_back: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,6 +82,12 @@ class Steering:
     wait: float
     output: str
     timeout: float
+    absent_ok: bool = False
+
+
+absent_option = click.option(
+    "--absent-ok", is_flag=True, help="Go on although the host, or any host, is not there yet."
+)
 
 
 def steering_options(command: F) -> F:
@@ -114,6 +131,11 @@ def steer(change: Change, *, wait: float, no_wait: bool, **options: Any) -> None
 
 async def _steer(steering: Steering, change: Change, *, await_outcome: bool) -> int:
     async with steering.connection.open() as client:
+        if not steering.absent_ok:
+            absent = await within(steering.timeout, partial(_absent, client, steering.path, change))
+            if absent:
+                Reporter(as_json=False).error(absent, NO_HOST)
+                return NO_HOST
         control = Control(client, steering.path, by=steering.by)
         wanted = await within(steering.timeout, partial(change.act, control))
         outcome: Outcome = "not-waited"
@@ -132,6 +154,23 @@ async def _steer(steering: Steering, change: Change, *, await_outcome: bool) -> 
         rows = [("" if at else "wanted", line) for at, line in enumerate(lines or ["nothing"])]
         show(facts([*rows, (_TITLES[outcome], words)]))
     return 0 if outcome in {"decided", "nobody-there", "not-waited"} else Exit.NOT_SCHEDULED
+
+
+async def _absent(client: Client, path: str, change: Change) -> str:
+    """Return why a name may be mistyped; empty if what is to be changed is there.
+
+    What an operator wanted before is there too, though its hosts may have left since.
+    """
+    state = await read_path(client, path)
+    host, known = change.host, state.control
+    if change.evicts or host in state.pool or (change.takes_back and host in known.drained):
+        return ""  # an eviction looks for itself
+    hint = "or give --absent-ok"
+    if host is not None:
+        return f"no host {host!r} has joined {path!r}; see `trio-sched members {path}`, {hint}"
+    if state.pool or known.revision:
+        return ""
+    return f"no host has joined {path!r}; look whether the path is right, {hint}"
 
 
 async def _follow(
@@ -154,6 +193,8 @@ def _outcome(state: PathState, change: Change, revision: int) -> Outcome:
         if state.leader is None:
             return "no-leader"
         return "ignored" if leader_ignores_control(state) else "not-yet"
+    if change.leaves and change.host in state.hosts and state.control.paused:
+        return "paused"
     if change.leaves and change.host not in state.hosts and _holds_slot(state, change.host):
         return "still-running"
     return "decided"
@@ -170,6 +211,7 @@ _TITLES: Final[dict[Outcome, str]] = {
     "ignored": "warning",
     "no-leader": "warning",
     "not-yet": "warning",
+    "paused": "warning",
     "still-running": "warning",
 }
 
@@ -183,8 +225,6 @@ def _words(outcome: Outcome, state: PathState | None, steering: Steering, change
         words = _decided(state)
         if change.host is not None and change.host not in state.pool:
             words += f"; {change.host} is not there, and it holds when it comes"
-        elif change.leaves and change.host in state.hosts and state.control.paused:
-            words += "; decisions are paused, so it waits for `resume`"
         return words
     return {
         "nobody-there": "no host has joined the path; the change holds for those that join",
@@ -192,6 +232,10 @@ def _words(outcome: Outcome, state: PathState | None, steering: Steering, change
         "ignored": f"{leader} leads, and takes no notice: it is a host of the Go package",
         "no-leader": f"there is no leader, nor was one elected {seconds}; the next one decides so",
         "not-yet": f"{leader} leads, and has not decided so {seconds}; see `trio-sched status`",
+        "paused": (
+            f"decisions are paused, and were {seconds}: {change.host} stays chosen, and goes on, "
+            f"until `trio-sched resume {steering.path}`"
+        ),
         "still-running": (
             f"{change.host} is not scheduled any more, and still held its slot {seconds}: "
             "its work is ending"
@@ -213,7 +257,7 @@ def _show_json(
     state: PathState | None,
     words: str,
 ) -> None:
-    decided = state is not None and outcome in {"decided", "still-running"}
+    decided = state is not None and outcome in {"decided", "paused", "still-running"}
     show_json(
         {
             "path": steering.path,

@@ -11,6 +11,9 @@ happened (etcd issues 15402, 18089). Nothing in the watch itself shows it. With
 `reconcile`, the state is read anew every so many seconds, linearizably, so it is
 the newest; that proves that nothing was missed, or heals it.
 
+`Client.follow` waits out faults on the way to etcd, for as long as its block lasts: a member
+that starts again is read again, and the watch goes on, or begins anew where it cannot.
+
 The watch comes before the read, so it is never behind what was read; what it brings of
 the time before is dropped. A watch that begins at a revision behind the store's gets its
 first events by a slow path, up to 0.1 s late. Where that cannot be avoided, as the state
@@ -28,6 +31,8 @@ from typing import Self
 
 import trio
 
+from trio_sched.etcd_shim._about import TRANSIENT
+from trio_sched.etcd_shim._backoff import Backoff
 from trio_sched.etcd_shim.errors import Compacted, WatchOverflow
 from trio_sched.etcd_shim.kv import GetResult, KeyValue
 from trio_sched.etcd_shim.watch import Event, EventType, WatchBatch, Watcher
@@ -36,6 +41,8 @@ __all__ = ["Follower", "Read", "Watch", "open_follower"]
 
 Read = Callable[[], Awaitable[GetResult]]
 Watch = Callable[[int], AbstractAsyncContextManager[Watcher]]
+
+_MAX_DELAY = 1.0  # seconds between two attempts while etcd is away
 
 
 class Follower:
@@ -47,7 +54,15 @@ class Follower:
         fresh_at: by trio's clock, when `state` was known to be the newest last.
     """
 
-    def __init__(self, read: Read, watch: Watch, reconcile: float | None, *, at_once: bool) -> None:
+    def __init__(
+        self,
+        read: Read,
+        watch: Watch,
+        reconcile: float | None,
+        *,
+        at_once: bool,
+        patient: bool = False,
+    ) -> None:
         self.first = GetResult((), 0, 0, more=False)
         self.healed = 0
         self.fresh_at = trio.current_time()
@@ -55,6 +70,9 @@ class Follower:
         self._watch = watch
         self._reconcile = inf if reconcile is None else reconcile
         self._at_once = at_once
+        self._patient = patient
+        self._backoff = Backoff(cap=_MAX_DELAY)
+        self._heard_at = self.fresh_at  # when what was received last had come
         self._state: dict[bytes, KeyValue] = {}
         self._revision = 0
         self._read_at = 0  # events up to this revision are known already
@@ -62,7 +80,8 @@ class Follower:
         self._watching = AsyncExitStack()
         self._watcher: Watcher | None = None
         self._late = False  # whether the state has to be read at once
-        self._restart_at = 0  # revision from which to watch anew; 0 if the watch can go on
+        # Revision from which to watch anew, 0 for now; None if the watch can go on.
+        self._restart_at: int | None = None
 
     @property
     def state(self) -> Mapping[bytes, KeyValue]:
@@ -74,23 +93,38 @@ class Follower:
         """The revision that `state` stands for."""
         return self._revision
 
+    @property
+    def answered_at(self) -> float:
+        """By trio's clock, when etcd last sent a change that is in `state`, or answered a read.
+
+        So `state` is known to be no older than that. With `reconcile`, and as long as a task
+        waits for changes, it is a little more than that ago at most while etcd answers; without,
+        a range in which nothing changes gets old though all is well.
+        """
+        return max(self._heard_at, self.fresh_at)
+
     async def receive(self) -> WatchBatch:
         """Wait for changes and return all that arrived together.
 
-        Cancelled, it loses none.
+        Cancelled, it loses none. While etcd is away, it waits.
 
         Raises:
-            EtcdError: the watch cannot go on.
+            EtcdError: the watch cannot go on, as etcd refuses.
             trio.BusyResourceError: another task is waiting already.
         """
         while True:
             try:
                 events, revision = await self._next()
             except (Compacted, WatchOverflow):
-                await self._watch_from(0)
-                self._late = True  # what was missed is in the read that comes now
+                self._restart_at = 0  # what was missed is in the read that comes then
                 self.healed += 1
                 continue
+            except TRANSIENT:
+                if not self._patient:
+                    raise
+                await trio.sleep(self._backoff.next())
+                continue
+            self._backoff.reset()
             self._revision = revision
             if events:
                 self._apply(events)
@@ -98,16 +132,21 @@ class Follower:
 
     async def _next(self) -> tuple[tuple[Event, ...], int]:
         """Wait for what the watch brings; read anew if it is time to, or at once if it is late."""
-        assert self._watcher is not None
-        if self._restart_at:
+        if self._restart_at is not None:
             await self._watch_from(self._restart_at)
-            self._restart_at = 0
+            self._restart_at = None
         if self._late:
             found = await self._read_again()
             self._late = False
             return found
+        assert self._watcher is not None
         with trio.move_on_at(self.fresh_at + self._reconcile):
-            batch = await self._watcher.receive()
+            try:
+                batch = await self._watcher.receive()
+            except TRANSIENT:
+                self._restart_at = self._revision + 1
+                raise
+            self._heard_at = getattr(self._watcher, "heard_at", trio.current_time())
             fresh = tuple(event for event in batch.events if event.kv.mod_revision > self._read_at)
             return fresh, max(self._revision, batch.revision)
         known = self._revision
@@ -154,7 +193,7 @@ class Follower:
         """Watch from `revision` on, or from now for 0, in place of what was watched before."""
         fresh = AsyncExitStack()
         self._watcher = await fresh.enter_async_context(self._watch(revision))
-        self._late = self._at_once and 0 < revision <= self._created_revision
+        self._late = not revision or (self._at_once and revision <= self._created_revision)
         stale, self._watching = self._watching, fresh
         await stale.aclose()
 
@@ -200,6 +239,7 @@ async def open_follower(
     first: GetResult | None = None,
     *,
     at_once: bool = True,
+    patient: bool = False,
 ) -> AsyncIterator[Follower]:
     """Follow what `read` reads by what `watch` watches from a revision on.
 
@@ -209,8 +249,9 @@ async def open_follower(
         reconcile: seconds from one read of the state to the next; None for never.
         first: the state, if it was read already.
         at_once: whether to read again if the watch began too late to be fast.
+        patient: whether to wait out faults on the way to etcd, once it has begun.
     """
-    follower = Follower(read, watch, reconcile, at_once=at_once)
+    follower = Follower(read, watch, reconcile, at_once=at_once, patient=patient)
     try:
         await follower.begin(first)
         yield follower

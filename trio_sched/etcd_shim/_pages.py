@@ -8,11 +8,13 @@ values are large, pages become smaller; if history is compacted meanwhile, it is
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from itertools import count
 from typing import Final, Protocol
 
 from trio_sched.etcd_shim._answers import GetResult, KeyValue, TxnResult
-from trio_sched.etcd_shim.errors import MessageTooLarge, RevisionCompacted
+from trio_sched.etcd_shim.errors import MessageTooLarge, NoSpace, RevisionCompacted
 from trio_sched.etcd_shim.kv import Compare, Get, Operation
 
 __all__ = ["PAGE_SIZE", "read_ranges"]
@@ -89,7 +91,10 @@ async def _first_pages(
     client: Reader, ranges: Sequence[tuple[bytes, bytes]], page_size: int
 ) -> Sequence[GetResult]:
     reads = [Get(first, end, limit=page_size) for first, end in ranges]
-    if len(reads) == 1:
-        return [await client.read(reads[0])]
-    answer = await client.txn((), reads)
-    return [answer.get(number) for number in range(len(reads))]
+    if len(reads) > 1:
+        with suppress(NoSpace):  # etcd 3.5.1 refuses transactions that only read (etcd issue 13429)
+            answer = await client.txn((), reads)
+            return [answer.get(number) for number in range(len(reads))]
+    first = await client.read(reads[0])
+    others = [replace(read, revision=first.revision) for read in reads[1:]]
+    return [first, *[await client.read(read) for read in others]]

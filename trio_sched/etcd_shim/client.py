@@ -10,6 +10,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, TypedDict, TypeVar, Unpack, cast
 
 import trio
@@ -97,6 +98,7 @@ class MemberStatus:
         leader_id: id of the raft leader; 0 if the member knows none.
         revision: the store's revision.
         db_size: size of its database, in bytes.
+        errors: what is wrong with it, in etcd's words: alarms, or that it has no leader.
     """
 
     version: str
@@ -104,6 +106,7 @@ class MemberStatus:
     leader_id: int
     revision: int
     db_size: int
+    errors: tuple[str, ...] = ()
 
 
 class Client:
@@ -345,14 +348,18 @@ class Client:
 
         ``async with client.follow("/jobs/") as follower:`` gives `follower.first`,
         and ``async for event in follower:`` each change after it. Unlike a watch
-        it goes on over compactions and overflows, by reading the state again and
-        delivering the difference.
+        it goes on over compactions, overflows and restarts of etcd, by reading the state
+        again and delivering the difference. While etcd is away it waits, for as long as
+        the block lasts; `Follower.answered_at` says how old what it knows is.
 
         Args:
             prefix: what the keys start with.
             reconcile: read the state anew whenever the watch has been silent for
                 so many seconds, in case the server lost an event; None for never.
             buffer_size: how many events may wait to be read.
+
+        Raises:
+            EtcdError: when the block is entered: etcd cannot be reached, or refuses.
         """
         if reconcile is not None and not reconcile > 0:
             raise ValueError(f"reconcile must be more than 0 seconds, not {reconcile!r}")
@@ -361,7 +368,8 @@ class Client:
             return self.watch(prefix, prefix=True, start_revision=revision, buffer_size=buffer_size)
 
         found = prefix_range(prefix)
-        return open_follower(lambda: read_ranges(self, [found]), watch, reconcile)
+        read = partial(read_ranges, self, [found])
+        return open_follower(read, watch, reconcile, patient=True)
 
     # ---- the rest --------------------------------------------------------------------
 
@@ -374,6 +382,7 @@ class Client:
             leader_id=answer.leader,
             revision=answer.header.revision,
             db_size=answer.db_size,
+            errors=tuple(answer.errors),
         )
 
     @property

@@ -114,6 +114,7 @@ class Watcher:
         next_revision: the first revision that has not been delivered by etcd.
         created_revision: the store's revision when the watch was created first; events
             up to it come by etcd's slow path, which takes up to 0.1 s.
+        heard_at: by trio's clock, when etcd sent something for it last.
     """
 
     def __init__(self, watch_id: int, request: pb.WatchCreateRequest, buffer_size: int) -> None:
@@ -122,6 +123,7 @@ class Watcher:
         self._buffer_size = buffer_size
         self.next_revision = request.start_revision
         self.created_revision = 0
+        self.heard_at = trio.current_time()
         self._created = trio.Event()  # or refused
         self._was_created = False
         self._arrived: list[Event] = []
@@ -228,6 +230,7 @@ class Watcher:
         if revision >= self.next_revision:
             self.next_revision = revision + 1
         self._arrived_revision = revision
+        self.heard_at = trio.current_time()
         self._wakeup.notify()
 
     def _fail(self, error: EtcdError) -> None:

@@ -28,7 +28,7 @@ from trio_sched._support.tasks import open_plain_nursery
 from trio_sched.etcd_shim import Client, Compare, Get, GetResult, KeyValue
 from trio_sched.etcd_shim._following import Read, open_follower
 from trio_sched.etcd_shim._pages import read_ranges
-from trio_sched.etcd_shim.errors import EtcdError, RevisionWentBack
+from trio_sched.etcd_shim.errors import EtcdError, NoSpace, RevisionWentBack
 from trio_sched.etcd_shim.watch import EventType, WatchBatch, Watcher
 from trio_sched.host.patience import Patience, Wait
 from trio_sched.model.keys import KeyRange, PathKeys
@@ -332,18 +332,30 @@ class PathFollower:
         """
         expected, known = self._expected(), self.view.revision
         asked_at = trio.current_time()
-        answer = await self.patience.insist(
-            self._client.txn,
-            [Compare.mod_revision(key, "==", revision) for key, revision in expected.items()],
-            [],
-            [Get(key) for key in expected],
-        )
-        _check_revision(known, answer.revision)
-        if not answer.succeeded:
-            found = {key: answer.get(index).kv for index, key in enumerate(expected)}
-            if not await self._load_differences(found, answer.revision, known):
-                return
+        found, revision = await self.patience.insist(self._find_differences, expected)
+        _check_revision(known, revision)
+        if found and not await self._load_differences(found, revision, known):
+            return
         self.fresh_at = max(self.fresh_at, asked_at)
+
+    async def _find_differences(
+        self, expected: Mapping[bytes, int]
+    ) -> tuple[Mapping[bytes, KeyValue | None], int]:
+        """Return the keys, none if all are as expected, and the revision at which they are."""
+        try:
+            answer = await self._client.txn(
+                [Compare.mod_revision(key, "==", revision) for key, revision in expected.items()],
+                [],
+                [Get(key) for key in expected],
+            )
+        except NoSpace:  # etcd 3.5.1 refuses transactions that only read (etcd issue 13429)
+            read = await read_ranges(self._client, [(key, key + b"\0") for key in expected])
+            stored = {kv.key: kv for kv in read}
+            same = all(_mod_revision(stored.get(key)) == at for key, at in expected.items())
+            return {} if same else {key: stored.get(key) for key in expected}, read.revision
+        if answer.succeeded:
+            return {}, answer.revision
+        return {key: answer.get(index).kv for index, key in enumerate(expected)}, answer.revision
 
     def _expected(self) -> dict[bytes, int]:
         """Return the keys to be proven, each with the mod_revision that the view has."""

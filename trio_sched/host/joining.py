@@ -110,7 +110,7 @@ async def join(
             return _joined(keys, answer, own, asked_at)
         kv = answer.get(0).kv
         if kv is not None and kv.lease == session.lease:
-            return await resume(client, keys, hostname, value, session)
+            return await resume(client, keys, hostname, session)
         if kv is not None and kv.lease in ours:
             await revoke_surely(client, kv.lease)
         elif kv is not None:
@@ -167,10 +167,8 @@ def _joined(
     return Joined(fence, own, before, _decision(around), fence, asked_at)
 
 
-async def resume(
-    client: Client, keys: PathKeys, hostname: str, value: bytes, session: Session
-) -> Joined:
-    """Go on with keys that hang on this session's lease already.
+async def resume(client: Client, keys: PathKeys, hostname: str, session: Session) -> Joined:
+    """Go on with keys that hang on this session's lease already; nothing is written.
 
     Raises:
         SessionLost: one of them is gone, or hangs on another lease.
@@ -181,14 +179,13 @@ async def resume(
         [Compare.lease(key, "==", session.lease), Compare.lease(candidate, "==", session.lease)],
         [
             *_read_decision(keys),
-            Put(key, value, session.lease),
             Get(key),
             Get(candidate),
         ],
     )
     if not answer.succeeded:
         raise session.mark_lost("its keys are gone")
-    own = (answer.get(3).kvs[0], answer.get(4).kvs[0])
+    own = (answer.get(2).kvs[0], answer.get(3).kvs[0])
     fence = own[1].create_revision
     before = await client.read(predecessor_before(keys, fence))
     return Joined(fence, own, before.kv, _decision(answer), answer.revision, asked_at)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from typing import NoReturn
@@ -56,6 +56,7 @@ class LeaderContext:
         session: of the host.
         host_key: by which it is discovered.
         logger: for what people should know.
+        note_trouble: publishes what this host has trouble with; None when that is over.
         strict: whether a strategy that fails ends the block.
     """
 
@@ -64,6 +65,7 @@ class LeaderContext:
     session: Session
     host_key: bytes
     logger: logging.Logger
+    note_trouble: Callable[[str | None], None]
     strict: bool = False
 
 
@@ -171,7 +173,9 @@ class Leading:
         words = f"{self._keys.path}: {error}; the decision stays as it is, {then}"
         self._context.logger.warning(words, extra=extra, exc_info=error.__cause__)
         if not again:
+            self._context.note_trouble(None)  # it is others' now
             self._resign()
+        self._context.note_trouble(str(error))
         await trio.sleep(_FIRST_DELAY * 2**self._failures)
         self._machine.handle(events.Deposed(), events.Elected(self._fence))
         self._post_snapshot()
@@ -185,6 +189,7 @@ class Leading:
     def _note_success(self) -> None:
         if self._failures:
             self._failures = 0
+            self._context.note_trouble(None)
             words = f"{self._keys.path}: the strategy fails no more"
             self._context.logger.warning(words, extra={"kind": "strategy-works"})
 

@@ -237,18 +237,16 @@ class Membership:
     async def _take_over(self, lease: int) -> tuple[Session, Joined] | None:
         """Go on with a lease from a life before, if it and its keys still live."""
         settings = self._settings
-        value, version = self._publisher.value()
         sent = trio.current_time()
         try:
             ttl = await self._client.lease_renew(lease)
             session = Session(self._client, lease, ttl, sent)
-            joined = await resume(self._client, self._keys, settings.hostname, value, session)
+            joined = await resume(self._client, self._keys, settings.hostname, session)
         except LeaseNotFound:
             return None
         except SessionLost:
             await revoke_quietly(self._client, lease)
             return None
-        self._publisher.note_published(version)
         if settings.reaper is not None:
             settings.reaper.hold(lease, ttl)
         return session, joined
@@ -259,7 +257,8 @@ class Membership:
         value, version = self._publisher.value()
         name, before = settings.hostname, {*self._leases} - {session.lease}
         joined = await join(self._client, self._keys, name, value, session, before)
-        self._publisher.note_published(version)
+        if joined.own[0].value == value:  # else it is published later
+            self._publisher.note_published(version)
         return joined
 
     # ---- following the path ----------------------------------------------------------
@@ -304,7 +303,7 @@ class Membership:
             self._cover(follower, joined)
             if self._joined_under != session.lease:
                 self._note_joined(session, joined)
-                self._start_tasks(session, follower, nursery)
+                self._start_tasks(session, follower, joined, nursery)
             self._fence = joined.fence
             joining.end(joined)
             everything = joined.everything
@@ -333,10 +332,7 @@ class Membership:
             ],
             [Put(candidate, name, session.lease)],
         )
-        value, version = self._publisher.value()
-        joined = await insist(resume, self._client, self._keys, name, value, session)
-        self._publisher.note_published(version)
-        return joined
+        return await insist(resume, self._client, self._keys, name, session)
 
     def _cover(self, follower: PathFollower, joined: Joined) -> None:
         """Load what the joining transaction read: a leader's range, or a follower's three."""
@@ -347,14 +343,16 @@ class Membership:
         for kv in joined.own:  # the candidate key is proven, not watched: no other host acts on it
             follower.cover(KeyRange.of(kv.key), found_keys(joined.revision, kv))
 
-    def _start_tasks(self, session: Session, follower: PathFollower, nursery: trio.Nursery) -> None:
+    def _start_tasks(
+        self, session: Session, follower: PathFollower, joined: Joined, nursery: trio.Nursery
+    ) -> None:
         """Start what goes on as long as the session lives."""
-        host_key = self._keys.host(self._settings.hostname)
         nursery.start_soon(self._publish_decisions, follower)
         nursery.start_soon(self._guard_keys, session, follower)
         nursery.start_soon(self._demand_proof, session)
         nursery.start_soon(follower.keep_fresh)
-        nursery.start_soon(self._publisher.publish, self._client, host_key, session, self._patience)
+        publish, patience = self._publisher.publish, self._patience
+        nursery.start_soon(publish, self._client, joined.own[0], session, patience)
 
     def _begin_to_lead(self, session: Session, follower: PathFollower, fence: int) -> Leading:
         settings = self._settings
@@ -367,7 +365,13 @@ class Membership:
         )
         host_key = self._keys.host(settings.hostname)
         context = LeaderContext(
-            self._client, follower, session, host_key, settings.logger, settings.strict
+            self._client,
+            follower,
+            session,
+            host_key,
+            settings.logger,
+            self._publisher.note_trouble,
+            settings.strict,
         )
         self._leading = Leading(context, machine, fence, settings.shutdown_timeout)
         self._state.leads = True

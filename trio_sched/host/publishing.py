@@ -13,13 +13,14 @@ from typing import Final
 import trio
 
 from trio_sched._support.tasks import Wakeup
+from trio_sched._support.text import clip
 from trio_sched._support.wall_time import wall_time
-from trio_sched.etcd_shim import Client, Compare, Put
+from trio_sched.etcd_shim import Client, Compare, Get, KeyValue, Put
 from trio_sched.etcd_shim.errors import LeaseNotFound
 from trio_sched.host.newest import end_of
 from trio_sched.host.patience import Patience
 from trio_sched.host.session import Session
-from trio_sched.model.records import HostData, Options, encode_host
+from trio_sched.model.records import MAX_WORDS, HostData, Options, encode_host
 
 __all__ = ["HealthCheck", "HostPublisher"]
 
@@ -52,6 +53,7 @@ class HostPublisher:
         self._health_interval = health_interval
         self._unhealthy = None if health_check is None else _NOT_YET
         self._drained: str | None = None
+        self._trouble = ""
         self._since = wall_time()
         self._version = 1  # of what is to be published
         self._published_version = 0  # version that is published
@@ -64,7 +66,7 @@ class HostPublisher:
         """Return the value of the host's key, and the version that it stands for."""
         why = self._drained if self._drained is not None else self._unhealthy
         data = self._data if why is None else replace(self._data, available=False, reason=why)
-        return encode_host(self._options, data, self._since), self._version
+        return encode_host(self._options, data, self._since, self._trouble), self._version
 
     def begin(self) -> None:
         """Note that the host joins now, for the first time or again."""
@@ -100,6 +102,17 @@ class HostPublisher:
         self._drained = reason
         await self._publish_change()
 
+    def note_trouble(self, words: str | None) -> None:
+        """Publish what this host has trouble with, for people; None when it is over.
+
+        It is not waited for, and nothing is written if the words are those that are
+        published already.
+        """
+        trouble = clip(words or "", MAX_WORDS)
+        if trouble != self._trouble:
+            self._trouble = trouble
+            self._note_change()
+
     async def _publish_change(self) -> None:
         self._note_change()
         version = self._version
@@ -117,13 +130,23 @@ class HostPublisher:
     # ---- tasks -----------------------------------------------------------------------
 
     async def publish(
-        self, client: Client, key: bytes, session: Session, patience: Patience
+        self, client: Client, joined: KeyValue, session: Session, patience: Patience
     ) -> None:
         """Publish each change, until cancelled.
+
+        Each write is for the key as it was known, so one that the network held back does not
+        undo a later one.
+
+        Args:
+            client: to write with.
+            joined: the host's key, as it was when it joined.
+            session: its session.
+            patience: what is waited out.
 
         Raises:
             SessionLost: the key, or its lease, is gone.
         """
+        key, known = joined.key, joined.mod_revision
         while True:
             while self._published_version == self._version:
                 await self._changed.wait()
@@ -131,14 +154,18 @@ class HostPublisher:
             try:
                 answer = await patience.insist(
                     client.txn,
-                    [Compare.lease(key, "==", session.lease)],
+                    [Compare.mod_revision(key, "==", known)],
                     [Put(key, value, session.lease)],
+                    [Get(key)],
                 )
             except LeaseNotFound as exc:
                 raise session.mark_lost("the lease was revoked or has lapsed") from exc
-            if not answer.succeeded:
+            kv = None if answer.succeeded else answer.get(0).kv
+            if not answer.succeeded and (kv is None or kv.lease != session.lease):
                 raise session.mark_lost(f"its key {key.decode()} is gone")
-            self.note_published(version)
+            known = answer.revision if kv is None else kv.mod_revision
+            if kv is None or kv.value == value:
+                self.note_published(version)
 
     async def watch_health(self) -> None:
         """Check now and then whether this host is healthy, until cancelled."""

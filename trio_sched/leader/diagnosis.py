@@ -216,6 +216,9 @@ def _about_hosts(state: PathState) -> Iterator[Finding]:
     if ill and not state.control.paused:
         text = f"unavailable, and chosen all the same: {_names(ill)}"
         yield Finding("unavailable-chosen", "warning", text, tuple(ill))
+    for name, host in state.pool.items():
+        if host.trouble:
+            yield Finding("host-in-trouble", "warning", f"{name}: {host.trouble}", (name,))
     strangers = [name for name, host in state.pool.items() if not host.options]
     if strangers:
         text = (

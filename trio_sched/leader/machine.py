@@ -311,8 +311,8 @@ class LeaderMachine:
 
     def _joined(self, event: HostJoined) -> State:
         if self._is_newer(event.host.name, event.revision):
+            self._dirty |= event.host.is_news(self._pool.get(event.host.name))
             self._pool[event.host.name] = event.host
-            self._dirty = True
             self._compare_options(event.host)
         return self._state
 

@@ -16,6 +16,7 @@ from typing import Any, Final, Self, TypeGuard
 from trio_sched._support.text import bytewise, clip
 
 __all__ = [
+    "MAX_WORDS",
     "DecisionRecord",
     "Host",
     "HostData",
@@ -30,7 +31,7 @@ _NOTHING: Mapping[str, object] = MappingProxyType({})
 _MIN_WEIGHT, _MAX_WEIGHT = 1e-6, 1e6
 _MAX_ZONE = 255  # characters
 _MIN_PRIORITY, _MAX_PRIORITY = -(2**31), 2**31 - 1
-_MAX_REASON = 200  # characters
+MAX_WORDS: Final = 200  # characters of a reason, or a trouble
 _MAX_DEPTH: Final = 100  # levels of JSON that are read; Pythons differ in how many they take
 _MAX_DATA_DEPTH: Final = 90  # levels of a host's data, which is a part of that
 _MAX_DATA = 64 * 1024  # bytes, as JSON
@@ -99,7 +100,7 @@ class HostData:
             raise TypeError(f"reason must be a str, not {type(self.reason).__name__}")
         object.__setattr__(self, "weight", float(self.weight))
         object.__setattr__(self, "data", _copied(self.data))
-        object.__setattr__(self, "reason", clip(self.reason, _MAX_REASON))
+        object.__setattr__(self, "reason", clip(self.reason, MAX_WORDS))
 
     def as_json(self) -> dict[str, object]:
         """Return what is published of it: whatever is not the default."""
@@ -133,7 +134,7 @@ def _check_zone(zone: object) -> None:
     if not _is_zone(zone):
         raise ValueError(
             f"zone must be text of 1 to {_MAX_ZONE} characters, or None for no zone; "
-            f"got {clip(zone, _MAX_REASON)!r}"
+            f"got {clip(zone, MAX_WORDS)!r}"
         )
 
 
@@ -238,6 +239,8 @@ class Host:
         reason: why it may not, in a few words.
         since: when it joined, in ISO 8601, by its own clock; empty if it did not say.
             For people only: `joined_revision` has the order.
+        trouble: what it has trouble with, in a few words; empty if nothing. For people
+            only, and so not compared: that it changes is no reason to decide anew.
     """
 
     name: str
@@ -251,6 +254,11 @@ class Host:
     available: bool = True
     reason: str = ""
     since: str = ""
+    trouble: str = field(default="", compare=False)
+
+    def is_news(self, known: Host | None) -> bool:
+        """Return whether it says more, next to what was known of it, than another trouble."""
+        return known is None or self != known or self.trouble == known.trouble
 
     @classmethod
     def decode(cls, name: str, value: bytes, *, lease: int, joined_revision: int) -> Self:
@@ -261,6 +269,7 @@ class Host:
         parsed = parse_object(value)
         weight, zone = parsed.get("weight"), parsed.get("zone")
         priority, reason = parsed.get("priority"), parsed.get("reason")
+        trouble = parsed.get("trouble")
         return cls(
             name,
             lease,
@@ -271,13 +280,17 @@ class Host:
             zone=zone if _is_zone(zone) else None,
             priority=priority if _is_priority(priority) else 0,
             available=parsed.get("available") is not False,
-            reason=clip(reason, _MAX_REASON) if isinstance(reason, str) else "",
+            reason=clip(reason, MAX_WORDS) if isinstance(reason, str) else "",
             since=_moment(parsed.get("since")),
+            trouble=clip(trouble, MAX_WORDS) if isinstance(trouble, str) else "",
         )
 
 
 def encode_host(
-    options: Options, data: HostData | Mapping[str, object] = _NOTHING, since: str = ""
+    options: Options,
+    data: HostData | Mapping[str, object] = _NOTHING,
+    since: str = "",
+    trouble: str = "",
 ) -> bytes:
     """Return the value of this host's key below ``exchange/``.
 
@@ -285,14 +298,16 @@ def encode_host(
         options: that it was started with.
         data: what it says of itself; a mapping stands for `HostData.data`.
         since: when it joined, in ISO 8601; empty not to say.
+        trouble: what it has trouble with; clipped to 200 characters, empty for nothing.
 
     Raises:
         TypeError: see `HostData`.
         ValueError: see `HostData`.
     """
     said = data if isinstance(data, HostData) else HostData(data=data)
-    when = {"since": since} if since else {}
-    return dump_object({**said.as_json(), **when, "options": options.as_json()})
+    more = {"since": since, "trouble": clip(trouble, MAX_WORDS)}
+    notes = {name: value for name, value in more.items() if value}
+    return dump_object({**said.as_json(), **notes, "options": options.as_json()})
 
 
 class Hosts(tuple[str, ...]):  # noqa: SLOT001 # a tuple's subclass can have no slots

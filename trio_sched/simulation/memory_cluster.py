@@ -174,7 +174,15 @@ class Member:
             leader = cluster.leader if self.serves else None
             reply.leader = 0 if leader is None else leader.number
             reply.raft_term = cluster.term
+            reply.errors.extend(self._errors())
         return reply
+
+    def _errors(self) -> Iterator[str]:
+        """Say what is wrong, as etcd does in its status."""
+        if not self.serves:
+            yield "etcdserver: no leader"
+        if self._cluster.refusals.no_space:
+            yield f"memberID:{self.number} alarm:NOSPACE "
 
     def header(self, revision: int) -> pb.ResponseHeader:
         """Return how an answer begins."""

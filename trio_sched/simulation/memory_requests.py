@@ -124,6 +124,8 @@ class Refusals:
 
     Attributes:
         no_space: whether the NOSPACE alarm is on: nothing can be written, only deleted.
+        no_space_for_txns: whether, then, each transaction is refused, as etcd 3.5.1 does (etcd
+            issue 13429); newer ones look at what it does.
         busy: whether there is too much to do: each write is refused.
         forbidden: prefixes of keys that may be neither read nor written.
         counts: how often each method was asked for.
@@ -133,6 +135,7 @@ class Refusals:
 
     def __init__(self) -> None:
         self.no_space = False
+        self.no_space_for_txns = False
         self.busy = False
         self.forbidden: set[bytes] = set()
         self.counts: Counter[str] = Counter()
@@ -157,7 +160,8 @@ class Refusals:
             raise rpc_error(Status.INVALID_ARGUMENT, "etcdserver: request is too large")
         if self.busy and method in _WRITES and _proposes(request):
             raise rpc_error(Status.RESOURCE_EXHAUSTED, "etcdserver: too many requests")
-        if self.no_space and _grows(request):
+        is_txn = self.no_space_for_txns and isinstance(request, pb.TxnRequest)
+        if self.no_space and (is_txn or _grows(request)):
             words = "etcdserver: mvcc: database space exceeded"
             raise rpc_error(Status.RESOURCE_EXHAUSTED, words)
         if self.forbidden and any(self._is_forbidden(*each) for each in _ranges(request)):

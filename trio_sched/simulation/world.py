@@ -252,7 +252,7 @@ class World:
             "miss": at_once(lambda member: setattr(member, "misses_next", True)),
             "stall": lambda action: cluster.stall(action.seconds),
             "late": self._expire_late,
-            "full": lambda action: self._refuse(action, "no_space"),
+            "full": self._fill,
             "busy": lambda action: self._refuse(action, "busy"),
             "forbid": self._forbid,
             "compact": lambda _: self._compact(),
@@ -264,6 +264,10 @@ class World:
         cluster = self._cluster
         cluster.expiry_delay = 2.0
         cluster.timeline.after(action.seconds, setattr, cluster, "expiry_delay", 0.0)
+
+    def _fill(self, action: Action) -> None:
+        self._cluster.refusals.no_space_for_txns = bool(action.variant % 2)
+        self._refuse(action, "no_space")
 
     def _refuse(self, action: Action, what: str) -> None:
         refusals = self._cluster.refusals

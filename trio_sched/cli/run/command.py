@@ -52,7 +52,7 @@ Exit codes:
   75  not scheduled in time, or the host name is in use
   76  the right to run was lost (with --once)
   69  etcd is unavailable
-  70  the strategy broke its rules
+  70  a bug of trio-sched
   77  etcd does not permit it
   2   wrong usage
   126, 127  the command cannot be run, or was not found

@@ -6,7 +6,7 @@ may be added; none is taken away or means something else.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
 
@@ -30,18 +30,28 @@ T = TypeVar("T")
 _FORMAT = 1
 
 
-def document_of(state: PathState, ttls: Mapping[int, int | None]) -> Json:
+def document_of(
+    state: PathState,
+    ttls: Mapping[int, int | None],
+    *,
+    age: float = 0.0,
+    trouble: Sequence[str] | None = None,
+) -> Json:
     """Return the document.
 
     Args:
         state: the state.
         ttls: seconds until leases lapse, by their ids; None for one that is gone.
+        age: seconds since etcd answered last.
+        trouble: what is wrong with etcd itself; None if it was not asked.
     """
     leader = state.leader
     return {
         "format": _FORMAT,
         "path": state.path,
         "revision": state.revision,
+        "age": round(age, 1),
+        "trouble": None if trouble is None else [*trouble],
         "leader": None
         if leader is None
         else {**_candidate(leader), "ignores_control": leader_ignores_control(state)},
@@ -91,6 +101,7 @@ def host_document(state: PathState, host: Host, ttls: Mapping[int, int | None]) 
         "ttl": ttls.get(host.lease),
         "joined_revision": host.joined_revision,
         "since": host.since or None,
+        "trouble": host.trouble,
     }
 
 
@@ -207,6 +218,7 @@ def _host(reader: _Reader) -> Host:
         data.available,
         data.reason,
         reader.get("since", str, None) or "",
+        reader.get("trouble", str, ""),
     )
 
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
 import click
+import trio
+from grpclib.const import Status
 
-from trio_sched.cli.common import CODES, read_with_ttls, reading_options
+from trio_sched.cli.common import CODES, read_path, read_ttls, reading_options
 from trio_sched.cli.connect import Connection
 from trio_sched.cli.output import perform, show, show_json, within
 from trio_sched.cli.view.document import document_of
+from trio_sched.cli.view.silence import wait_for_etcd
 from trio_sched.cli.view.tables import status_view
+from trio_sched.cli.view.trouble import troubles_of
+from trio_sched.etcd_shim.errors import DeadlineExceeded
+from trio_sched.model.path_state import PathState
 
 __all__ = ["status"]
 
@@ -27,20 +35,64 @@ Examples:
 
 
 @click.command(short_help="Show all there is to know about a path.", epilog=f"{_EXAMPLES}\n{CODES}")
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    show_default="give up at once",
+    help="Wait so long if etcd cannot be reached.",
+)
 @reading_options
-def status(path: str, connection: Connection, output: str, timeout: float) -> None:
+def status(
+    path: str, connection: Connection, output: str, timeout: float, wait: float | None
+) -> None:
     """Show the hosts of PATH, the leader, the decision and why, slots, and what is odd.
+
+    What is wrong with etcd itself is shown too: alarms, and members that do not answer or
+    have no leader.
 
     All of it is as of one revision of etcd's store. Ages are by the clocks of those who
     published the times, and for people only; the order is that of revisions.
     """
-    perform(connection, partial(_status, path, connection, output, timeout))
+    perform(connection, partial(_status, path, connection, output, timeout, wait))
 
 
-async def _status(path: str, connection: Connection, output: str, timeout: float) -> int:
-    state, ttls = await within(timeout, partial(read_with_ttls, connection, path))
-    if output == "json":
-        show_json(document_of(state, ttls))
+@dataclass(frozen=True)
+class _Found:
+    """What was found, and when it was asked for by trio's clock."""
+
+    state: PathState
+    ttls: Mapping[int, int | None]
+    trouble: Sequence[str]
+    asked_at: float
+
+
+async def _status(
+    path: str, connection: Connection, output: str, timeout: float, wait: float | None
+) -> int:
+    read = partial(_read, connection, path)
+    if wait is None:
+        found = await within(timeout, read)
     else:
-        show(status_view(state, ttls, datetime.now(UTC)))
+        found = await within(wait, partial(wait_for_etcd, partial(_read_in, timeout, read)))
+    age = trio.current_time() - found.asked_at
+    if output == "json":
+        show_json(document_of(found.state, found.ttls, age=age, trouble=found.trouble))
+    else:
+        show(status_view(found.state, found.ttls, datetime.now(UTC), age, found.trouble))
     return 0
+
+
+async def _read(connection: Connection, path: str) -> _Found:
+    async with connection.open() as client:
+        asked_at = trio.current_time()
+        state = await read_path(client, path)
+        ttls = await read_ttls(client, (host.lease for host in state.pool.values()))
+        return _Found(state, ttls, await troubles_of(connection, client), asked_at)
+
+
+async def _read_in(timeout: float, read: Callable[[], Awaitable[_Found]]) -> _Found:
+    """Read; if that takes too long, it has failed on the way."""
+    with trio.move_on_after(timeout):
+        return await read()
+    raise DeadlineExceeded(Status.DEADLINE_EXCEEDED, f"no answer within {timeout:g} s")

@@ -5,7 +5,7 @@ Nothing is cut: what does not fit into a column goes on below.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 
 from rich.cells import cell_len
@@ -13,7 +13,16 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
-from trio_sched.cli.view.words import age_of, ago, as_data, control_lines, eviction_line, plain
+from trio_sched.cli.view.silence import OLD
+from trio_sched.cli.view.words import (
+    age_of,
+    ago,
+    as_data,
+    control_lines,
+    eviction_line,
+    known_ago,
+    plain,
+)
 from trio_sched.leader.diagnosis import (
     Finding,
     diagnose,
@@ -52,7 +61,11 @@ def facts(rows: Iterable[tuple[str, str | Text]]) -> Table:
 
 
 def status_view(
-    state: PathState, ttls: Mapping[int, int | None] | None, now: datetime
+    state: PathState,
+    ttls: Mapping[int, int | None] | None,
+    now: datetime,
+    age: float = 0.0,
+    trouble: Sequence[str] = (),
 ) -> RenderableType:
     """Draw all of it.
 
@@ -60,8 +73,10 @@ def status_view(
         state: the state.
         ttls: seconds until leases lapse, by their ids; None if they were not read.
         now: the time, for ages.
+        age: seconds since etcd answered last.
+        trouble: what is wrong with etcd itself.
     """
-    parts: list[RenderableType] = [facts(_facts(state, now))]
+    parts: list[RenderableType] = [facts(_facts(state, now, age, trouble))]
     if state.pool:
         parts += [Text(), PoolView(state, ttls, now)]
     if state.slots:
@@ -72,8 +87,13 @@ def status_view(
     return Group(*parts)
 
 
-def _facts(state: PathState, now: datetime) -> Iterator[tuple[str, str | Text]]:
-    yield "path", f"{state.path} (revision {state.revision})"
+def _facts(
+    state: PathState, now: datetime, age: float, trouble: Sequence[str]
+) -> Iterator[tuple[str, str | Text]]:
+    old = f", {known_ago(age)}" if age >= OLD else ""
+    yield "path", f"{state.path} (revision {state.revision}{old})"
+    for at, line in enumerate(trouble):
+        yield "" if at else "trouble", Text(plain(line), style="bold red")
     leader = state.leader
     if leader is None:
         yield "leader", "none"
@@ -163,7 +183,8 @@ def _row(
 ) -> dict[str, Text]:
     words = _state_of(state, host)
     note = state.control.note(f"drained/{host.name}") if "drained" in words else None
-    why = [host.reason if not host.available else "", note.why if note is not None else ""]
+    said = host.reason if not host.available else ""
+    why = [said, note.why if note is not None else "", host.trouble]
     style = next((_STYLES[word] for word in reversed(words) if word in _STYLES), "")
     row = {
         "HOST": host.name,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from math import inf
@@ -19,8 +21,9 @@ from trio_sched.cli.common import CODES, reading_options
 from trio_sched.cli.connect import Connection
 from trio_sched.cli.output import NoAnswer, is_live, perform, show, show_json, terminal
 from trio_sched.cli.view.document import document_of
+from trio_sched.cli.view.silence import OLD, Silence
 from trio_sched.cli.view.tables import status_view
-from trio_sched.cli.view.words import plain
+from trio_sched.cli.view.words import known_ago, plain
 from trio_sched.host.observation import PathObservation
 from trio_sched.leader.diagnosis import diagnose
 from trio_sched.model.path_state import PathState
@@ -29,8 +32,7 @@ from trio_sched.scheduler import observe
 __all__ = ["watch"]
 
 _REDRAWN = 1.0  # seconds after which ages are shown anew
-_RECONCILE = 2.0  # seconds without a change after which etcd is read
-_SILENT = 3 * _RECONCILE  # seconds after which something is wrong
+_RECONCILE = OLD / 3  # seconds without a change after which etcd is read
 
 _EXAMPLES = """\b
 Examples:
@@ -47,8 +49,10 @@ def watch(path: str, connection: Connection, output: str, timeout: float) -> Non
 
     On a terminal it is drawn anew in place; else there is a line for each change. As
     JSON, each line is a document as `status` prints it, without the TTLs of leases. A slow
-    reader gets the newest state and misses some between; what was missed while etcd was
-    away is shown when it is back.
+    reader gets the newest state and misses some between.
+
+    It goes on while etcd is away, and says so on standard error; the last state is shown
+    again, with its age. What was missed is shown when etcd is back.
     """
     perform(connection, partial(_watch, path, connection, output, timeout))
 
@@ -66,44 +70,42 @@ async def _watch(path: str, connection: Connection, output: str, timeout: float)
 
 async def _show_all(seen: PathObservation, output: str) -> None:
     console = terminal()
+    silence = Silence(lambda: seen.answered_at)
     if output == "json":
-        await _show_states(seen, lambda state: show_json(document_of(state, {}), on_one_line=True))
+        await _show_states(seen, silence, partial(_show_document, silence))
     elif is_live(console):
-        await _draw(seen, console)
+        await _draw(seen, silence, console)
     else:
-        await _show_states(seen, lambda state: show(line_of(state, datetime.now(UTC))))
+        await _show_states(seen, silence, partial(_show_line, silence))
 
 
-async def _show_states(seen: PathObservation, show_state: Callable[[PathState], None]) -> None:
+def _show_document(silence: Silence, state: PathState) -> None:
+    show_json(document_of(state, {}, age=silence.age, trouble=None), on_one_line=True)
+
+
+def _show_line(silence: Silence, state: PathState) -> None:
+    show(line_of(state, datetime.now(UTC), silence.age))
+
+
+async def _show_states(
+    seen: PathObservation, silence: Silence, show_state: Callable[[PathState], None]
+) -> None:
+    """Show each change; and the last one again when it gets old, and when it is no longer."""
     async with open_plain_nursery() as nursery:
-        nursery.start_soon(_report_silence, seen)
+        nursery.start_soon(silence.report, lambda: show_state(seen.newest))
+        shown: object = None
         async for state in seen:
-            show_state(state)
+            says = replace(state, revision=0), state.hosts.revision
+            if says != shown:
+                show_state(state)
+            shown = says
 
 
-async def _report_silence(seen: PathObservation) -> None:
-    """Report on standard error when etcd has fallen silent, and when it is back."""
-    silent = False
-    while True:
-        await trio.sleep(_REDRAWN)
-        silence = _silence(seen)
-        if bool(silence) != silent:
-            silent = bool(silence)
-            click.echo(f"trio-sched: {silence or 'etcd answers again'}", err=True)
-
-
-def _silence(seen: PathObservation) -> str:
-    """Return for how long etcd has not answered, as text; empty if it does."""
-    seconds = trio.current_time() - seen.answered_at
-    if seconds < _SILENT:
-        return ""
-    return f"etcd has not answered for {seconds:.0f} s; what is shown is the last that is known"
-
-
-def line_of(state: PathState, now: datetime) -> str:
-    """Return the state on one line."""
+def line_of(state: PathState, now: datetime, age: float = 0.0) -> str:
+    """Return the state on one line; with its age in seconds, if it is old."""
     leader = state.leader
-    parts = [
+    parts = [known_ago(age)] if age >= OLD else []
+    parts += [
         f"leader {leader.name}" if leader is not None else "no leader",
         f"pool {', '.join(state.pool) or 'empty'}",
         f"scheduled {', '.join(state.hosts) or 'none'}",
@@ -114,10 +116,12 @@ def line_of(state: PathState, now: datetime) -> str:
     return plain(f"{now:%H:%M:%S} revision {state.revision}: {'; '.join(parts)}")
 
 
-async def _draw(seen: PathObservation, console: Console) -> None:
-    view = _View(seen)
-    with Live(view, console=console, auto_refresh=False) as live:
+async def _draw(seen: PathObservation, silence: Silence, console: Console) -> None:
+    view = _View(seen, silence)
+    on_screen = sys.stderr.isatty()  # what goes to a file stays out of the picture
+    with Live(view, console=console, auto_refresh=False, redirect_stderr=on_screen) as live:
         async with open_plain_nursery() as nursery:
+            nursery.start_soon(silence.report)
             nursery.start_soon(_redraw, live)
             async for _state in seen:
                 live.refresh()
@@ -132,13 +136,14 @@ async def _redraw(live: Live) -> None:
 class _View:
     """The newest state, as many lines of it as the terminal has, and how many more there are."""
 
-    def __init__(self, seen: PathObservation) -> None:
+    def __init__(self, seen: PathObservation, silence: Silence) -> None:
         self._seen = seen
+        self._silence = silence
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        shown = status_view(self._seen.newest, None, datetime.now(UTC))
+        shown = status_view(self._seen.newest, None, datetime.now(UTC), self._silence.age)
         lines = console.render_lines(shown, options.update(height=None), pad=False)
-        silence = _silence(self._seen)
+        silence = self._silence.words()
         room = max(2, console.height - 1) - bool(silence)
         more = len(lines) - (room - 1) if len(lines) > room else 0
         for line in lines[: room - 1] if more else lines:

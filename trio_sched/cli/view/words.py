@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from trio_sched.model.control_state import ControlState, Note
 
-__all__ = ["age_of", "ago", "as_data", "control_lines", "eviction_line", "plain"]
+__all__ = ["age_of", "ago", "as_data", "control_lines", "eviction_line", "known_ago", "plain"]
 
 _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
@@ -49,6 +49,11 @@ def ago(when: str, now: datetime) -> str:
     if age == "?":
         return ""
     return f"{age} ago" if age[0].isdigit() else f"at {when}"
+
+
+def known_ago(seconds: float) -> str:
+    """Say how old what is shown is."""
+    return f"as of {seconds:.0f} s ago"
 
 
 def as_data(data: Mapping[str, object]) -> str:
