@@ -48,6 +48,8 @@ _OPERATOR_KINDS: Final = {
     "evict": 1.0,
     "foreign": 0.7,  # another writer puts `scheduled`
     "go": 0.7,  # a host of the Go kind is there for a while
+    "poison": 0.7,  # a host is there for a while with data that no strategy here can bear
+    "crowd": 0.5,  # a neighbour puts its keys below the path, between ours
 }
 KINDS: Final = _HOST_KINDS | _MEMBER_KINDS | _OPERATOR_KINDS
 """What can happen, each with how often, next to the others."""
@@ -57,7 +59,7 @@ BREAKS_ASSUMPTIONS: Final = frozenset({"freeze", "early", "restore"})
 
 _LASTING: Final = frozenset(
     {"leave", "die", "silence", "refuse", "sick", "freeze", "stop", "isolate", "pause", "stall"}
-    | {"full", "busy", "forbid", "late", "pause-path", "drain", "count", "go"}
+    | {"full", "busy", "forbid", "late", "pause-path", "drain", "count", "go", "poison"}
 )
 _MEAN_GAPS: Final = (1.0, 3.0, 6.0, 10.0)  # seconds between two things that happen
 _KEEPS_ASSUMPTIONS: Final = 0.6  # of the plans

@@ -205,7 +205,16 @@ class World:
         def operate(action: Action) -> None:
             operator.act(action, self._hosts[action.target % len(self._hosts)].name)
 
-        by_operators = ("pause-path", "drain", "count", "evict", "foreign", "hand")
+        by_operators = (
+            "pause-path",
+            "drain",
+            "count",
+            "evict",
+            "foreign",
+            "hand",
+            "poison",
+            "crowd",
+        )
         return {
             **self._host_deeds(),
             **self._member_deeds(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from math import inf
@@ -19,18 +20,32 @@ from trio_sched.etcd_shim.errors import EtcdError
 from trio_sched.exceptions import HostNotFound, TrioSchedError
 from trio_sched.host.result import Result
 from trio_sched.host.slots import Slot
+from trio_sched.model.records import Host
 from trio_sched.scheduler import schedule
 from trio_sched.simulation.diary import Diary, Reading, Work
 from trio_sched.simulation.memory_cluster import Cluster
 from trio_sched.simulation.network import MemoryTransport, Network
 from trio_sched.simulation.plan import Action, Plan
+from trio_sched.strategies import StrategyOptions
+from trio_sched.strategies.built_in import RoundRobin
 
 __all__ = ["GO_TTL", "PATH", "RESOURCE", "GoHost", "Operator", "Surroundings", "WorldHost"]
 
 PATH: Final = "/world"
 RESOURCE: Final = "/resource"
 GO_TTL: Final = 10
+_POISON: Final = f"{PATH}/exchange/poison"
+_NEIGHBOUR: Final = f"{PATH}/fleet/"  # another path, which begins with ours
 _RETRY: Final = 1.0  # seconds after which a host tries again that could not join
+
+
+class _Delicate(RoundRobin):
+    """The default, but for one kind of data that it cannot bear."""
+
+    def schedule(self, hosts: Mapping[str, Host], options: StrategyOptions) -> Sequence[str]:
+        if any("poison" in host.data for host in hosts.values()):
+            raise ValueError("poison")
+        return super().schedule(hosts, options)
 
 
 @dataclass(slots=True)
@@ -273,6 +288,7 @@ class WorldHost:
                 client,
                 PATH,
                 self.name,
+                strategy=_Delicate(),
                 max_count=plan.max_count,
                 session_ttl=plan.ttl,
                 health_check=health_check,
@@ -416,6 +432,12 @@ class Operator:
                 await client.put(f"{PATH}/scheduled", name)
             case "hand":
                 await self._delete(client, action, name)
+            case "poison":
+                await client.put(_POISON, b'{"data":{"poison":true}}')
+                await trio.sleep(action.seconds)
+                await client.delete(_POISON)
+            case "crowd":
+                await client.put(f"{_NEIGHBOUR}exchange/{name}", b"a neighbour's")
 
     async def _delete(self, client: Client, action: Action, name: str) -> None:
         if action.variant % 2:
@@ -435,6 +457,8 @@ class Operator:
                     control = Control(client, PATH, by="operator")
                     await control.resume()
                     await control.set_count(None)
+                    await client.delete(_POISON)
+                    await client.delete_prefix(_NEIGHBOUR)
                     for number in range(world.plan.hosts):
                         await control.undrain(f"host-{number}")
                     return
