@@ -40,7 +40,7 @@ async def test_an_id_of_ones_own(endpoint: str) -> None:
 @pytest.mark.parametrize("ttl", [0, -5, 10**10])
 async def test_f30_a_ttl_that_makes_no_sense(ttl: int) -> None:
     async with open_client("http://127.0.0.1:1") as client:
-        with pytest.raises(ValueError, match="between 1 and"):
+        with pytest.raises(ValueError, match=r"1 or more|at most"):
             await client.lease_grant(ttl)
         assert client.statistics().connects == 0
 
