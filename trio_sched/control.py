@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from trio_sched._support.arguments import check_instance
 from trio_sched._support.wall_time import wall_time
-from trio_sched.etcd_shim import Client, Compare, Get, Put
+from trio_sched.etcd_shim import Compare, Get, Put
+from trio_sched.etcd_shim.client import Client, check_client
 from trio_sched.exceptions import HostNotFound
 from trio_sched.model.control_state import ControlState, Note
 from trio_sched.model.keys import PathKeys, check_hostname, check_path
 from trio_sched.model.path_state import control_of
+from trio_sched.model.records import check_max_count
 
 __all__ = ["Control"]
 
@@ -38,9 +41,9 @@ class Control:
     """
 
     def __init__(self, client: Client, path: str, *, by: str | None = None) -> None:
-        self._client = client
+        self._client = check_client(client)
         self._keys = PathKeys(check_path(path))
-        self._by = by or ""
+        self._by = "" if by is None else check_instance("by", by, str, "a str or None")
 
     async def read(self) -> ControlState:
         """Return what is wanted now."""
@@ -49,7 +52,8 @@ class Control:
 
     async def pause(self, why: str = "") -> ControlState:
         """Freeze decisions. A host that dies still loses its place; no host takes it."""
-        return await self._change(lambda state, _: state.pause(self._note(why)))
+        note = self._note(why)
+        return await self._change(lambda state, _: state.pause(note))
 
     async def resume(self) -> ControlState:
         """End what `pause` began."""
@@ -58,7 +62,8 @@ class Control:
     async def drain(self, hostname: str, why: str = "") -> ControlState:
         """Let a host not be chosen any more; it stays known. It need not be there yet."""
         check_hostname(hostname)
-        return await self._change(lambda state, _: state.drain(hostname, self._note(why)))
+        note = self._note(why)
+        return await self._change(lambda state, _: state.drain(hostname, note))
 
     async def undrain(self, hostname: str) -> ControlState:
         """End what `drain` began."""
@@ -67,7 +72,10 @@ class Control:
 
     async def set_count(self, max_count: int | None, why: str = "") -> ControlState:
         """Say how many hosts may be chosen; None leaves it to the leader's option."""
-        return await self._change(lambda state, _: state.set_count(max_count, self._note(why)))
+        if max_count is not None:
+            check_max_count(max_count)
+        note = self._note(why)
+        return await self._change(lambda state, _: state.set_count(max_count, note))
 
     async def evict(self, hostname: str, why: str = "") -> ControlState:
         """Let a host's place move elsewhere, once, if there is a host to take it.
@@ -76,18 +84,17 @@ class Control:
             HostNotFound: no host of this name is there.
         """
         check_hostname(hostname)
+        note = self._note(why)
         found = (await self._client.get(self._keys.host(hostname))).kv
         if found is None:
             raise HostNotFound(self._keys.path, hostname)
         lease = found.lease
         return await self._change(
-            lambda state, revision: state.evict(
-                hostname, revision=revision, lease=lease, note=self._note(why)
-            )
+            lambda state, revision: state.evict(hostname, revision=revision, lease=lease, note=note)
         )
 
     def _note(self, why: str) -> Note:
-        return Note(self._by, wall_time(), why)
+        return Note(self._by, wall_time(), check_instance("why", why, str, "a str"))
 
     async def _change(self, change: Callable[[ControlState, int], ControlState]) -> ControlState:
         """Write what `change` makes of what is there, as often as others come in between."""

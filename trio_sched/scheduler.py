@@ -9,11 +9,20 @@ import logging
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
-from typing import Literal, overload
+from typing import Final, Literal, overload
 
+from trio_sched._support.arguments import (
+    check_async,
+    check_bool,
+    check_bools,
+    check_instance,
+    check_seconds,
+    shown,
+)
 from trio_sched._support.tasks import open_service_nursery
-from trio_sched.etcd_shim import Client
-from trio_sched.etcd_shim.lease import check_ttl
+from trio_sched.etcd_shim.client import Client, check_client
+from trio_sched.etcd_shim.lease import MAX_TTL, check_ttl
+from trio_sched.host.leading import DECISION_TTLS
 from trio_sched.host.membership import Membership, Settings
 from trio_sched.host.observation import (
     Observation,
@@ -24,11 +33,13 @@ from trio_sched.host.observation import (
 from trio_sched.host.publishing import HealthCheck
 from trio_sched.host.result import Result
 from trio_sched.model.keys import check_hostname, check_path
-from trio_sched.model.records import HostData, Options
+from trio_sched.model.records import HostData, Options, check_max_count
 from trio_sched.reaper.owner import Reaper, open_reaper
 from trio_sched.strategies import Strategy, StrategyFunction, get_strategy
 
 __all__ = ["observe", "schedule"]
+
+_MAX_FILTER: Final = 64 * 1024  # letters; all of them are published, and in each decision
 
 
 @asynccontextmanager
@@ -103,20 +114,23 @@ async def schedule(
         EtcdError: etcd cannot be reached when the block is entered, or refuses
             what cannot heal later, such as for lack of permission.
     """
+    check_client(client)
+    check_bools(reuse_lease=reuse_lease, debug=debug, strict=strict)
+    _check_reaper(reaper)
     path, hostname = check_path(path), check_hostname(hostname)
     chosen = get_strategy(strategy)
     settings = Settings(
         path=path,
         hostname=hostname,
-        options=Options(_check_count(max_count), chosen.name, _check_filter(hosts_filter)),
+        options=Options(check_max_count(max_count), chosen.name, _check_filter(hosts_filter)),
         data=HostData(weight, zone, priority, {} if data is None else data),
         strategy=chosen,
         health_check=_check_health(health_check),
-        health_interval=_check_seconds("health_interval", health_interval),
-        session_ttl=check_ttl(session_ttl),
+        health_interval=check_seconds("health_interval", health_interval),
+        session_ttl=check_ttl(session_ttl, MAX_TTL // DECISION_TTLS),
         reuse_lease=reuse_lease,
         shutdown_timeout=_check_shutdown(shutdown_timeout, session_ttl),
-        logger=logger or logging.getLogger("trio_sched"),
+        logger=_check_logger(logger),
         debug=debug,
         strict=strict,
     )
@@ -174,47 +188,45 @@ def observe(
         EtcdError: etcd cannot be reached when the block is entered, or refuses
             what cannot heal later, such as for lack of permission.
     """
+    check_client(client)
     check_path(path)
-    _check_seconds("reconcile", reconcile)
+    check_bool("pool", pool)
+    check_seconds("reconcile", reconcile)
     if pool:
         return observe_everything(client, path, reconcile)
     return observe_decisions(client, path, reconcile)
 
 
-def _check_count(max_count: int) -> int:
-    if isinstance(max_count, bool) or not isinstance(max_count, int):
-        raise TypeError(f"max_count must be an int, not {max_count!r}")
-    if max_count < 1:
-        raise ValueError(f"max_count must be 1 or more, not {max_count}")
-    return max_count
-
-
-def _check_seconds(name: str, seconds: float) -> float:
-    if not seconds > 0:
-        raise ValueError(f"{name} must be more than 0 seconds, not {seconds!r}")
-    return seconds
-
-
 def _check_health(health_check: HealthCheck | None) -> HealthCheck | None:
-    if health_check is not None and not callable(health_check):
-        raise TypeError(f"health_check must be an async function, not {health_check!r}")
+    if health_check is not None:
+        check_async("health_check", health_check)
     return health_check
 
 
 def _check_shutdown(shutdown_timeout: float | None, session_ttl: int) -> float:
     if shutdown_timeout is None:
         return session_ttl
-    if not shutdown_timeout >= 0:
-        raise ValueError(f"shutdown_timeout must be 0 or more seconds, not {shutdown_timeout!r}")
-    return shutdown_timeout
+    return check_seconds("shutdown_timeout", shutdown_timeout, zero=True)
+
+
+def _check_logger(logger: logging.Logger | None) -> logging.Logger:
+    if logger is None:
+        return logging.getLogger("trio_sched")
+    kinds = (logging.Logger, logging.LoggerAdapter)
+    return check_instance("logger", logger, kinds, "a logging.Logger or None")
+
+
+def _check_reaper(reaper: bool | Reaper) -> None:  # noqa: FBT001 # as given
+    check_instance("reaper", reaper, (bool, Reaper), "True, False or a Reaper")
 
 
 def _check_filter(hosts_filter: Iterable[str] | None) -> frozenset[str] | None:
     if hosts_filter is None:
         return None
-    if isinstance(hosts_filter, str):
-        raise TypeError("hosts_filter is a collection of host names, not one str")
-    names = frozenset(hosts_filter)
-    for name in names:
-        check_hostname(name)
-    return names
+    if isinstance(hosts_filter, (str, bytes)) or not isinstance(hosts_filter, Iterable):
+        words = "a collection of host names, an iterable of str"
+        raise TypeError(f"hosts_filter must be {words}, not {shown(hosts_filter)}")
+    names = [check_hostname(name) for name in hosts_filter]
+    if (size := sum(map(len, names))) > _MAX_FILTER:
+        raise ValueError(f"hosts_filter must be at most {_MAX_FILTER} letters, not {size}")
+    return frozenset(names)

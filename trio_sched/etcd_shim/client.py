@@ -11,11 +11,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from types import NoneType
 from typing import TYPE_CHECKING, TypedDict, TypeVar, Unpack, cast
 
 import trio
 from grpclib.const import Status
 
+from trio_sched._support.arguments import (
+    check_bool,
+    check_instance,
+    check_int,
+    check_seconds,
+    shown,
+)
 from trio_sched._support.tasks import (
     ServiceBlock,
     ServiceNursery,
@@ -55,13 +63,14 @@ from trio_sched.etcd_shim.kv import (
     prefix_range,
     put_request,
 )
-from trio_sched.etcd_shim.lease import Lease, LeaseInfo, Renewals, check_ttl, new_lease_id
+from trio_sched.etcd_shim.lease import Lease, LeaseInfo, Renewals, check_ttl, id_to_grant
+from trio_sched.etcd_shim.tls import check_context
 from trio_sched.etcd_shim.watch import Watcher, WatchHub, creation
 
 if TYPE_CHECKING:
     import grpclib.client
 
-__all__ = ["Client", "MemberStatus", "client_block", "open_client"]
+__all__ = ["Client", "MemberStatus", "check_client", "client_block", "open_client"]
 
 
 Req = TypeVar("Req")
@@ -145,6 +154,7 @@ class Client:
 
     async def read(self, request: Get) -> GetResult:
         """Carry out a read."""
+        check_instance("request", request, Get, "a Get")
         return GetResult.decode(await self._repeatable(self._kv.Range, request.encode()))
 
     async def put(
@@ -204,9 +214,7 @@ class Client:
         Raises:
             LeaseExists: a lease of this id exists.
         """
-        request = pb.LeaseGrantRequest(
-            ttl=check_ttl(ttl), id=new_lease_id() if lease is None else lease
-        )
+        request = pb.LeaseGrantRequest(ttl=check_ttl(ttl), id=id_to_grant(lease))
         try:
             answer = await self._once(self._lease.LeaseGrant, request)
         except ConnectionLost:
@@ -225,7 +233,7 @@ class Client:
             LeaseNotFound: there is no such lease; also if a first attempt did
                 revoke it, but its answer was lost.
         """
-        request = pb.LeaseRevokeRequest(id=lease)
+        request = pb.LeaseRevokeRequest(id=check_int("lease", lease))
         answer = await self._repeatable(self._lease.LeaseRevoke, request)
         return answer.header.revision
 
@@ -235,7 +243,7 @@ class Client:
         Raises:
             LeaseNotFound: there is no such lease.
         """
-        return await self._repeatable(self._renewals.renew, lease)
+        return await self._repeatable(self._renewals.renew, check_int("lease", lease))
 
     async def lease_time_to_live(self, lease: int, *, keys: bool = False) -> LeaseInfo:
         """Ask how long a lease has still to live, and for its keys.
@@ -243,7 +251,8 @@ class Client:
         Raises:
             LeaseNotFound: there is no such lease.
         """
-        request = pb.LeaseTimeToLiveRequest(id=lease, keys=keys)
+        check_bool("keys", keys)
+        request = pb.LeaseTimeToLiveRequest(id=check_int("lease", lease), keys=keys)
         answer = await self._repeatable(self._lease.LeaseTimeToLive, request)
         if answer.ttl < 0:
             raise LeaseNotFound(Status.NOT_FOUND, f"lease {lease:x} is gone")
@@ -261,8 +270,9 @@ class Client:
         answer = await self._repeatable(self._lease.LeaseLeases, pb.LeaseLeasesRequest())
         return tuple(status.id for status in answer.leases)
 
-    @asynccontextmanager
-    async def open_lease(self, ttl: int, lease: int | None = None) -> AsyncIterator[KeptLease]:
+    def open_lease(
+        self, ttl: int, lease: int | None = None
+    ) -> AbstractAsyncContextManager[KeptLease]:
         """Keep a lease alive for a block, and revoke it at the end.
 
         ``async with client.open_lease(10) as lease: await client.put(key, value,
@@ -275,7 +285,10 @@ class Client:
             ttl: as for `lease_grant`.
             lease: its id; None for a random one.
         """
-        lease = new_lease_id() if lease is None else lease
+        return self._kept_lease(check_ttl(ttl), id_to_grant(lease))
+
+    @asynccontextmanager
+    async def _kept_lease(self, ttl: int, lease: int) -> AsyncIterator[KeptLease]:
         sent = trio.current_time()
         granted = ttl
         try:
@@ -361,12 +374,13 @@ class Client:
         Raises:
             EtcdError: when the block is entered: etcd cannot be reached, or refuses.
         """
-        if reconcile is not None and not reconcile > 0:
-            raise ValueError(f"reconcile must be more than 0 seconds, not {reconcile!r}")
+        if reconcile is not None:
+            check_seconds("reconcile", reconcile)
 
         def watch(revision: int) -> AbstractAsyncContextManager[Watcher]:
             return self.watch(prefix, prefix=True, start_revision=revision, buffer_size=buffer_size)
 
+        watch(0)  # not entered: it checks the arguments
         found = prefix_range(prefix)
         read = partial(read_ranges, self, [found])
         return open_follower(read, watch, reconcile, patient=True)
@@ -425,8 +439,9 @@ def open_client(
         pings: when to ask a silent member whether it is still there.
 
     Raises:
-        ValueError: an endpoint is not understood, or `user` and `password` do
-            not come together.
+        TypeError: an argument is of a wrong type.
+        ValueError: an endpoint is not understood, `user` and `password` do not come
+            together, or an argument is out of bounds.
         ConnectionFailed: out of the first call, if no endpoint lets us in.
         AuthenticationFailed: out of the first call, if the password is wrong.
 
@@ -437,10 +452,25 @@ def open_client(
     if (user is None) != (password is None):
         raise ValueError("give user and password together, or neither")
     credentials = None if user is None or password is None else Credentials(user, password)
-    if not connect_timeout > 0:
-        raise ValueError(f"connect_timeout must be more than 0 seconds, not {connect_timeout!r}")
+    check_instance("pings", pings, (PingPolicy, NoneType), "a PingPolicy or None")
+    check_context(ssl_context)
     settings = ChannelSettings(connect_timeout=connect_timeout, max_message_size=max_message_size)
     return client_block(parsed, ssl_context, credentials, settings, pings)
+
+
+def check_client(client: Client) -> Client:
+    """Return a client, or what can do what one does.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    like_one = all(hasattr(client, name) for name in ("read", "txn", "watch", "lease_grant"))
+    if isinstance(client, type) or not (isinstance(client, Client) or like_one):
+        raise TypeError(
+            "client must be a Client, as `async with open_client() as client` gives it, "
+            f"not {shown(client)}"
+        )
+    return client
 
 
 def client_block(

@@ -8,8 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Literal, Self, TypeAlias
+from typing import Any, Final, Literal, Self, TypeAlias, cast
 
+from trio_sched._support.arguments import (
+    check_bools,
+    check_choice,
+    check_int,
+    check_tuple,
+    shown,
+)
 from trio_sched.etcd_shim._answers import (
     DeleteResult,
     GetResult,
@@ -57,6 +64,17 @@ _SORT_TARGETS = {
     "mod_revision": pb.RangeRequest.MOD,
     "value": pb.RangeRequest.VALUE,
 }
+_MAX_TXN_DEPTH: Final = 32  # protobuf has 100 levels of messages, and each takes two
+_GET_NUMBERS = (
+    "limit",
+    "revision",
+    "min_mod_revision",
+    "max_mod_revision",
+    "min_create_revision",
+    "max_create_revision",
+)
+_GET_FLAGS = ("serializable", "keys_only", "count_only")
+_COMPARED = ("version", "create_revision", "mod_revision", "value", "lease")
 _RELATIONS = {
     "==": pb.Compare.EQUAL,
     "!=": pb.Compare.NOT_EQUAL,
@@ -68,13 +86,18 @@ _RELATIONS = {
 def to_bytes(key: Key) -> bytes:
     """Return a key or value as bytes; text is encoded as UTF-8."""
     if isinstance(key, str):
-        return key.encode()
+        try:
+            return key.encode()
+        except UnicodeEncodeError:
+            words = "cannot be encoded as UTF-8: it has half of a surrogate pair"
+            raise ValueError(f"a key or value {words}: {shown(key)}") from None
     if not isinstance(key, bytes):
         raise TypeError(f"keys and values are bytes or str, not {type(key).__name__}")
     return key
 
 
 def _check_key(key: Key) -> bytes:
+    """Return a key as bytes; it must not be empty."""
     encoded = to_bytes(key)
     if not encoded:
         raise ValueError("a key must not be empty")
@@ -130,14 +153,26 @@ class Get:
         return cls(key, range_end)
 
     def __post_init__(self) -> None:
-        if self.sort_order is not None and self.sort_order not in _SORT_ORDERS:
-            raise ValueError(f"sort_order is one of {list(_SORT_ORDERS)}, not {self.sort_order!r}")
-        if self.sort_target not in _SORT_TARGETS:
-            raise ValueError(
-                f"sort_target is one of {list(_SORT_TARGETS)}, not {self.sort_target!r}"
-            )
-        if self.limit < 0 or self.revision < 0:
-            raise ValueError("limit and revision are 0 or more")
+        if self.sort_order is not None:
+            check_choice("sort_order", self.sort_order, _SORT_ORDERS)
+        if self.sort_target != "key":
+            check_choice("sort_target", self.sort_target, _SORT_TARGETS)
+        if not self._is_simple():
+            for name in _GET_NUMBERS:
+                check_int(name, getattr(self, name), 0)
+            check_bools(**{name: getattr(self, name) for name in _GET_FLAGS})
+
+    def _is_simple(self) -> bool:
+        """Return whether all numbers are 0, and no flag is set, as of most reads."""
+        return (
+            self.serializable is self.keys_only is self.count_only is False
+            and type(self.limit) is type(self.revision) is int
+            and type(self.min_mod_revision) is type(self.max_mod_revision) is int
+            and type(self.min_create_revision) is type(self.max_create_revision) is int
+            and not (self.limit or self.revision)
+            and not (self.min_mod_revision or self.max_mod_revision)
+            and not (self.min_create_revision or self.max_create_revision)
+        )
 
     def encode(self) -> pb.RangeRequest:
         """Return the message for it."""
@@ -181,7 +216,8 @@ class Put:
     def encode(self) -> pb.PutRequest:
         """Return the message for it."""
         message = put_request(self.key, self.value, self.lease, prev_kv=self.prev_kv)
-        if self.ignore_value or self.ignore_lease:
+        if not (self.ignore_value is self.ignore_lease is False):
+            check_bools(ignore_value=self.ignore_value, ignore_lease=self.ignore_lease)
             message.ignore_value = self.ignore_value
             message.ignore_lease = self.ignore_lease
         return message
@@ -190,8 +226,10 @@ class Put:
 def put_request(key: Key, value: Key, lease: int, *, prev_kv: bool) -> pb.PutRequest:
     """Return the message for a `Put` with these arguments."""
     message = pb.PutRequest(key=_check_key(key), value=to_bytes(value))
-    if lease or prev_kv:
-        message.lease = lease
+    if lease != 0 or type(lease) is not int:
+        message.lease = check_int("lease", lease)
+    if prev_kv is not False:
+        check_bools(prev_kv=prev_kv)
         message.prev_kv = prev_kv
     return message
 
@@ -212,6 +250,7 @@ class Delete:
 
     def encode(self) -> pb.DeleteRangeRequest:
         """Return the message for it."""
+        check_bools(prev_kv=self.prev_kv)
         return pb.DeleteRangeRequest(
             key=_check_key(self.key), range_end=to_bytes(self.range_end), prev_kv=self.prev_kv
         )
@@ -234,33 +273,40 @@ class Compare:
     range_end: bytes = b""
 
     def __post_init__(self) -> None:
-        if self.relation not in _RELATIONS:
-            raise ValueError(f"relation must be one of {list(_RELATIONS)}, not {self.relation!r}")
+        check_choice("relation", self.relation, _RELATIONS)
+        check_choice("target", self.target, _COMPARED)
+        _check_key(self.key)
+        to_bytes(self.range_end)
+        operand: Any = self.operand
+        if self.target == "value":
+            to_bytes(operand)
+        else:
+            check_int(self.target, operand)
 
     @classmethod
     def version(cls, key: Key, relation: Relation, version: int) -> Self:
         """Compare how often the key was put since it was created."""
-        return cls(_check_key(key), "version", relation, version)
+        return cls(to_bytes(key), "version", relation, version)
 
     @classmethod
     def create_revision(cls, key: Key, relation: Relation, revision: int) -> Self:
         """Compare the revision at which the key was created; 0 if it is not there."""
-        return cls(_check_key(key), "create_revision", relation, revision)
+        return cls(to_bytes(key), "create_revision", relation, revision)
 
     @classmethod
     def mod_revision(cls, key: Key, relation: Relation, revision: int) -> Self:
         """Compare the revision at which the key was put last; 0 if it is not there."""
-        return cls(_check_key(key), "mod_revision", relation, revision)
+        return cls(to_bytes(key), "mod_revision", relation, revision)
 
     @classmethod
     def value(cls, key: Key, relation: Relation, value: Key) -> Self:
         """Compare the key's value, bytewise; never true if it is not there."""
-        return cls(_check_key(key), "value", relation, to_bytes(value))
+        return cls(to_bytes(key), "value", relation, to_bytes(value))
 
     @classmethod
     def lease(cls, key: Key, relation: Relation, lease: int) -> Self:
         """Compare the id of the lease that the key hangs on; 0 for none."""
-        return cls(_check_key(key), "lease", relation, lease)
+        return cls(to_bytes(key), "lease", relation, lease)
 
     def over(self, range_end: Key) -> Self:
         """Return the same condition for every key up to `range_end`."""
@@ -272,7 +318,7 @@ class Compare:
 
     def encode(self) -> pb.Compare:
         """Return the message for it."""
-        message = pb.Compare(key=self.key, range_end=self.range_end)
+        message = pb.Compare(key=to_bytes(self.key), range_end=to_bytes(self.range_end))
         message.result = _RELATIONS[self.relation]
         match self.target:
             case "version":
@@ -289,7 +335,7 @@ class Compare:
                 message.lease = int(self.operand)
             case "value":
                 message.target = pb.Compare.VALUE
-                message.value = bytes(self.operand)
+                message.value = to_bytes(cast("Key", self.operand))
         return message
 
 
@@ -315,19 +361,28 @@ class Txn:
             for operation in (*self.success, *self.failure)
         )
 
-    def encode(self) -> pb.TxnRequest:
-        """Return the message for it."""
+    def encode(self, depth: int = 1) -> pb.TxnRequest:
+        """Return the message for it. `depth` is 1, and for one within it more."""
+        if depth > _MAX_TXN_DEPTH:
+            raise ValueError(f"transactions may be nested {_MAX_TXN_DEPTH} levels deep, not more")
+        compare, success, failure = self.compare, self.success, self.failure
+        check_tuple("compare", compare, Compare, "conditions, each a Compare,")
+        check_tuple("success", success, _OPERATIONS, _OPERATION_WORDS)
+        check_tuple("failure", failure, _OPERATIONS, _OPERATION_WORDS)
         return pb.TxnRequest(
-            compare=[condition.encode() for condition in self.compare],
-            success=[_encode_operation(operation) for operation in self.success],
-            failure=[_encode_operation(operation) for operation in self.failure],
+            compare=[condition.encode() for condition in compare],
+            success=[_encode_operation(operation, depth) for operation in success],
+            failure=[_encode_operation(operation, depth) for operation in failure],
         )
 
 
 Operation: TypeAlias = Get | Put | Delete | Txn
 
+_OPERATIONS: Final = (Get, Put, Delete, Txn)
+_OPERATION_WORDS: Final = "operations, each a Get, Put, Delete or Txn,"
 
-def _encode_operation(operation: Operation) -> pb.RequestOp:
+
+def _encode_operation(operation: Operation, depth: int) -> pb.RequestOp:
     match operation:
         case Get():
             return pb.RequestOp(request_range=operation.encode())
@@ -336,5 +391,4 @@ def _encode_operation(operation: Operation) -> pb.RequestOp:
         case Delete():
             return pb.RequestOp(request_delete_range=operation.encode())
         case Txn():
-            return pb.RequestOp(request_txn=operation.encode())
-    raise TypeError(f"an operation is a Get, Put, Delete or Txn, not {type(operation).__name__}")
+            return pb.RequestOp(request_txn=operation.encode(depth + 1))

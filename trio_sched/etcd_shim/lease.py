@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import trio
 from grpclib.const import Status
 
+from trio_sched._support.arguments import check_int
 from trio_sched._support.chance import chance
 from trio_sched._support.tasks import Wakeup
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from trio_sched._support.tasks import ServiceNursery
     from trio_sched.etcd_shim._pb.services_grpc import LeaseStub
 
-__all__ = ["MAX_TTL", "Lease", "LeaseInfo", "check_ttl", "new_lease_id"]
+__all__ = ["MAX_TTL", "Lease", "LeaseInfo", "check_ttl", "id_to_grant", "new_lease_id"]
 
 MAX_TTL: Final = 9_000_000_000
 """The longest TTL that etcd grants, in seconds."""
@@ -83,17 +84,25 @@ def new_lease_id() -> int:
     return chance().getrandbits(62) + 1
 
 
-def check_ttl(ttl: int) -> int:
+def id_to_grant(lease: int | None) -> int:
+    """Return the id of a lease to be granted; a new one for None."""
+    if lease is None:
+        return new_lease_id()
+    if check_int("lease", lease) == 0:
+        raise ValueError("lease must not be 0, which stands for no lease; None for a random id")
+    return lease
+
+
+def check_ttl(ttl: int, most: int = MAX_TTL) -> int:
     """Return `ttl` if it can be asked for, else raise.
 
     Raises:
         TypeError: it is not a whole number.
-        ValueError: it is not between 1 and `MAX_TTL`.
+        ValueError: it is not between 1 and `most`.
     """
-    if isinstance(ttl, bool) or not isinstance(ttl, int):
-        raise TypeError(f"a TTL is a whole number of seconds, not {ttl!r}")
-    if not 1 <= ttl <= MAX_TTL:
-        raise ValueError(f"a TTL must be between 1 and {MAX_TTL} seconds, not {ttl}")
+    check_int("a TTL in seconds", ttl)
+    if not 1 <= ttl <= most:
+        raise ValueError(f"a TTL must be between 1 and {most} seconds, not {ttl}")
     return ttl
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import ssl
+from types import NoneType
 from typing import Self
 
-__all__ = ["TLSContext", "tls_context"]
+from trio_sched._support.arguments import check_instance
+
+__all__ = ["TLSContext", "check_context", "tls_context"]
 
 
 class TLSContext(ssl.SSLContext):
@@ -44,9 +47,12 @@ def tls_context(
         key: its key; nothing if it is in `cert`. It must not be encrypted.
 
     Raises:
+        TypeError: an argument is not the name of a file.
         ValueError: there is a key, but no certificate.
         OSError: a file cannot be read, or (`ssl.SSLError`) understood.
     """
+    for name, file in (("cacert", cacert), ("cert", cert), ("key", key)):
+        check_instance(name, file, (str, os.PathLike), "the name of a file")
     if key and not cert:
         raise ValueError("a key needs a certificate that it belongs to")
     context = TLSContext()
@@ -58,6 +64,19 @@ def tls_context(
     if cert:
         # Without a password of ours OpenSSL would ask at the terminal for one.
         context.load_cert_chain(context.cert, context.key or None, password=lambda: "")
+    return context
+
+
+def check_context(context: ssl.SSLContext | None) -> ssl.SSLContext | None:
+    """Return a context that a client can use, or None.
+
+    Raises:
+        TypeError: it is something else.
+        ValueError: it is one for servers.
+    """
+    check_instance("ssl_context", context, (ssl.SSLContext, NoneType), "an ssl.SSLContext or None")
+    if context is not None and context.protocol == ssl.PROTOCOL_TLS_SERVER:
+        raise ValueError("ssl_context must be one for clients, such as tls_context() makes")
     return context
 
 

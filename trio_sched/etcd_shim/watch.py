@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import enum
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, Self, TypeAlias
 
 import trio
 from grpclib.const import Status
 
+from trio_sched._support.arguments import check_bools, check_int
 from trio_sched._support.tasks import Wakeup
 from trio_sched.etcd_shim._about import TRANSIENT
 from trio_sched.etcd_shim._backoff import Backoff
@@ -54,6 +55,10 @@ __all__ = ["Event", "EventType", "WatchBatch", "WatchHub", "Watcher"]
 _Call: TypeAlias = "Stream[pb.WatchRequest, pb.WatchResponse]"
 
 HAS_LEADER = {"hasleader": "true"}
+
+# etcd ends a stream, with all that is on it, for a request that is larger than what it is
+# configured to take, and half a MiB is always added to that.
+_MAX_KEYS: Final = 500 * 1024
 
 _EVENTS_IN_A_TURN: Final = 63  # more, after the first
 
@@ -255,11 +260,17 @@ class WatchHub:
         self._call: _Call | None = None
         self._refused_token: str | None = None
 
+    def watch(
+        self, request: pb.WatchCreateRequest, buffer_size: int
+    ) -> AbstractAsyncContextManager[Watcher]:
+        """Open a watch; it is created at the server when the block is entered."""
+        check_int("buffer_size", buffer_size, 1)
+        return self._watching(request, buffer_size)
+
     @asynccontextmanager
-    async def watch(
+    async def _watching(
         self, request: pb.WatchCreateRequest, buffer_size: int
     ) -> AsyncIterator[Watcher]:
-        """Open a watch; it is created at the server when the block is entered."""
         if self._services.closing:
             raise ClientClosed("the client's block was left")
         self._last_id += 1
@@ -419,14 +430,25 @@ def creation(
     progress_notify: bool,
 ) -> pb.WatchCreateRequest:
     """Return the request for a watch, its id aside."""
+    check_bools(
+        prefix=prefix,
+        prev_kv=prev_kv,
+        puts=puts,
+        deletes=deletes,
+        progress_notify=progress_notify,
+    )
+    start, end = to_bytes(key), to_bytes(range_end)
+    if prefix and end:
+        raise ValueError("give prefix or range_end, not both")
     if prefix:
-        start, end = prefix_range(key)
-    else:
-        start, end = to_bytes(key), to_bytes(range_end)
+        start, end = prefix_range(start)
     if not start:
         raise ValueError("a key must not be empty; watch b'\\0' with range_end=ALL_KEYS for all")
+    if len(start) + len(end) > _MAX_KEYS:
+        raise ValueError(f"the keys of a watch must be at most {_MAX_KEYS} bytes together")
     if not puts and not deletes:
         raise ValueError("a watch of neither puts nor deletes delivers nothing")
+    check_int("start_revision", start_revision, 0)
     filters = [] if puts else [pb.WatchCreateRequest.NOPUT]
     if not deletes:
         filters.append(pb.WatchCreateRequest.NODELETE)

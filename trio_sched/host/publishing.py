@@ -97,8 +97,6 @@ class HostPublisher:
 
     async def drain(self, reason: str | None) -> None:
         """Publish that this host is not to be chosen; None ends that."""
-        if reason is not None:
-            HostData(reason=reason)  # checks it
         self._drained = reason
         await self._publish_change()
 

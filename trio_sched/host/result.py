@@ -8,6 +8,7 @@ from typing import TypedDict, TypeVar, TypeVarTuple, Unpack
 
 import trio
 
+from trio_sched._support.arguments import check_async, check_bool, check_instance
 from trio_sched.host.observation import Observation
 from trio_sched.host.publishing import HostPublisher
 from trio_sched.host.slots import Slot
@@ -130,7 +131,7 @@ class Result(Observation):
             restart: when `fn` has returned, run it again, without end.
 
         Raises:
-            TypeError: `fn` cannot be called.
+            TypeError: an argument is of a wrong type, such as an `fn` that is not async.
             ValueError: `grace` is not allowed.
             EndOfResults: the block was left, or `shutdown` called.
             trio.BusyResourceError: another task runs something already.
@@ -138,12 +139,12 @@ class Result(Observation):
         Cancellation: cancels `fn`, waits for its end, and frees the slot, in a
         second at most if etcd does not answer.
         """
+        check_async("fn", fn)
+        check_bool("restart", restart)
 
         def work(slot: Slot) -> Awaitable[T]:
             return fn(slot, *args)
 
-        if not callable(fn):
-            raise TypeError(f"run_while_scheduled needs an async function, not {fn!r}")
         return await self._worker.run(work, grace, restart=restart)
 
     async def update(self, **changes: Unpack[HostChanges]) -> None:
@@ -174,8 +175,10 @@ class Result(Observation):
             reason: why, to be shown to others; clipped to 200 characters.
 
         Raises:
+            TypeError: `reason` is not a text.
             EndOfResults: the block was left, or `shutdown` called.
         """
+        check_instance("reason", reason, str, "a str")
         await self._publisher.drain(reason)
 
     async def undrain(self) -> None:

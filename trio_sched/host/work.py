@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import trio
 
+from trio_sched._support.arguments import check_number
 from trio_sched._support.tasks import open_plain_nursery, open_service_nursery, run_shielded
 from trio_sched.etcd_shim._keep import margin_of
 from trio_sched.exceptions import SessionLost
@@ -167,9 +168,10 @@ class Worker:
 
 
 def check_grace(grace: float | None, ttl: int) -> float:
-    """Return the grace to use; raise ValueError if it is not allowed."""
+    """Return the grace to use; raise TypeError or ValueError if it is not allowed."""
     if grace is None:
         return margin_of(ttl)
-    if not 0 <= grace <= ttl / 2:
+    is_nan = grace != grace  # noqa: PLR0124
+    if is_nan or not 0 <= check_number("grace", grace) <= ttl / 2:
         raise ValueError(f"grace must be from 0 to half the TTL ({ttl / 2:g} s), not {grace!r}")
     return grace

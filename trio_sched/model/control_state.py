@@ -34,8 +34,15 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final, Self
 
+from trio_sched._support.arguments import check_int, shown
 from trio_sched._support.text import bytewise, clip
-from trio_sched.model.records import DecisionRecord, dump_object, object_at, parse_object
+from trio_sched.model.records import (
+    DecisionRecord,
+    check_max_count,
+    dump_object,
+    object_at,
+    parse_object,
+)
 
 __all__ = ["ControlState", "Eviction", "Note"]
 
@@ -223,7 +230,9 @@ class ControlState:
         if isinstance(max_count, bool) or not isinstance(max_count, int):
             raise TypeError(f"max_count must be an int or None, not {type(max_count).__name__}")
         if max_count < 1:
-            raise ValueError(f"max_count must be 1 or more, not {max_count}; pause, or drain hosts")
+            words = "pause, or drain hosts"
+            raise ValueError(f"max_count must be 1 or more, not {shown(max_count)}; {words}")
+        check_max_count(max_count)
         return replace(self, max_count=max_count, notes=self._noting("max_count", note))
 
     def evict(self, name: str, *, revision: int, lease: int = 0, note: Note | None = None) -> Self:
@@ -237,10 +246,8 @@ class ControlState:
             note: who wanted it.
         """
         _check_name(name)
-        if isinstance(revision, bool) or not isinstance(revision, int):
-            raise TypeError(f"revision must be an int, not {type(revision).__name__}")
-        if revision < 1:
-            raise ValueError(f"revision must be 1 or more, not {revision}")
+        check_int("revision", revision, 1)
+        check_int("lease", lease)
         evictions = {**self.evictions, name: Eviction(revision, lease)}
         newest = sorted(evictions, key=lambda each: evictions[each].revision)[-_MAX_EVICTIONS:]
         notes = self._noting(f"evict/{name}", note)

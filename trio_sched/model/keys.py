@@ -7,9 +7,16 @@ see ``docs/`` for what each key holds. Pure: no I/O.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
+
+from trio_sched._support.arguments import check_text, shown
 
 __all__ = ["KeyRange", "PathKeys", "check_hostname", "check_path"]
+
+
+# Bytes. Each path is in the keys of all watches, and each name in the decision, for all hosts.
+_MAX_PATH: Final = 4096
+_MAX_HOSTNAME: Final = 1024
 
 
 def check_path(path: str) -> str:
@@ -17,16 +24,15 @@ def check_path(path: str) -> str:
 
     Raises:
         TypeError: it is not a string.
-        ValueError: it does not start with ``/``, ends with ``/``, or cannot be
-            encoded as UTF-8.
+        ValueError: it does not start with ``/``, ends with ``/``, cannot be
+            encoded as UTF-8, or is of more than 4096 bytes.
     """
-    if not isinstance(path, str):
-        raise TypeError(f"path must be a str, not {type(path).__name__}")
+    check_text("path", path, most=_MAX_PATH)
     if not path.startswith("/") or path.endswith("/"):
         raise ValueError(
-            f"path must start with '/' and not end with '/', as in '/jobs/backup'; got {path!r}"
+            "path must start with '/' and not end with '/', as in '/jobs/backup'; "
+            f"got {shown(path)}"
         )
-    _check_encodable("path", path)
     return path
 
 
@@ -35,25 +41,14 @@ def check_hostname(hostname: str) -> str:
 
     Raises:
         TypeError: it is not a string.
-        ValueError: it is empty, holds ``,`` or ``/``, or cannot be encoded as
-            UTF-8.
+        ValueError: it is empty, holds ``,`` or ``/``, cannot be encoded as UTF-8,
+            or is of more than 1024 bytes.
     """
-    if not isinstance(hostname, str):
-        raise TypeError(f"hostname must be a str, not {type(hostname).__name__}")
-    if not hostname:
-        raise ValueError("hostname must not be empty")
+    check_text("hostname", hostname, least=1, most=_MAX_HOSTNAME)
     for forbidden in ",/":
         if forbidden in hostname:
-            raise ValueError(f"hostname must not hold {forbidden!r}; got {hostname!r}")
-    _check_encodable("hostname", hostname)
+            raise ValueError(f"hostname must not hold {forbidden!r}; got {shown(hostname)}")
     return hostname
-
-
-def _check_encodable(what: str, text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as exc:
-        raise ValueError(f"{what} cannot be encoded as UTF-8: {text!r}") from exc
 
 
 @dataclass(frozen=True, slots=True)

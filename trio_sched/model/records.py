@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Self, TypeGuard
 
+from trio_sched._support.arguments import check_int
 from trio_sched._support.text import bytewise, clip
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "HostData",
     "Hosts",
     "Options",
+    "check_max_count",
     "decode_scheduled",
     "encode_host",
     "encode_scheduled",
@@ -32,6 +34,7 @@ _MIN_WEIGHT, _MAX_WEIGHT = 1e-6, 1e6
 _MAX_ZONE = 255  # characters
 _MIN_PRIORITY, _MAX_PRIORITY = -(2**31), 2**31 - 1
 MAX_WORDS: Final = 200  # characters of a reason, or a trouble
+_MAX_COUNT = 2**31 - 1
 _MAX_DEPTH: Final = 100  # levels of JSON that are read; Pythons differ in how many they take
 _MAX_DATA_DEPTH: Final = 90  # levels of a host's data, which is a part of that
 _MAX_DATA = 64 * 1024  # bytes, as JSON
@@ -109,6 +112,11 @@ class HostData:
             for name, default in _DEFAULTS.items()
             if (value := getattr(self, name)) != default
         }
+
+
+def check_max_count(max_count: int) -> int:
+    """Return how many hosts may be chosen: 1 or more, in 32 bits with a sign."""
+    return check_int("max_count", max_count, 1, _MAX_COUNT)
 
 
 def _check_weight(weight: object) -> None:

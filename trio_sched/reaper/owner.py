@@ -16,10 +16,11 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from trio_sched._support.arguments import check_int, check_number, check_seconds
 from trio_sched._support.processes import wait_ended
 from trio_sched._support.tasks import open_service_nursery
-from trio_sched.etcd_shim import Client
 from trio_sched.etcd_shim.channel import Access
+from trio_sched.etcd_shim.client import Client, check_client
 from trio_sched.etcd_shim.tls import TLSContext
 from trio_sched.reaper.helper import helper_command
 
@@ -33,7 +34,8 @@ _ENVIRONMENT = ("SSL_CERT_FILE", "SSL_CERT_DIR")  # where OpenSSL finds authorit
 class Reaper:
     """Instructs the helper process, in case this process is killed. Made by `open_reaper`.
 
-    None of its methods waits, and none fails: without the helper they do nothing.
+    None of its methods waits, and none fails but for a bad argument: without the helper they
+    do nothing.
     """
 
     def __init__(self, pipe: int) -> None:
@@ -54,11 +56,13 @@ class Reaper:
             lease: its id.
             ttl: its TTL in seconds, as long as the helper tries for.
         """
+        check_int("lease", lease)
+        check_seconds("ttl", ttl)
         self._send(f"hold {lease} {ttl:.3f}")
 
     def release(self, lease: int) -> None:
         """Leave this lease alone: it was revoked, or is meant to lapse."""
-        self._send(f"release {lease}")
+        self._send(f"release {check_int('lease', lease)}")
 
     def group(self, pgid: int | None) -> None:
         """End this process group first, and revoke only once it is gone.
@@ -70,6 +74,8 @@ class Reaper:
         Args:
             pgid: its id; None if there is none any more.
         """
+        if pgid is not None:
+            check_int("pgid", pgid, 2)  # 1 would be all processes of all sessions
         self._send(f"group {pgid or 0}")
 
     def until(self, deadline: float) -> None:
@@ -81,7 +87,7 @@ class Reaper:
         Args:
             deadline: by trio's clock; infinity for never.
         """
-        left = deadline - trio.current_time()
+        left = check_number("deadline", deadline) - trio.current_time()
         if left < _MAX_SECONDS:
             self._send(f"until {time.monotonic() + max(left, 0.0):.3f}")
 
@@ -152,7 +158,7 @@ def check_reapable(client: Client) -> None:
         ValueError: it uses an ``ssl_context`` that was not made by `tls_context`,
             so that the files are not known.
     """
-    _files(client._access)  # noqa: SLF001 # for reapers only, as it has the password
+    _files(check_client(client)._access)  # noqa: SLF001 # for reapers only, as it has the password
 
 
 @asynccontextmanager
@@ -171,9 +177,10 @@ async def open_reaper(client: Client) -> AsyncIterator[Reaper]:
         client: has the endpoints and the user.
 
     Raises:
+        TypeError: `client` is none.
         ValueError: as `check_reapable` does.
     """
-    introduction = list(_introduction(client._access))  # noqa: SLF001 # as above
+    introduction = list(_introduction(check_client(client)._access))  # noqa: SLF001 # as above
     theirs, ours = os.pipe()
     os.set_blocking(ours, False)
     reaper = _OwnedReaper(ours)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 from xml.sax.saxutils import escape
 
+from trio_sched._support.arguments import check_bool, check_instance, check_int, check_tuple
 from trio_sched._support.text import clip
 from trio_sched.simulation.replay import Replay, Span, SpanState
 
@@ -40,8 +41,11 @@ def text_chart(
     Raises:
         ValueError: `width` is too small.
     """
-    if width < 40:
-        raise ValueError(f"width must be 40 columns or more, not {width}")
+    check_instance("replay", replay, Replay, "a Replay")
+    check_int("width", width, 40)
+    check_bool("ascii_only", ascii_only)
+    if titles is not None:
+        check_tuple("titles", titles, str, "lines, each a str,")
     signs = {state: look.ascii if ascii_only else look.sign for state, look in _LOOKS.items()}
     names = {name: clip(name, _MAX_NAME) for name in replay.hosts}
     if ascii_only:
@@ -147,6 +151,9 @@ def svg_chart(replay: Replay, *, titles: Sequence[str] | None = None) -> str:
         replay: what to draw. With many hosts the rows get lower, and lose their names.
         titles: three lines to stand above it; None for what a replay adds up to.
     """
+    check_instance("replay", replay, Replay, "a Replay")
+    if titles is not None:
+        check_tuple("titles", titles, str, "lines, each a str,")
     titles = (*_titles(replay),) if titles is None else titles
     row = min(_ROW, max(_MIN_ROW, _ALL_ROWS / max(1, len(replay.hosts))))
     names = [clip(name, _MAX_NAME) for name in replay.hosts] if row >= 11 else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from trio_sched._support.arguments import check_int, check_text
 from trio_sched._support.tasks import open_service_nursery
 from trio_sched.etcd_shim.channel import ChannelSettings, Endpoint, Transport
 from trio_sched.etcd_shim.client import Client, client_block
@@ -33,10 +34,7 @@ class MemoryEtcd:
     """
 
     def __init__(self, members: int = 1) -> None:
-        if isinstance(members, bool) or not isinstance(members, int):
-            raise TypeError(f"members must be a whole number, not {type(members).__name__}")
-        if members < 1:
-            raise ValueError(f"members must be 1 or more, not {members}")
+        check_int("members", members, 1)
         self.cluster = Cluster(members)
         self.network = Network(self.cluster)
 
@@ -55,6 +53,7 @@ class MemoryEtcd:
             host: where it is on `network`.
             connect_timeout: as for `trio_sched.etcd_shim.open_client`.
         """
+        check_text("host", host, least=1)
         endpoints = [Endpoint.parse(url) for url in self.endpoints]
         settings = ChannelSettings(connect_timeout=connect_timeout)
         transport = self._transport(host)
@@ -68,4 +67,4 @@ class MemoryEtcd:
 
     def compact(self, revision: int) -> None:
         """Forget history below a revision."""
-        self.cluster.store.compact(revision)
+        self.cluster.store.compact(check_int("revision", revision, 1))

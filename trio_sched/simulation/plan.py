@@ -11,9 +11,21 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from random import Random
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
+
+from trio_sched._support.arguments import (
+    check_choice,
+    check_instance,
+    check_int,
+    check_seconds,
+    check_tuple,
+    shown,
+)
+from trio_sched.model.records import check_max_count
 
 __all__ = ["BREAKS_ASSUMPTIONS", "KINDS", "Action", "Plan"]
+
+T = TypeVar("T")
 
 _HOST_KINDS: Final = {
     "leave": 3.0,  # in good order; it joins again later
@@ -89,10 +101,11 @@ class Action:
     variant: int = 0
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"unknown kind {self.kind!r}; known are {', '.join(KINDS)}")
-        if not 0 <= self.at < math.inf or not 0 <= self.seconds < math.inf:
-            raise ValueError("at and seconds must be 0 or more, and finite")
+        check_choice("kind", self.kind, KINDS)
+        check_seconds("at", self.at, zero=True)
+        check_seconds("seconds", self.seconds, zero=True)
+        check_int("target", self.target, 0)
+        check_int("variant", self.variant, 0)
 
     @property
     def end(self) -> float:
@@ -122,6 +135,15 @@ class Plan:
     seconds: float = 120.0
     actions: Sequence[Action] = field(default=())
 
+    def __post_init__(self) -> None:
+        check_int("seed", self.seed)
+        check_int("hosts", self.hosts, 1)
+        check_int("members", self.members, 1)
+        check_max_count(self.max_count)
+        check_int("ttl", self.ttl, 1)
+        check_seconds("seconds", self.seconds, zero=True)
+        check_tuple("actions", self.actions, Action, "things that happen, each an Action,")
+
     @classmethod
     def random(
         cls, seed: int, *, seconds: float | None = None, kinds: Iterable[str] = KINDS
@@ -133,6 +155,10 @@ class Plan:
             seconds: for how long things happen; None for half a minute to two.
             kinds: what may.
         """
+        check_int("seed", seed)
+        if seconds is not None:
+            check_seconds("seconds", seconds)
+        kinds = [check_choice("kinds", kind, KINDS) for kind in _each(kinds)]
         chance = Random(seed)  # noqa: S311 # the same for the same seed is the point
         plan = cls(
             seed,
@@ -164,7 +190,7 @@ class Plan:
 
     def without(self, left_out: Iterable[int]) -> Self:
         """Return the plan without the actions of these numbers."""
-        numbers = set(left_out)
+        numbers = {check_int("left_out", number, 0) for number in _each(left_out)}
         kept = [action for number, action in enumerate(self.actions) if number not in numbers]
         return replace(self, actions=tuple(kept))
 
@@ -184,12 +210,20 @@ class Plan:
         Raises:
             ValueError: it is none.
         """
+        check_instance("text", text, (str, bytes), "a text")
         values: Any = json.loads(text)
         try:
             actions = tuple(Action(*each) for each in values.pop("actions"))
             return cls(actions=actions, **values)
         except (TypeError, AttributeError, KeyError) as exc:
             raise ValueError(f"that is no plan: {exc}") from exc
+
+
+def _each(values: Iterable[T]) -> Iterable[T]:
+    """Return several values, which are no text."""
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise TypeError(f"several values are needed, in a list or the like, not {shown(values)}")
+    return values
 
 
 def _actions(chance: Random, plan: Plan, weights: dict[str, float], gap: float) -> Iterable[Action]:

@@ -25,6 +25,7 @@ from typing import Final
 
 import trio
 
+from trio_sched._support.arguments import check_instance
 from trio_sched._support.chance import set_chance
 from trio_sched._support.tasks import ServiceBlock, ServiceNursery, open_plain_nursery
 from trio_sched._support.wall_time import set_wall_clock
@@ -79,11 +80,12 @@ def simulate(
         path: that the hosts share; some strategies choose by it.
 
     Raises:
-        TypeError: `strategy` is none.
+        TypeError: `strategy` or `trace` is none.
         ValueError: no strategy has this name, or `path` cannot be one.
         StrategyError: the strategy raised, or broke its rules.
     """
     check_path(path)
+    check_instance("trace", trace, Trace, "a Trace")
     chosen = get_strategy(strategy)
     return run_apart(lambda: _Run(trace, chosen, path).run())
 

@@ -9,9 +9,16 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final, Literal, Self, TypeAlias, get_args
 
-from trio_sched.model.control_state import ControlState
+from trio_sched._support.arguments import (
+    check_instance,
+    check_int,
+    check_seconds,
+    check_text,
+    check_tuple,
+    shown,
+)
 from trio_sched.model.keys import check_hostname
-from trio_sched.model.records import HostData
+from trio_sched.model.records import HostData, check_max_count
 
 __all__ = ["Trace", "TraceEvent"]
 
@@ -44,16 +51,16 @@ class TraceEvent:
     max_count: int | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.at, bool) or not isinstance(self.at, int | float):
-            raise TypeError(f"at must be a number of seconds, not {type(self.at).__name__}")
-        if not 0 <= self.at < math.inf:
-            raise ValueError(f"at must be 0 or more and finite, not {self.at}")
-        if self.do not in _DEEDS:
-            raise ValueError(f"unknown event {self.do!r}; known are {', '.join(_DEEDS)}")
+        check_seconds("at", self.at, zero=True)
+        if check_text("do", self.do) not in _DEEDS:
+            raise ValueError(f"unknown event {shown(self.do)}; known are {', '.join(_DEEDS)}")
         if self.do in _OF_HOSTS:
             check_hostname(self.host)
-        if self.do == "set-count":
-            ControlState().set_count(self.max_count)
+        else:
+            check_text("host", self.host)
+        check_instance("data", self.data, HostData, "a HostData")
+        if self.max_count is not None:
+            check_max_count(self.max_count)
 
     @classmethod
     def from_json(cls, raw: object) -> Self:
@@ -107,10 +114,11 @@ class Trace:
     ttl: float = 10.0
 
     def __post_init__(self) -> None:
+        check_tuple("events", self.events, TraceEvent, "events, each a TraceEvent,")
         events = tuple(sorted(self.events, key=lambda event: event.at))
-        ControlState().set_count(self.max_count)
-        if not 0 < self.ttl < math.inf:
-            raise ValueError(f"ttl must be more than 0 and finite, not {self.ttl}")
+        check_max_count(self.max_count)
+        check_seconds("ttl", self.ttl)
+        check_seconds("seconds", self.seconds, zero=True)
         last = events[-1].at if events else 0.0
         seconds = self.seconds or last + 3 * self.ttl
         if not last <= seconds < math.inf:
@@ -147,9 +155,6 @@ class Trace:
         rest = {name: value for name, value in raw.items() if name != "events"}
         if unknown := rest.keys() - {"seconds", "max_count", "ttl"}:
             raise ValueError(f"a trace does not take {', '.join(map(repr, sorted(unknown)))}")
-        for name, value in rest.items():
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise TypeError(f"{name} must be a number, not {type(value).__name__}")
         events: list[TraceEvent] = []
         for number, event in enumerate(raw["events"], 1):
             try:
@@ -188,8 +193,12 @@ class Trace:
             mean: seconds for which a host stays, on average; it is away for a third
                 of that. It fails as often as it leaves.
         """
-        if hosts < 1 or not seconds > 0 or zones < 0 or not mean > 0:
-            raise ValueError("hosts must be 1 or more, zones 0 or more, seconds and mean above 0")
+        check_int("seed", seed)
+        check_int("hosts", hosts, 1)
+        check_seconds("seconds", seconds)
+        check_max_count(max_count)
+        check_int("zones", zones, 0)
+        check_seconds("mean", mean)
         chance = Random(seed)  # noqa: S311 # the same for the same seed is the point
         events: list[TraceEvent] = []
         for at in range(hosts):

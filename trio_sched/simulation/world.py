@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import trio
 
+from trio_sched._support.arguments import check_instance
 from trio_sched._support.chance import set_chance
 from trio_sched._support.wall_time import set_wall_clock
 from trio_sched.simulation.diary import Diary
@@ -83,6 +84,10 @@ class World:
     """
 
     def __init__(self, plan: Plan | int) -> None:
+        words = "a Plan, or a seed, which is an int"
+        if isinstance(plan, bool):
+            raise TypeError(f"plan must be {words}, not {plan}")
+        check_instance("plan", plan, (Plan, int), words)
         self._plan = plan = Plan.random(plan) if isinstance(plan, int) else plan
         self._diary = Diary()
         self._cluster = Cluster(plan.members, chance=Random(f"{plan.seed} etcd"))  # noqa: S311 # a seed is the point

@@ -15,8 +15,9 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from trio_sched._support.arguments import check_text, shown
 from trio_sched.strategies.base import (
     Strategy as Strategy,
     StrategyFunction as StrategyFunction,
@@ -43,6 +44,7 @@ __all__ = [
 StrategyFactory: TypeAlias = Callable[[], Strategy]
 """Makes a strategy: a subclass of `Strategy`, or a function without arguments."""
 
+_MAX_NAME: Final = 255  # bytes; it is in each decision, and in what each host publishes
 _ENTRY_POINTS = "trio_sched.strategies"
 
 # The one piece of state of the process: names must mean the same to all of it.
@@ -82,10 +84,7 @@ def register(name: str, strategy: StrategyFactory | StrategyFunction) -> None:
             of these ways.
         ValueError: `name` is empty, or taken already.
     """
-    if not isinstance(name, str):
-        raise TypeError(f"a strategy's name must be a str, not {type(name).__name__}")
-    if not name:
-        raise ValueError("a strategy's name must not be empty")
+    check_text("a strategy's name", name, least=1, most=_MAX_NAME)
     _takes_hosts(strategy, f"strategy {name!r}")
     if name in _registry:
         raise ValueError(f"strategy {name!r} is registered already")
@@ -131,7 +130,7 @@ def _find(name: str) -> Strategy:
     for entry in importlib.metadata.entry_points(group=_ENTRY_POINTS, name=name):
         return _made(name, entry.load(), f"entry point {name!r}")
     known = ", ".join(map(repr, known_strategies()))
-    raise ValueError(f"unknown strategy {name!r}; known are {known}")
+    raise ValueError(f"unknown strategy {shown(name)}; known are {known}")
 
 
 def _made(name: str, found: Any, what: str) -> Strategy:
@@ -197,7 +196,8 @@ def _checked(made: object, maker: str) -> Strategy:
         raise TypeError(f"{maker} gave {described(made)}, not a Strategy")
     name = getattr(made, "name", None)
     if not isinstance(name, str) or not name:
-        raise TypeError(f"{type(made).__name__}.name must be a non-empty str, not {name!r}")
+        raise TypeError(f"{type(made).__name__}.name must be a non-empty str, not {shown(name)}")
+    check_text("a strategy's name", name, most=_MAX_NAME)
     return made
 
 

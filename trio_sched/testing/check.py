@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from trio_sched._support.arguments import check_bools, check_int
 from trio_sched.exceptions import StrategyError
 from trio_sched.strategies import Strategy, StrategyFactory, StrategyFunction, get_strategy
 from trio_sched.testing.cases import Case, MakeData, made_up, smaller
@@ -75,8 +76,9 @@ def check_strategy(
         ValueError: no strategy has this name, `examples` is less than 1, or what `data` makes
             cannot be published.
     """
-    if examples < 1:
-        raise ValueError(f"examples must be 1 or more, not {examples}")
+    check_bools(full=full, sticky=sticky)
+    check_int("examples", examples, 1)
+    check_int("seed", seed)
     make = _maker(strategy)
     laws = [*_LAWS, *[_FULL] * full, *[_STICKY] * sticky]
 

@@ -9,10 +9,20 @@ import subprocess
 import tempfile
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING
 
 import trio
 
+from trio_sched._support.arguments import (
+    check_bool,
+    check_bools,
+    check_instance,
+    check_int,
+    check_seconds,
+    check_text,
+    check_tuple,
+)
 from trio_sched.testing._ports import free_ports
 from trio_sched.testing.find import find_etcd, find_etcdctl, version_of
 from trio_sched.testing.member import EtcdStartFailed, Member, Ports, Settings, peer_url
@@ -24,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Etcd", "EtcdStartFailed", "open_etcd"]
 
+_MAX_MEMBERS = 99
 _PORT_RACES = 5  # how many times in a row another process may take a port before etcd does
 # All data is thrown away, so a clean end is a courtesy. One member is gone in a few milliseconds;
 # those of a cluster search for another to hand leadership to, for seconds, and in vain.
@@ -80,6 +91,9 @@ class Etcd:
             EtcdNotFound: there is no etcdctl.
             subprocess.CalledProcessError: it failed; what it wrote to stderr is in a note.
         """
+        check_tuple("args", args, str, "arguments, each a str,")
+        check_bool("check", check)
+        check_text("stdin", stdin)
         command = [str(self._etcdctl()), f"--endpoints={','.join(self.endpoints)}"]
         done = await trio.run_process(
             [*command, *self._etcdctl_tls(), *args],
@@ -145,12 +159,21 @@ async def open_etcd(
         start_timeout: seconds for each member to answer.
 
     Raises:
-        ValueError: less than one member.
+        TypeError: an argument is of a wrong type.
+        ValueError: less than one member, or another argument is out of bounds.
         EtcdNotFound: there is no etcd here; says how to get one.
         EtcdStartFailed: it did not start; with what it had to say.
     """
-    if members < 1:
-        raise ValueError(f"members is {members}, and an etcd has at least one")
+    check_int("members", members, 1, _MAX_MEMBERS)
+    check_instance("executable", executable, (str, os.PathLike, NoneType), "a path or None")
+    _check_tls(client_tls)
+    if auth_token_ttl is not None:
+        check_int("auth_token_ttl", auth_token_ttl, 1)
+    check_int("heartbeat_ms", heartbeat_ms, 1)
+    check_int("election_ms", election_ms, 1)
+    check_bools(ipv6=ipv6, unix=unix)
+    check_tuple("extra_args", extra_args, str, "arguments, each a str,")
+    check_seconds("start_timeout", start_timeout)
     program = Path(executable) if executable is not None else find_etcd()
     with tempfile.TemporaryDirectory(prefix="etcd-", ignore_cleanup_errors=True) as folder:
         settings = Settings(
@@ -225,6 +248,17 @@ def _empty(folder: Path) -> None:
             shutil.rmtree(entry)
         else:
             entry.unlink()
+
+
+def _check_tls(tls: object) -> None:
+    words = "None, or a tuple of certificate, key, and CA or None"
+    check_instance("client_tls", tls, (tuple, NoneType), words)
+    if isinstance(tls, tuple):
+        if len(tls) != 3:
+            raise ValueError(f"client_tls must be {words}, not {len(tls)} of them")
+        for file in tls[:2]:
+            check_instance("client_tls", file, (str, os.PathLike), words)
+        check_instance("client_tls", tls[2], (str, os.PathLike, NoneType), words)
 
 
 def _paths(

@@ -9,10 +9,12 @@ from typing import Any, Concatenate, ParamSpec, cast
 
 import trio
 
+from trio_sched._support.arguments import check_async, check_instance
 from trio_sched._support.tasks import ServiceBlock, open_plain_nursery
 from trio_sched.etcd_shim.channel import Endpoint
 from trio_sched.etcd_shim.client import Client, client_block, open_client
 from trio_sched.host.result import Result
+from trio_sched.model.keys import check_hostname
 from trio_sched.scheduler import schedule
 from trio_sched.simulation import MemoryEtcd
 from trio_sched.simulation.network import MemoryTransport
@@ -121,6 +123,7 @@ class ScheduledHosts:
 
         For a service that calls `schedule` itself. The client is the host's own.
         """
+        check_async("service", service)
 
         async def serve(client: Client) -> None:
             await service(client, *args, **kwargs)
@@ -148,6 +151,7 @@ class ScheduledHosts:
         await self._end(hostname, _Life.die)
 
     async def _end(self, hostname: str, end: Callable[[_Life], None]) -> None:
+        check_hostname(hostname)
         lives = [life for life in self._lives.get(hostname, ()) if not life.ended.is_set()]
         if not lives:
             raise ValueError(f"no host {hostname!r} runs here")
@@ -157,7 +161,7 @@ class ScheduledHosts:
             await life.ended.wait()
 
     def _new_life(self, hostname: str) -> _Life:
-        life = _Life(self._open_block(hostname))
+        life = _Life(self._open_block(check_hostname(hostname)))
         self._lives.setdefault(hostname, []).append(life)
         return life
 
@@ -173,6 +177,9 @@ async def open_scheduled_hosts(etcd: MemoryEtcd | str) -> AsyncIterator[Schedule
     Args:
         etcd: an etcd in memory, or a real one's URL.
     """
+    check_instance("etcd", etcd, (MemoryEtcd, str), "a MemoryEtcd or a URL")
+    if isinstance(etcd, str):
+        Endpoint.parse(etcd)
     async with open_plain_nursery() as nursery:
         if isinstance(etcd, MemoryEtcd):
             nursery.start_soon(etcd.cluster.timeline.run)

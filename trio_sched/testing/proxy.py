@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 
 import trio
 
+from trio_sched.etcd_shim.channel import Endpoint
+
 __all__ = ["FaultyLink", "open_faulty_link"]
 
 _CHUNK = 65536
@@ -108,7 +110,14 @@ def _address(endpoint: str) -> tuple[str, int]:
 
 @asynccontextmanager
 async def open_faulty_link(endpoint: str) -> AsyncIterator[FaultyLink]:
-    """Stand between clients and an endpoint, on a loopback port of our own."""
+    """Stand between clients and an endpoint, on a loopback port of our own.
+
+    Raises:
+        TypeError: the endpoint is not a text.
+        ValueError: it is no URL with a host and a port.
+    """
+    Endpoint.parse(endpoint)
+    _address(endpoint)
     link = FaultyLink(endpoint)
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listeners[0].socket.getsockname()[1]

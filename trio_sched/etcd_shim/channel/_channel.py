@@ -283,7 +283,8 @@ class Channel(Caller):
                     partial(self._win, attempt),
                     sent=sent,
                 )
-        except (OSError, trio.BrokenResourceError) as exc:
+        except (OSError, ValueError, trio.BrokenResourceError) as exc:
+            # A name that the resolver does not take, or TLS, is a ValueError.
             self._lose(attempt, endpoint, root_cause(exc))
             return None
         self._lose(attempt, endpoint, TimeoutError(f"no answer in {timeout} s"))

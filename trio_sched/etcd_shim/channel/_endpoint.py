@@ -9,10 +9,12 @@ import ssl
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address
-from typing import ClassVar, Self
+from typing import ClassVar, Final, Self
 from urllib.parse import urlsplit
 
 import trio
+
+from trio_sched._support.arguments import check_text, shown
 
 __all__ = [
     "ByteStream",
@@ -23,6 +25,7 @@ __all__ = [
     "root_cause",
 ]
 
+_MAX_NAME: Final = 253  # letters, in what DNS takes
 _SCHEMES = "http://HOST:PORT, https://HOST:PORT or unix:///PATH"
 
 
@@ -50,8 +53,7 @@ class Endpoint:
             TypeError: it is not a string.
             ValueError: it is not one of the forms that are understood.
         """
-        if not isinstance(url, str):
-            raise TypeError(f"an endpoint must be a str, not {type(url).__name__}")
+        check_text("an endpoint", url)
         return cls(*_split(url))
 
     @property
@@ -74,16 +76,35 @@ class Endpoint:
 @lru_cache(maxsize=64)
 def _split(url: str) -> tuple[str, str, str, int]:
     """Return the fields of an `Endpoint`."""
+    if any(letter < " " or letter == "\x7f" for letter in url):
+        raise ValueError(
+            f"endpoint {shown(_redacted(url))} holds a control character; use {_SCHEMES}"
+        )
     parts = urlsplit(url)
     if parts.scheme == "unix":
         path = parts.netloc + parts.path
         if not path:
-            raise ValueError(f"endpoint {url!r} names no socket; use {_SCHEMES}")
+            raise ValueError(f"endpoint {shown(url)} names no socket; use {_SCHEMES}")
         return url, "unix", path, 0
     extra = parts.path.strip("/") or parts.query or parts.fragment or parts.username
-    if parts.scheme not in ("http", "https") or not parts.hostname or extra:
-        raise ValueError(f"endpoint {_redacted(url)!r} is not understood; use {_SCHEMES}")
+    if parts.scheme not in ("http", "https") or not parts.hostname or extra or parts.port == 0:
+        raise ValueError(f"endpoint {shown(_redacted(url))} is not understood; use {_SCHEMES}")
+    if ":" not in parts.hostname:  # an address of IPv6 has no labels
+        _check_labels(parts.hostname)
     return url, parts.scheme, parts.hostname, parts.port or 2379
+
+
+def _check_labels(host: str) -> None:
+    """Raise ValueError for a name that no resolver takes."""
+    try:
+        name = host.removesuffix(".").encode("idna")
+    except UnicodeError:
+        name = b""
+    if not 0 < len(name) <= _MAX_NAME:
+        raise ValueError(
+            f"host {shown(host)} of an endpoint is no name: it must be at most {_MAX_NAME} "
+            "letters, in labels of 1 to 63 letters with dots between them"
+        )
 
 
 @lru_cache(maxsize=64)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from trio_sched._support.arguments import check_int, check_seconds, check_text
+
 __all__ = ["ChannelSettings", "Credentials", "PingPolicy"]
 
 
@@ -30,10 +32,10 @@ class PingPolicy:
         patience: float = 0.5,
         timeout: float = 1.5,
     ) -> None:
-        self.gap = gap
-        self.interval = interval
-        self.patience = patience
-        self.timeout = timeout
+        self.gap = check_seconds("gap", gap, zero=True)
+        self.interval = check_seconds("interval", interval)
+        self.patience = check_seconds("patience", patience, zero=True)
+        self.timeout = check_seconds("timeout", timeout)
 
     def complained(self) -> None:
         """Ping half as often, as the server said that it was too much."""
@@ -47,6 +49,10 @@ class Credentials:
 
     user: str
     password: str
+
+    def __post_init__(self) -> None:
+        check_text("user", self.user, least=1)
+        check_text("password", self.password)
 
     def __repr__(self) -> str:
         return f"Credentials(user={self.user!r}, password=…)"
@@ -67,3 +73,7 @@ class ChannelSettings:
     stagger: float = 0.25
     max_message_size: int = 64 * 2**20
     max_waiting_calls: int = 10_000
+
+    def __post_init__(self) -> None:
+        check_seconds("connect_timeout", self.connect_timeout)
+        check_int("max_message_size", self.max_message_size, 1)
