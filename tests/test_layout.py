@@ -21,7 +21,6 @@ TESTED_BY = {
     "cli/decide.py": ["cli/test_offline.py", "cli/test_operations.py"],
     "cli/demo/board.py": ["cli/demo/test_command.py"],
     "cli/demo/story.py": ["cli/demo/test_command.py"],
-    "cli/exits.py": ["cli/test_connect.py", "cli/test_operations.py"],
     "cli/group.py": ["cli/test_offline.py"],
     "cli/output.py": ["cli/test_pure.py", "cli/test_operations.py"],
     "cli/reporter.py": ["cli/run/test_command.py"],
