@@ -67,4 +67,4 @@ class MemoryEtcd:
 
     def compact(self, revision: int) -> None:
         """Forget history below a revision."""
-        self.cluster.store.compact(check_int("revision", revision, 1))
+        self.cluster.store.compact(check_int("revision", revision))

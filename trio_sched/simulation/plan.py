@@ -17,6 +17,7 @@ from trio_sched._support.arguments import (
     check_choice,
     check_instance,
     check_int,
+    check_number,
     check_seconds,
     check_tuple,
     shown,
@@ -102,8 +103,9 @@ class Action:
 
     def __post_init__(self) -> None:
         check_choice("kind", self.kind, KINDS)
-        check_seconds("at", self.at, zero=True)
-        check_seconds("seconds", self.seconds, zero=True)
+        at, seconds = check_number("at", self.at), check_number("seconds", self.seconds)
+        if not 0 <= at < math.inf or not 0 <= seconds < math.inf:
+            raise ValueError("at and seconds must be 0 or more, and finite")
         check_int("target", self.target, 0)
         check_int("variant", self.variant, 0)
 

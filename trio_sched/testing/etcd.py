@@ -22,6 +22,7 @@ from trio_sched._support.arguments import (
     check_seconds,
     check_text,
     check_tuple,
+    shown,
 )
 from trio_sched.testing._ports import free_ports
 from trio_sched.testing.find import find_etcd, find_etcdctl, version_of
@@ -164,7 +165,8 @@ async def open_etcd(
         EtcdNotFound: there is no etcd here; says how to get one.
         EtcdStartFailed: it did not start; with what it had to say.
     """
-    check_int("members", members, 1, _MAX_MEMBERS)
+    if check_int("members", members, most=_MAX_MEMBERS) < 1:
+        raise ValueError(f"members is {shown(members)}, and an etcd has at least one")
     check_instance("executable", executable, (str, os.PathLike, NoneType), "a path or None")
     _check_tls(client_tls)
     if auth_token_ttl is not None:
