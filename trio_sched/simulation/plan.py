@@ -103,9 +103,10 @@ class Action:
 
     def __post_init__(self) -> None:
         check_choice("kind", self.kind, KINDS)
-        at, seconds = check_number("at", self.at), check_number("seconds", self.seconds)
-        if not 0 <= at < math.inf or not 0 <= seconds < math.inf:
-            raise ValueError("at and seconds must be 0 or more, and finite")
+        for name, value in (("at", self.at), ("seconds", self.seconds)):
+            is_nan = value != value  # noqa: PLR0124
+            if is_nan or not 0 <= check_number(name, value) < math.inf:
+                raise ValueError("at and seconds must be 0 or more, and finite")
         check_int("target", self.target, 0)
         check_int("variant", self.variant, 0)
 
