@@ -15,6 +15,7 @@ from trio_sched.host import leading
 from trio_sched.host.following import read_path
 from trio_sched.model.keys import PathKeys
 from trio_sched.simulation import MemoryEtcd
+from trio_sched.testing import open_etcd
 
 PATH = "/jobs"
 KEYS = PathKeys(PATH)
@@ -138,3 +139,21 @@ async def test_f64_a_decision_that_etcd_finds_too_large_is_waited_out(
             await Control(client, PATH).set_count(1)
             await words.wait("(RequestTooLarge), after")
             assert result.statistics().sessions == 1
+
+
+async def test_f64_a_real_etcd_that_takes_small_requests_only_keeps_the_old_decision() -> None:
+    words = Words()
+    async with (
+        open_etcd(extra_args=("--max-request-bytes=4096",)) as server,
+        open_client(server.endpoint) as client,
+        schedule(client, PATH, "a", logger=words.logger) as result,
+    ):
+        await until(result, "a")
+        await put_hosts(client, 300)
+        await Control(client, PATH).set_count(300)
+        await words.wait("until max_count is lowered")
+        assert result.newest == ("a",)
+        assert result.scheduled
+        await Control(client, PATH).set_count(2)
+        await words.wait("(RequestTooLarge), after")
+        assert result.statistics().sessions == 1
