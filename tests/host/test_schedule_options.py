@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from tests.helpers import watch_leftovers
+from tests.helpers import until, watch_leftovers
 from trio_sched import (
     HostnameInUse,
     StrategyError,
@@ -17,8 +17,9 @@ from trio_sched import (
     register,
     schedule,
 )
-from trio_sched.etcd_shim.errors import ConnectionFailed
+from trio_sched.etcd_shim.errors import ConnectionFailed, PermissionDenied
 from trio_sched.model.keys import PathKeys
+from trio_sched.simulation import MemoryEtcd
 from trio_sched.strategies import Strategy
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
     from trio_sched import Host
 
-
-from tests.helpers import until
 
 # ---- what goes wrong -------------------------------------------------------------------
 
@@ -216,6 +215,44 @@ async def test_reuse_lease_keeps_the_keys_and_takes_them_over(endpoint: str, pat
             (taken,) = await client.get_prefix(keys.exchange)
             assert (taken.lease, taken.create_revision) == (kept.lease, kept.create_revision)
     assert left.nothing
+
+
+async def test_f58_only_one_block_goes_on_with_a_lease_that_was_kept(
+    endpoint: str, path: str
+) -> None:
+    async with open_client(endpoint) as client:
+        async with schedule(client, path, "a", reuse_lease=True, session_ttl=2) as result:
+            await result.next()
+        ended: list[str] = []
+
+        async def live() -> None:
+            try:
+                async with schedule(client, path, "a", session_ttl=2) as result:
+                    await until(result, "a")
+                    ended.append("joined")
+                    await trio.sleep_forever()
+            except HostnameInUse:
+                ended.append("in use")
+                nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(live)
+            nursery.start_soon(live)
+        assert ended == ["joined", "in use"]
+
+
+async def test_f58_a_lease_that_was_kept_is_kept_on_if_taking_it_over_fails(path: str) -> None:
+    etcd = MemoryEtcd()
+    async with etcd.open_client() as client:
+        async with schedule(client, path, "a", reuse_lease=True) as result:
+            first = await result.next()
+        etcd.cluster.refusals.forbidden.add(f"{path}/".encode())
+        with pytest.raises(PermissionDenied):
+            async with schedule(client, path, "a"):
+                raise AssertionError("entered")
+        etcd.cluster.refusals.forbidden.clear()
+        async with schedule(client, path, "a") as result:
+            assert (await result.next()).fence == first.fence
 
 
 async def test_reuse_lease_does_without_a_lease_that_is_gone(endpoint: str, path: str) -> None:

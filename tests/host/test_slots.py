@@ -8,13 +8,14 @@ import trio.testing
 from hypothesis import given, strategies as st
 
 from tests.helpers import until, watch_leftovers
-from trio_sched import Client, EndOfResults, Result, Slot, open_client, schedule
+from trio_sched import Client, Control, EndOfResults, Result, Slot, open_client, schedule
 from trio_sched.etcd_shim import KeyValue, Put
 from trio_sched.etcd_shim.errors import RevisionWentBack
 from trio_sched.host.following import PathFollower
 from trio_sched.host.slots import SlotKeys, Taken, usable
 from trio_sched.host.state import HostState
 from trio_sched.model.keys import PathKeys
+from trio_sched.simulation import MemoryEtcd
 
 # ---- which slots may be taken ------------------------------------------------------
 
@@ -233,6 +234,21 @@ async def test_f44_a_wait_for_a_slot_that_finds_another_store_waits_for_the_loss
             await trio.testing.wait_all_tasks_blocked()
             assert nursery.child_tasks, "neither an error nor another attempt at once"
             nursery.cancel_scope.cancel()
+
+
+async def test_f57_what_a_slot_costs_does_not_depend_on_how_many_may_run() -> None:
+    async with MemoryEtcd().open_client() as client:
+        async with schedule(client, "/jobs", "a", max_count=1_000_000) as result:
+            assert usable(range(5, 10), 1_000_000) == 1_000_000
+            assert await result.run_while_scheduled(index_of) == 0
+            for number in (1_000_001, 10_000_000, 2**31):
+                with pytest.raises(ValueError, match="at most 1000000"):
+                    await Control(client, "/jobs").set_count(number)
+
+
+async def index_of(slot: Slot) -> int:
+    await trio.lowlevel.checkpoint()
+    return slot.index
 
 
 async def test_restart_runs_it_again_and_again(endpoint: str, path: str) -> None:

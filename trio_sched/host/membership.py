@@ -218,10 +218,14 @@ class Membership:
         for lease in tuple(self._unrevoked):
             if await revoke_quietly(self._client, lease):
                 self._note_revoked(lease)
-        kept = _kept_leases.get((settings.path, settings.hostname))
+        # Taken away at once: only one block of this process may go on with it.
+        kept = _kept_leases.pop((settings.path, settings.hostname), None)
         if kept is not None:
-            found = await self._take_over(kept)
-            _kept_leases.pop((settings.path, settings.hostname), None)
+            try:
+                found = await self._take_over(kept)
+            except BaseException:
+                _kept_leases.setdefault((settings.path, settings.hostname), kept)
+                raise
             if found is not None:
                 return found
         session = await grant_session(

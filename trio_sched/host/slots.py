@@ -154,10 +154,10 @@ class SlotKeys:
         found = await self._client.get_prefix(self._keys.slots)
         await self._forget_leftovers(found, session)
         held = self._numbers(found)
-        free = [n for n in range(usable(held, max_count)) if n not in held]
-        if not free:
+        free = next((n for n in range(usable(held, max_count)) if n not in held), None)
+        if free is None:
             return Taken(None, stands=True, found=found)
-        slot, stands = await self._create(session, free[0], decision)
+        slot, stands = await self._create(session, free, decision)
         return None if slot is None and stands else Taken(slot, stands, found)
 
     async def _create(

@@ -34,7 +34,7 @@ _MIN_WEIGHT, _MAX_WEIGHT = 1e-6, 1e6
 _MAX_ZONE = 255  # characters
 _MIN_PRIORITY, _MAX_PRIORITY = -(2**31), 2**31 - 1
 MAX_WORDS: Final = 200  # characters of a reason, or a trouble
-_MAX_COUNT = 2**31 - 1
+_MAX_COUNT = 1_000_000  # hosts that may be chosen: more than etcd has room for in a decision
 _MAX_DEPTH: Final = 100  # levels of JSON that are read; Pythons differ in how many they take
 _MAX_DATA_DEPTH: Final = 90  # levels of a host's data, which is a part of that
 _MAX_DATA = 64 * 1024  # bytes, as JSON
@@ -115,7 +115,7 @@ class HostData:
 
 
 def check_max_count(max_count: int) -> int:
-    """Return how many hosts may be chosen: 1 or more, in 32 bits with a sign."""
+    """Return how many hosts may be chosen: 1 to a million."""
     return check_int("max_count", max_count, 1, _MAX_COUNT)
 
 
