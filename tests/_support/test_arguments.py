@@ -78,7 +78,11 @@ def test_f72_what_is_allowed_is_returned_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("check", "error", "words"),
     [
-        (lambda: check_int("n", True), TypeError, "n must be an int, a whole number, not True"),
+        (
+            lambda: check_int("n", value=True),
+            TypeError,
+            "n must be an int, a whole number, not True",
+        ),
         (lambda: check_int("n", 0, 1), ValueError, "n must be 1 or more, not 0"),
         (lambda: check_int("n", 9, 1, 5), ValueError, "n must be at most 5, not 9"),
         (lambda: check_int("n", Mine(9), 1, 5), ValueError, "n must be at most 5, not 9"),

@@ -164,7 +164,7 @@ def test_an_action_is_checked() -> None:
     for bad in (-1.0, float("inf"), float("nan")):
         with pytest.raises(ValueError, match="must be 0 or more seconds"):
             Action(bad, "die")
-        with pytest.raises(ValueError, match="at and seconds"):
+        with pytest.raises(ValueError, match="must be 0 or more seconds"):
             Action(1.0, "die", 0, bad)
 
 
