@@ -162,9 +162,9 @@ def test_what_is_no_plan_is_refused(text: str) -> None:
 
 def test_an_action_is_checked() -> None:
     for bad in (-1.0, float("inf"), float("nan")):
-        with pytest.raises(ValueError, match="must be 0 or more seconds"):
+        with pytest.raises(ValueError, match=r"0 or more seconds|not NaN"):
             Action(bad, "die")
-        with pytest.raises(ValueError, match="must be 0 or more seconds"):
+        with pytest.raises(ValueError, match=r"0 or more seconds|not NaN"):
             Action(1.0, "die", 0, bad)
 
 
