@@ -23,6 +23,7 @@ __all__ = [
     "SEQUENCE",
     "TEXT",
     "Call",
+    "Values",
     "or_none",
 ]
 
