@@ -37,7 +37,6 @@ TESTED_BY = {
     "cli/view/trouble.py": ["cli/test_trouble.py"],
     "cli/view/watch.py": ["cli/test_pure.py", "cli/test_restarts.py"],
     "cli/view/words.py": ["cli/test_pure.py"],
-    "_support/arguments.py": ["test_bad_arguments.py", "etcd_shim/test_bad_arguments.py"],
     "etcd_shim/_about.py": ["host/test_policy.py"],
     "etcd_shim/_backoff.py": ["etcd_shim/test_failover.py", "host/test_schedule_faults.py"],
     "etcd_shim/_keep.py": ["etcd_shim/test_lease.py"],

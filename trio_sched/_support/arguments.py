@@ -140,7 +140,8 @@ def check_instance(name: str, value: T, kinds: type | tuple[type, ...], words: s
 
 def check_tuple(name: str, values: Sequence[T], kinds: type | tuple[type, ...], words: str) -> None:
     """Check that this is a sequence, and not a text, of objects of some classes."""
-    if isinstance(values, (str, bytes)) or not isinstance(values, Sequence):
+    is_usual = type(values) is list or type(values) is tuple  # which is quickly seen
+    if not is_usual and (isinstance(values, (str, bytes)) or not isinstance(values, Sequence)):
         raise TypeError(f"{name} must be a list or tuple of {words}, not {shown(values)}")
     for value in values:
         if not isinstance(value, kinds):

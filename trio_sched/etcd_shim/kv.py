@@ -275,8 +275,10 @@ class Compare:
     def __post_init__(self) -> None:
         check_choice("relation", self.relation, _RELATIONS)
         check_choice("target", self.target, _COMPARED)
-        _check_key(self.key)
-        to_bytes(self.range_end)
+        if not self.key or type(self.key) is not bytes:
+            _check_key(self.key)
+        if type(self.range_end) is not bytes:
+            to_bytes(self.range_end)
         operand: Any = self.operand
         if self.target == "value":
             to_bytes(operand)

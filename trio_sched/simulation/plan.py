@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from random import Random
@@ -105,7 +106,7 @@ class Action:
         check_choice("kind", self.kind, KINDS)
         for name, value in (("at", self.at), ("seconds", self.seconds)):
             is_nan = value != value  # noqa: PLR0124
-            if is_nan or not 0 <= check_number(name, value) < math.inf:
+            if is_nan or not 0 <= check_number(name, value) <= sys.float_info.max:
                 raise ValueError("at and seconds must be 0 or more, and finite")
         check_int("target", self.target, 0)
         check_int("variant", self.variant, 0)
