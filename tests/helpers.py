@@ -5,10 +5,28 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Final
 
 from trio_sched import Client, Hosts, Observation, open_client
+from trio_sched.testing import Etcd
 
-__all__ = ["Leftovers", "until", "watch_leftovers"]
+__all__ = ["PASSWORD", "Leftovers", "guard", "until", "watch_leftovers"]
+
+PASSWORD: Final = "horse-battery"  # of each user
+
+
+async def guard(server: Etcd) -> None:
+    """Have the users root, and app, who may touch ``/app/`` only."""
+    for command in (
+        f"user add root:{PASSWORD}",
+        f"user add app:{PASSWORD}",
+        "role add app",
+        "role grant-permission app --prefix=true readwrite /app/",
+        "user grant-role app app",
+        "user grant-role root root",
+        "auth enable",
+    ):
+        await server.etcdctl(*command.split())
 
 
 @dataclass

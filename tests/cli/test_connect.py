@@ -10,8 +10,9 @@ import trustme
 from click.testing import CliRunner
 
 from tests.cli.run.run_tools import done
-from tests.etcd_shim.test_auth import PASSWORD, open_guarded
+from tests.etcd_shim.test_auth import open_guarded
 from tests.etcd_shim.test_transport import write
+from tests.helpers import PASSWORD
 from trio_sched.cli.connect import Connection, connection_options
 from trio_sched.cli.exits import explain
 from trio_sched.cli.run.signals import parse_on_lost

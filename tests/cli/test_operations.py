@@ -27,7 +27,8 @@ from tests.cli.ops_tools import (
     transcript,
     validate,
 )
-from tests.etcd_shim.test_auth import PASSWORD, open_guarded
+from tests.etcd_shim.test_auth import open_guarded
+from tests.helpers import PASSWORD
 from tests.host.go_host import open_go_host
 from tests.host.test_publishing import until_state
 from tests.reaper.process_tools import ended_with_block

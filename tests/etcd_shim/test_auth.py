@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
+from tests.helpers import PASSWORD, guard
 from trio_sched.etcd_shim import Client, open_client
 from trio_sched.etcd_shim.errors import (
     AuthenticationFailed,
@@ -16,23 +17,12 @@ from trio_sched.etcd_shim.errors import (
 )
 from trio_sched.testing import Etcd, open_etcd
 
-PASSWORD = "horse-battery"
-
 
 @asynccontextmanager
 async def open_guarded(token_ttl: int = 300) -> AsyncIterator[Etcd]:
     """An etcd with the users root, and app, who may touch ``/app/`` only."""
     async with open_etcd(auth_token_ttl=token_ttl) as server:
-        for command in (
-            f"user add root:{PASSWORD}",
-            f"user add app:{PASSWORD}",
-            "role add app",
-            "role grant-permission app --prefix=true readwrite /app/",
-            "user grant-role app app",
-            "user grant-role root root",
-            "auth enable",
-        ):
-            await server.etcdctl(*command.split())
+        await guard(server)
         yield server
 
 

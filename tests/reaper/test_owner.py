@@ -18,8 +18,9 @@ import pytest
 import trio
 import trustme
 
-from tests.etcd_shim.test_auth import PASSWORD, open_guarded
+from tests.etcd_shim.test_auth import open_guarded
 from tests.etcd_shim.test_transport import write
+from tests.helpers import PASSWORD
 from tests.reaper.process_tools import (
     alive,
     ended_with_block,

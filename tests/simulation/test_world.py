@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import trio
@@ -24,94 +25,86 @@ FAILED_ONCE = {
 
 
 # What worlds found once. A seed gives another world when more is drawn from it; a plan does not.
+def planned(seed: int, *actions: list[Any], **options: Any) -> Plan:
+    return Plan(seed, actions=tuple(Action(*each) for each in actions), **options)
+
+
 FAILED_PLANS = {
-    "a leader's watch is resumed on a store that was restored, and has caught up": Plan(
+    "a leader's watch is resumed on a store that was restored, and has caught up": planned(
         1000846,
+        [74.441, "silence", 0, 11.801, 1],
+        [95.081, "evict", 1, 0.0, 1],
+        [99.616, "refuse", 2, 3.74, 0],
+        [106.698, "restore", 0, 0.0, 1],
         hosts=4,
         members=1,
         max_count=1,
         ttl=5,
         seconds=107.0,
-        actions=(
-            Action(74.441, "silence", 0, 11.801, 1),
-            Action(95.081, "evict", 1, 0.0, 1),
-            Action(99.616, "refuse", 2, 3.74, 0),
-            Action(106.698, "restore", 0, 0.0, 1),
-        ),
     ),
-    "a slot comes back, in a store that was restored, while etcd has no room for a new one": Plan(
+    "a slot comes back, in a restored store, while etcd has no room for another": planned(
         421392354,
+        [44.564, "full", 0, 11.032, 5],
+        [51.562, "restore", 0, 0.0, 2],
         hosts=8,
         members=1,
         max_count=3,
         ttl=5,
         seconds=56.0,
-        actions=(
-            Action(44.564, "full", 0, 11.032, 5),
-            Action(51.562, "restore", 0, 0.0, 2),
-        ),
     ),
-    "a renewal that a killed host had sent waits at a member that stands still": Plan(
+    "a renewal that a killed host had sent waits at a member that stands still": planned(
         50000868,
+        [15.119, "stall", 0, 6.698, 0],
+        [18.783, "pause", 0, 3.854, 4],
+        [19.052, "die", 4, 0.503, 0],
         hosts=1,
         members=3,
         max_count=1,
         ttl=5,
         seconds=23.0,
-        actions=(
-            Action(15.119, "stall", 0, 6.698, 0),
-            Action(18.783, "pause", 0, 3.854, 4),
-            Action(19.052, "die", 4, 0.503, 0),
-        ),
     ),
-    "a host that loses its session lets go of the decision before it says so": Plan(
+    "a host that loses its session lets go of the decision before it says so": planned(
         70001426,
+        [3.924, "early", 1, 0.0, 4],
+        [5.708, "early", 1, 0.0, 4],
+        [7.696, "early", 1, 0.0, 1],
+        [7.882, "early", 0, 0.0, 4],
+        [10.022, "early", 0, 0.0, 2],
+        [13.431, "early", 0, 0.0, 1],
+        [16.658, "early", 2, 0.0, 4],
+        [16.885, "early", 2, 0.0, 3],
+        [17.8, "early", 0, 0.0, 0],
         hosts=8,
         members=1,
         max_count=3,
         ttl=3,
         seconds=18.0,
-        actions=(
-            Action(3.924, "early", 1, 0.0, 4),
-            Action(5.708, "early", 1, 0.0, 4),
-            Action(7.696, "early", 1, 0.0, 1),
-            Action(7.882, "early", 0, 0.0, 4),
-            Action(10.022, "early", 0, 0.0, 2),
-            Action(13.431, "early", 0, 0.0, 1),
-            Action(16.658, "early", 2, 0.0, 4),
-            Action(16.885, "early", 2, 0.0, 3),
-            Action(17.8, "early", 0, 0.0, 0),
-        ),
     ),
-    "what a host says of itself arrives late, after it has said another thing": Plan(
+    "what a host says of itself arrives late, after it has said another thing": planned(
         80003751,
+        [43.969, "silence", 1, 16.078, 3],
+        [55.89, "sick", 1, 5.318, 3],
+        [57.812, "silence", 1, 7.673, 0],
+        [58.659, "update", 1, 0.0, 1],
         hosts=1,
         members=3,
         max_count=1,
         ttl=10,
         seconds=60.0,
-        actions=(
-            Action(43.969, "silence", 1, 16.078, 3),
-            Action(55.89, "sick", 1, 5.318, 3),
-            Action(57.812, "silence", 1, 7.673, 0),
-            Action(58.659, "update", 1, 0.0, 1),
-        ),
     ),
-    "a restored store has caught up before a host joins it, with an older decision": Plan(
+    "a restored store has caught up before a host joins it, with an older decision": planned(
         100022,
+        [102.525, "count", 5, 0.305, 1],
+        [112.187, "early", 2, 0.0, 2],
+        [117.481, "foreign", 3, 0.0, 2],
+        [117.544, "stall", 0, 1.162, 0],
+        [119.298, "restore", 0, 0.0, 0],
+        [119.771, "full", 1, 6.788, 3],
         hosts=8,
         members=3,
         max_count=3,
         ttl=3,
         seconds=120.0,
-        actions=(
-            Action(102.525, "count", 5, 0.305, 1),
-            Action(112.187, "early", 2, 0.0, 2),
-            Action(117.481, "foreign", 3, 0.0, 2),
-            Action(117.544, "stall", 0, 1.162, 0),
-            Action(119.298, "restore", 0, 0.0, 0),
-            Action(119.771, "full", 1, 6.788, 3),
-        ),
     ),
 }
 

@@ -17,12 +17,12 @@ import pytest
 import trio
 
 from tests.cli.run.run_tools import Run, open_run
+from tests.helpers import PASSWORD, guard
 from trio_sched import Client, open_client
 from trio_sched.etcd_shim.errors import EtcdError, NoSpace
 from trio_sched.model.keys import PathKeys
 from trio_sched.testing import Etcd, open_etcd
 
-PASSWORD = "horse-battery"
 PATH = "/app/jobs"
 KEYS = PathKeys(PATH)
 HOSTS = [f"host-{number}" for number in range(6)]
@@ -68,19 +68,6 @@ def install_strategy(folder: Path) -> dict[str, str]:
     words = "[trio_sched.strategies]\ncannot-bear = cannot_bear:choose\n"
     metadata.joinpath("entry_points.txt").write_text(words)
     return {"PYTHONPATH": str(folder)}
-
-
-async def guard(server: Etcd) -> None:
-    for command in (
-        f"user add root:{PASSWORD}",
-        f"user add app:{PASSWORD}",
-        "role add app",
-        "role grant-permission app --prefix=true readwrite /app/",
-        "user grant-role app app",
-        "user grant-role root root",
-        "auth enable",
-    ):
-        await server.etcdctl(*command.split())
 
 
 async def as_root(server: Etcd, *arguments: str) -> str:
