@@ -7,6 +7,7 @@ from math import inf, nan
 from typing import Any, Final
 
 import pytest
+import trio
 
 import trio_sched
 from tests.bad_values import (
@@ -120,6 +121,7 @@ CONTROL: Final = {
 
 
 async def work(*_: object) -> None:
+    await trio.lowlevel.checkpoint()
     raise AssertionError("run")
 
 
@@ -321,6 +323,7 @@ async def test_f72_a_host_goes_on_after_bad_arguments() -> None:
 
 
 async def finish(*_: object) -> str:
+    await trio.lowlevel.checkpoint()
     return "done"
 
 

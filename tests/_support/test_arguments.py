@@ -44,6 +44,7 @@ class Job:
 
 
 async def work(*_: object) -> bool:
+    await trio.lowlevel.checkpoint()
     return True
 
 

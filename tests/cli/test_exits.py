@@ -148,6 +148,7 @@ def test_an_error_of_etcd_ends_each_command_with_its_code(
     kind: type[TrioSchedError], command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(*_: object) -> None:
+        await trio.lowlevel.checkpoint()
         raise made(kind)
 
     connect_to(MemoryEtcd(), monkeypatch)

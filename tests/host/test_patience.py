@@ -624,8 +624,11 @@ async def test_f38_the_work_of_a_host_that_resigns_goes_on() -> None:
         begun.append(trio.current_time())
         await trio.sleep_forever()
 
-    async with etcd.open_client() as client, trio.open_nursery() as nursery:
-        async with schedule(client, PATH, "a", strategy=Poisoned(), max_count=3) as result:
+    async with etcd.open_client() as client:
+        async with (
+            schedule(client, PATH, "a", strategy=Poisoned(), max_count=3) as result,
+            trio.open_nursery() as nursery,
+        ):
             await until(result, "a")
             nursery.start_soon(result.run_while_scheduled, work)
             async with schedule(client, PATH, "x", max_count=3):

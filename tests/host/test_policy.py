@@ -140,7 +140,8 @@ async def taking_a_slot(error: RpcError) -> Then:
         refuse(etcd, error, 5, puts(KEYS.slots))
         nursery.start_soon(result.run_while_scheduled, work)
         await begun.wait()
-        return Then.WAIT if result.statistics().sessions == 1 else Then.LOSE
+        sessions = result.statistics().sessions
+    return Then.WAIT if sessions == 1 else Then.LOSE
 
 
 async def while_working(error: RpcError) -> Then:
@@ -156,7 +157,8 @@ async def while_working(error: RpcError) -> Then:
         refuse(etcd, error, 4, is_method("KV/Txn", "KV/Range"))
         await trio.sleep(30)
         nursery.cancel_scope.cancel()
-        return Then.WAIT if len(begun) == 1 else Then.LOSE
+        runs = len(begun)
+    return Then.WAIT if runs == 1 else Then.LOSE
 
 
 async def while_leaving(error: RpcError) -> Then:

@@ -156,15 +156,18 @@ class Membership:
 
     async def _live(self) -> None:
         while True:
+            refusal: EtcdError | None = None
             try:
                 await self._live_a_session()
             except (EtcdError, SessionLost) as exc:
                 then = outcome(exc, self._patience.where)
                 if then is Then.WAIT and isinstance(exc, EtcdError):
-                    await self._between.out(exc)
+                    refusal = exc
                 elif then is not Then.LOSE:
                     raise
                 self._debug("no session", reason=str(exc))
+            if refusal is not None:
+                await self._between.out(refusal)
             await trio.sleep(self._backoff.next())
 
     async def _live_a_session(self) -> None:
