@@ -157,3 +157,15 @@ async def test_f64_a_real_etcd_that_takes_small_requests_only_keeps_the_old_deci
         await Control(client, PATH).set_count(2)
         await words.wait("(RequestTooLarge), after")
         assert result.statistics().sessions == 1
+
+
+async def test_f64_a_key_of_our_name_that_is_too_large_is_an_error_and_no_loop(
+    endpoint: str, path: str
+) -> None:
+    """The join is refused by what it reads each time, so it has not taken place."""
+    async with open_client(endpoint) as other, open_client(endpoint, max_message_size=10_000) as us:
+        async with other.open_lease(10) as lease:
+            await other.put(PathKeys(path).host("a"), "x" * 20_000, lease=lease.id)
+            with trio.fail_after(5), pytest.raises(MessageTooLarge):
+                async with schedule(us, path, "a"):
+                    raise AssertionError("entered")

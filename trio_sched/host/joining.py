@@ -85,6 +85,7 @@ async def join(
         SessionLost: our own lease was lost meanwhile.
     """
     key, candidate = keys.host(hostname), keys.candidate(session.lease)
+    too_large = False
     while True:
         asked_at = trio.current_time()
         try:
@@ -100,7 +101,10 @@ async def join(
         except LeaseNotFound as exc:
             raise session.mark_lost("the lease was revoked or has lapsed") from exc
         except MessageTooLarge:
-            continue  # we have joined: what there is to know is read in pages, if we lead
+            if too_large:
+                raise
+            too_large = True  # we have joined, most likely; if we lead, all is read in pages
+            continue
         if answer.succeeded:
             revision = answer.revision  # both keys were created by this transaction
             own = (
