@@ -51,6 +51,7 @@ class KeptLease:
         self.ttl = ttl
         self._sent = sent
         self._lost: str | None = None
+        self._gone = False
         self._scope = trio.CancelScope()
         self.deadline = sent
         self._acknowledge(sent, ttl)
@@ -65,8 +66,19 @@ class KeptLease:
         """Why it is over, in plain words; None while it is not."""
         return self._lost
 
-    def mark_lost(self, reason: str) -> Exception:
-        """Note that the lease is over, and end its renewals; return the error that says so."""
+    @property
+    def gone(self) -> bool:
+        """True once etcd is known to hold the lease no more; False if it may."""
+        return self._gone
+
+    def mark_lost(self, reason: str, *, gone: bool = False) -> Exception:
+        """Note that the lease is over, and end its renewals; return the error that says so.
+
+        Args:
+            reason: why, in plain words.
+            gone: whether etcd is known to hold it no more.
+        """
+        self._gone |= gone
         if self._lost is None:
             self._lost = reason
             self._scope.cancel()
@@ -98,7 +110,7 @@ class KeptLease:
             try:
                 self._acknowledge(sent, await self._renew(self.id))
             except LeaseNotFound as exc:
-                raise self.mark_lost("the lease was revoked or has lapsed") from exc
+                raise self.mark_lost("the lease was revoked or has lapsed", gone=True) from exc
             except EtcdError:
                 return False  # the deadline decides how long this may go on
             return True

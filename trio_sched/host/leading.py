@@ -28,7 +28,7 @@ from trio_sched.exceptions import StrategyError
 from trio_sched.host.following import PathFollower
 from trio_sched.host.patience import Wait
 from trio_sched.host.policy import Then, Where, outcome
-from trio_sched.host.session import Session, revoke_quietly
+from trio_sched.host.session import Session
 from trio_sched.leader import events
 from trio_sched.leader.machine import LeaderMachine
 from trio_sched.model.keys import KeyRange
@@ -117,8 +117,12 @@ class Leading:
 
     @property
     def decision_leases(self) -> set[int]:
-        """The leases that must be seen to when we leave."""
-        return {self._decision_lease, self._inherited} - {0}
+        """The leases that must be seen to when we leave.
+
+        That of the leader before us, if ours has another TTL, is left to lapse: marks of slots
+        may hang on it.
+        """
+        return {self._decision_lease} - {0}
 
     def take_over(self, everything: GetResult) -> None:
         """Let the view cover all that a leader has to know, in place of what it covers.
@@ -283,7 +287,7 @@ class Leading:
         self._refused_since = inf
         self._write_wait.worked()
         if answer.succeeded:
-            await self._revoke_inherited()
+            self._inherited = 0
             return events.WriteDone(answer.revision, intent.fence)
         return self._refused(answer, intent.fence)
 
@@ -351,9 +355,3 @@ class Leading:
                     await self._follower.reload(self._keys.leading)
                     self._post_snapshot()  # the machine sees what is there, and writes anew
                     self._follower.changed.unpark_all()
-
-    async def _revoke_inherited(self) -> None:
-        """Revoke the lease of the leader before us, now that nothing hangs on it."""
-        if self._inherited and self._inherited != self._decision_lease:
-            await revoke_quietly(self._client, self._inherited)
-        self._inherited = 0

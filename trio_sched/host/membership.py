@@ -33,7 +33,7 @@ from trio_sched._support.tasks import open_plain_nursery
 from trio_sched.etcd_shim import Client, Compare, Delete, EtcdError, GetResult, Put
 from trio_sched.etcd_shim._backoff import Backoff
 from trio_sched.etcd_shim._following import Read
-from trio_sched.etcd_shim.errors import LeaseNotFound
+from trio_sched.etcd_shim.errors import LeaseNotFound, RevisionWentBack
 from trio_sched.exceptions import SessionLost
 from trio_sched.host.election import wait_elected
 from trio_sched.host.following import PathFollower, found_keys
@@ -80,6 +80,7 @@ class Settings:
     logger: logging.Logger
     debug: bool
     strict: bool = False
+    takeover_pause: float = 0.5
     reaper: Reaper | None = None
 
 
@@ -113,7 +114,11 @@ class Membership:
         self._publisher = HostPublisher(
             settings.options, settings.data, settings.health_check, settings.health_interval
         )
-        slots = SlotKeys(client, self._keys, settings.hostname, state)
+        slots = SlotKeys(
+            *(client, self._keys, settings.hostname, state),
+            pause=settings.takeover_pause,
+            reaper=settings.reaper,
+        )
         self._worker = Worker(state, slots, settings.session_ttl, settings.shutdown_timeout)
         self.result = Result(state, self._publisher, self._worker)
 
@@ -207,7 +212,7 @@ class Membership:
         self._log(logging.INFO, "joined", lease=f"{session.lease:x}", ttl=session.ttl)
 
     def _note_loss(self, session: Session, exc: BaseException) -> None:
-        session.mark_lost(str(exc))
+        session.mark_lost(str(exc), gone=isinstance(exc, RevisionWentBack))
         if trio.current_time() - self._joined_at >= session.ttl:
             self._backoff.reset()
         self._state.decisions.lose()

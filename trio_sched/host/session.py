@@ -33,9 +33,9 @@ class Session(KeptLease):
         """Id of its lease."""
         return self.id
 
-    def mark_lost(self, reason: str) -> SessionLost:
-        """Note that the session is over; return the error for it."""
-        super().mark_lost(reason)
+    def mark_lost(self, reason: str, *, gone: bool = False) -> SessionLost:
+        """Note that the session is over; return the error for it. Arguments as for a lease."""
+        super().mark_lost(reason, gone=gone)
         return self._error(self.lost_reason or reason)
 
     def _error(self, reason: str) -> SessionLost:

@@ -89,16 +89,21 @@ class Worker:
                 return []
             return await self._work(self._slot, fn, grace)
         finally:
-            slot, self._slot, self._working = self._slot, None, None
-            self._ended.unpark_all()
-            if slot is not None and slot.session_alive:  # else the session's end frees it
-                with trio.move_on_after(self._patience_left(), shield=True):
-                    await self._slots.free(slot)
+            try:
+                # By itself, before the lease is revoked: so the next host knows that the work
+                # has ended, and need not pause.
+                if self._slot is not None:
+                    with trio.move_on_after(self._patience_left(self._slot), shield=True):
+                        await self._slots.free(self._slot)
+            finally:
+                self._slot = self._working = None
+                self._ended.unpark_all()
 
-    def _patience_left(self) -> float:
-        """Return how long freeing a slot may take: not for long if we are to leave."""
+    def _patience_left(self, slot: Slot) -> float:
+        """Return how long freeing a slot may take: not for long if we leave, or join anew."""
         cancelled = trio.current_effective_deadline() <= trio.current_time()
-        return min(self._patience, _CLEANUP_TIMEOUT) if cancelled else self._patience
+        is_short = cancelled or not slot.session_alive
+        return min(self._patience, _CLEANUP_TIMEOUT) if is_short else self._patience
 
     # ---- taking a slot ---------------------------------------------------------------
 
@@ -135,7 +140,7 @@ class Worker:
                 nursery.cancel_scope.cancel()
 
             if taken.stands:
-                nursery.start_soon(wait_freed)
+                nursery.start_soon(wait_freed)  # it is bounded by `again_at`, too
             while self._state.decisions.newest is decision and self._may_run(0):
                 with trio.move_on_at(self._state.deadline):
                     await self._state.wait_changed()
@@ -152,6 +157,7 @@ class Worker:
             with trio.CancelScope() as scope:
                 services.start_soon(self._watch_slot, slot, scope)
                 services.start_soon(self._watch_clock, grace, scope)
+                services.start_soon(self._slots.keep_marked, slot)
                 if self._may_run(grace):
                     values.append(await fn(slot))
         return values
@@ -165,6 +171,8 @@ class Worker:
             with trio.move_on_at(self._state.deadline - grace):
                 await self._state.wait_changed()
         work.cancel()
+        if self._working is not None and self._working.gone:
+            self._slots.note_gone()
 
 
 def check_grace(grace: float | None, ttl: int) -> float:
