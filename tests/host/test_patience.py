@@ -665,3 +665,19 @@ async def test_f36_the_end_of_a_block_that_failed_is_no_end_of_results() -> None
                     async for _ in result:
                         pass
                 raise AssertionError("the loop has ended as if the block was left")
+
+
+@in_no_time
+async def test_f37_a_decision_lease_that_is_refused_for_long_is_granted_under_its_own_id() -> None:
+    """It is due to be renewed before it has been granted; then etcd knows nothing of it."""
+    etcd, refusal = MemoryEtcd(), rpc_error(Status.RESOURCE_EXHAUSTED, "too many requests")
+    etcd.cluster.refusals.refuse = lambda method, request: (
+        refusal
+        if trio.current_time() < 25 and method.endswith("LeaseGrant") and request.ttl == 30
+        else None
+    )
+    async with etcd.open_client() as client, schedule(client, PATH, "a", session_ttl=10) as a:
+        await until(a, "a")
+        record = (await client.get(KEYS.record)).kv
+        assert record is not None
+        assert (await client.lease_time_to_live(record.lease)).granted_ttl == 30

@@ -13,6 +13,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import inf
 from typing import NoReturn
 
@@ -326,8 +327,10 @@ class Leading:
                 self._decision_lease, self._inherited = self._inherited, 0
                 return self._decision_lease
             # Noted before it is asked for, so that leaving revokes it whatever happens.
-            self._decision_lease = new_lease_id()
-            await self._patience.insist(run_shielded, self._grace, self._grant_decision_lease, ttl)
+            self._decision_lease = lease = new_lease_id()
+            grant = partial(self._grant_decision_lease, ttl, lease)
+            await self._patience.insist(run_shielded, self._grace, grant)
+            self._decision_lease = lease  # it may have been due before it was granted
         return self._decision_lease
 
     async def _renew_inherited(self) -> int:
@@ -337,9 +340,9 @@ class Leading:
             self._inherited = 0
             return 0
 
-    async def _grant_decision_lease(self, ttl: int) -> None:
+    async def _grant_decision_lease(self, ttl: int, lease: int) -> None:
         with contextlib.suppress(LeaseExists):  # an answer was lost; the id is ours alone
-            await self._client.lease_grant(ttl, self._decision_lease)
+            await self._client.lease_grant(ttl, lease)
 
     async def _keep_decision_lease(self) -> None:
         """Renew it at a third of its TTL, that is, once in a session TTL."""
