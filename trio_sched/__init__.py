@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         HostnameInUse as HostnameInUse,
         HostNotFound as HostNotFound,
         SessionLost as SessionLost,
+        SlotLost as SlotLost,
         StrategyError as StrategyError,
         TrioSchedError as TrioSchedError,
     )
@@ -54,7 +55,7 @@ _HOMES = homes(
         "trio_sched.etcd_shim": "Client open_client",
         "trio_sched.etcd_shim.errors": "EtcdError",
         "trio_sched.exceptions": "EndOfResults HostnameInUse HostNotFound "
-        "SessionLost StrategyError TrioSchedError",
+        "SessionLost SlotLost StrategyError TrioSchedError",
         "trio_sched.model.records": "Host Hosts",
         "trio_sched.model.path_state": "Candidate HeldSlot PathState",
         "trio_sched.host.result": "Result ResultStatistics",

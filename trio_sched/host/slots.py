@@ -22,13 +22,25 @@ and a transaction guarded by it is refused once the slot is gone.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import trio
 
-from trio_sched.etcd_shim import Client, Compare, Delete, Get, GetResult, KeyValue, Put
+from trio_sched.etcd_shim import (
+    Client,
+    Compare,
+    Delete,
+    Get,
+    GetResult,
+    KeyValue,
+    Put,
+    Txn,
+    TxnResult,
+)
 from trio_sched.etcd_shim.errors import EtcdError, LeaseNotFound
+from trio_sched.etcd_shim.kv import Operation
+from trio_sched.exceptions import SlotLost
 from trio_sched.host.following import PathFollower
 from trio_sched.host.policy import Then, Where, outcome
 from trio_sched.host.session import Session
@@ -79,9 +91,41 @@ class Slot:
         """Return what makes a transaction of yours fail once the slot is lost.
 
         ``await client.txn([*slot.guard(), ...], [...])``. It needs no clock: etcd
-        itself compares, in the order of all writes.
+        itself compares, in the order of all writes. Look at the outcome:
+        ``succeeded`` is false then. `txn` looks by itself.
         """
         return (Compare.create_revision(self.key, "==", self.token),)
+
+    async def txn(
+        self,
+        compare: Sequence[Compare] = (),
+        success: Sequence[Operation] = (),
+        failure: Sequence[Operation] = (),
+    ) -> TxnResult:
+        """Carry out a transaction if the slot is held still, else nothing of it.
+
+        Args:
+            compare: conditions of yours; the slot's own comes before them.
+            success: operations if all hold.
+            failure: operations if the slot is held, and one of yours does not hold.
+
+        Returns:
+            What came of yours; `succeeded` says whether your conditions held.
+
+        Raises:
+            SlotLost: the slot is gone; nothing was done, neither of `success` nor of `failure`.
+            EtcdError: as of `Client.txn`; after a ConnectionLost it may have been done.
+
+        Cancellation: as of `Client.txn`. Cancelled work may use it to clean up, in a shielded
+        scope with a deadline.
+        """
+        yours = Txn(compare, success, failure)
+        answer = await self._session.client.txn(self.guard(), [yours])
+        if not answer.succeeded:
+            raise SlotLost(self.key, self.token)
+        found = answer.responses[0]
+        assert isinstance(found, TxnResult)
+        return found
 
 
 def usable(held: Iterable[int], max_count: int) -> int:
