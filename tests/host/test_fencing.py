@@ -1,15 +1,25 @@
-"""What a slot guards: `Slot.txn`, on a real etcd and on the one in memory."""
+"""What a slot guards, in etcd and outside, on a real etcd and on the one in memory."""
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 import trio
 
-from trio_sched import Client, Slot, SlotLost, open_client, schedule
+from tests.helpers import until
+from tests.places import DOCS
+from trio_sched import Client, Control, Roster, Slot, SlotLost, open_client, schedule
 from trio_sched.etcd_shim import Compare, Delete, Get, Put, Txn
 from trio_sched.simulation import MemoryEtcd
+
+HANG = 20  # seconds until a test that has failed ends
+
+PAGE = DOCS.joinpath("guarantees.md").read_text()
 
 
 @pytest.fixture(params=["real", "memory"])
@@ -79,3 +89,86 @@ async def test_f59_a_bad_transaction_is_refused_before_the_slot_is_asked_about(
 
     async with schedule(client, path, "a") as result:
         await result.run_while_scheduled(work)
+
+
+# ---- what is outside of etcd ---------------------------------------------------------------
+
+
+def the_store_of_the_docs() -> Any:
+    (source,) = re.findall(r"```python\n( *class Store:.*?)```", PAGE, re.DOTALL)
+    names: dict[str, Any] = {"Roster": Roster}
+    exec(textwrap.dedent(source), names)  # the page has it
+    return names["Store"]()
+
+
+class Frozen:
+    """Work that does not notice that it is cancelled, until it is let go."""
+
+    def __init__(self) -> None:
+        self.slot: Slot | None = None
+        self.roster = Roster()
+        self.began = trio.Event()
+        self.thaw = trio.Event()
+
+    async def __call__(self, slot: Slot) -> None:
+        self.slot, self.roster = slot, await slot.read_roster()
+        self.began.set()
+        with trio.move_on_after(HANG, shield=True):
+            await self.thaw.wait()
+
+    @property
+    def token(self) -> int:
+        assert self.slot is not None
+        return self.slot.token
+
+
+@pytest.mark.parametrize("newcomer", [True, False])
+async def test_f59_an_outside_store_refuses_the_frozen_holder_of_a_number_that_is_used_no_more(
+    client: Client, path: str, newcomer: bool
+) -> None:
+    """Three run, then one may; the holder of slot 2 is frozen, and its slot lapses."""
+    store, old_rule = the_store_of_the_docs(), dict[int, int]()
+    works = [Frozen() for _ in range(3)]
+    async with AsyncExitStack() as stack:
+        results = [
+            await stack.enter_async_context(schedule(client, path, name, max_count=3))
+            for name in "abc"
+        ]
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        for work, result in zip(works, results, strict=True):
+            nursery.start_soon(result.run_while_scheduled, work)
+            await work.began.wait()
+            assert store.accepts(work.token, work.roster)
+            assert work.slot is not None
+            old_rule[work.slot.index] = work.token
+        first, second, frozen = works
+        assert [work.slot.index for work in works if work.slot] == [0, 1, 2]
+        assert store.accepts(frozen.token, frozen.roster)
+
+        await Control(client, path).set_count(1)
+        await until(results[0], "a")
+        second.thaw.set()
+        assert frozen.slot is not None
+        await client.delete(frozen.slot.key)  # as if its lease had lapsed
+        if newcomer:  # the next one takes slot 0
+            first.thaw.set()
+            nursery.start_soon(results[0].shutdown)
+            await until(results[1], "b")
+            works[1] = third = Frozen()
+            nursery.start_soon(results[1].run_while_scheduled, third)
+            await third.began.wait()
+            assert third.slot is not None
+            assert third.slot.index == 0
+            assert store.accepts(third.token, third.roster)
+            assert not store.accepts(first.token, first.roster)
+        else:  # the one that goes on asks anew
+            assert first.slot is not None
+            assert store.accepts(first.token, await first.slot.read_roster())
+        assert frozen.token >= old_rule[2], "the newest token of each number does not refuse it"
+        assert not store.accepts(frozen.token, frozen.roster)
+        with pytest.raises(SlotLost):
+            await frozen.slot.read_roster()
+        for work in works:
+            work.thaw.set()
+        nursery.cancel_scope.cancel()
+        await client.delete(f"{path}/control")

@@ -16,7 +16,8 @@ ended. What makes it safe is in the transaction that creates it:
   between the read and the take; they can only go.
 
 The slot's *token* is the create_revision of its key. It grows with each slot taken,
-and a transaction guarded by it is refused once the slot is gone.
+and a transaction guarded by it is refused once the slot is gone. What is outside of etcd
+is guarded by a `Roster`: which slots were held at a revision, so that it depends on no number.
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ from trio_sched.etcd_shim import (
     Txn,
     TxnResult,
 )
+from trio_sched.etcd_shim._pages import read_ranges
 from trio_sched.etcd_shim.errors import EtcdError, LeaseNotFound
-from trio_sched.etcd_shim.kv import Operation
+from trio_sched.etcd_shim.kv import Operation, prefix_range
 from trio_sched.exceptions import SlotLost
 from trio_sched.host.following import PathFollower
 from trio_sched.host.policy import Then, Where, outcome
@@ -47,6 +49,7 @@ from trio_sched.host.session import Session
 from trio_sched.host.state import HostState
 from trio_sched.model.keys import KeyRange, PathKeys
 from trio_sched.model.path_view import PathView
+from trio_sched.model.roster import Roster
 
 __all__ = ["Slot", "SlotKeys", "Taken", "usable"]
 
@@ -126,6 +129,22 @@ class Slot:
         found = answer.responses[0]
         assert isinstance(found, TxnResult)
         return found
+
+    async def read_roster(self) -> Roster:
+        """Ask etcd which slots of the path are held now.
+
+        Send it with the token to what is outside of etcd: the newest roster that was seen there
+        refuses the tokens of all slots that were gone by then.
+
+        Raises:
+            SlotLost: this slot is gone.
+            EtcdError: etcd refused, or was not reached.
+        """
+        slots = self.key[: self.key.rindex(b"/") + 1]
+        found = await read_ranges(self._session.client, [prefix_range(slots)])
+        if all((kv.key, kv.create_revision) != (self.key, self.token) for kv in found):
+            raise SlotLost(self.key, self.token)
+        return Roster(found.revision, frozenset(kv.create_revision for kv in found))
 
 
 def usable(held: Iterable[int], max_count: int) -> int:
