@@ -257,6 +257,9 @@ FUNCTIONS: Final = {
     "Control": Call(
         Control, {"client": CLIENT, "path": PATH, "by": TEXT_OR_NOT}, {"client": None, "path": "/p"}
     ),
+    "Roster": Call(
+        trio_sched.Roster, {"revision": COUNT, "tokens": [None, 5, "x", [1], {1}, frozenset("x")]}
+    ),
     "known_strategies": Call(trio_sched.known_strategies),
     "open_reaper": Call(open_reaper, {"client": CLIENT}),
     "register": Call(

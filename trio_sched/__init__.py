@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         HostnameInUse as HostnameInUse,
         HostNotFound as HostNotFound,
         SessionLost as SessionLost,
+        SlotLost as SlotLost,
         StrategyError as StrategyError,
         TrioSchedError as TrioSchedError,
     )
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         PathState as PathState,
     )
     from trio_sched.model.records import Host as Host, Hosts as Hosts
+    from trio_sched.model.roster import Roster as Roster
     from trio_sched.reaper.owner import Reaper as Reaper, open_reaper as open_reaper
     from trio_sched.scheduler import observe as observe, schedule as schedule
     from trio_sched.strategies import (
@@ -54,8 +56,9 @@ _HOMES = homes(
         "trio_sched.etcd_shim": "Client open_client",
         "trio_sched.etcd_shim.errors": "EtcdError",
         "trio_sched.exceptions": "EndOfResults HostnameInUse HostNotFound "
-        "SessionLost StrategyError TrioSchedError",
+        "SessionLost SlotLost StrategyError TrioSchedError",
         "trio_sched.model.records": "Host Hosts",
+        "trio_sched.model.roster": "Roster",
         "trio_sched.model.path_state": "Candidate HeldSlot PathState",
         "trio_sched.host.result": "Result ResultStatistics",
         "trio_sched.scheduler": "observe schedule",

@@ -10,6 +10,7 @@
     ├── HostNotFound                no host of this name has joined
     ├── HostnameInUse               another live process has joined by this name
     ├── SessionLost                 the lease, or one of the keys under it, is gone
+    ├── SlotLost                    a slot is gone, so what it guards was not done
     └── StrategyError               a strategy raised, or chose what it may not
 
 Bad arguments are ``ValueError`` or ``TypeError``, before anything is sent.
@@ -22,6 +23,7 @@ __all__ = [
     "HostNotFound",
     "HostnameInUse",
     "SessionLost",
+    "SlotLost",
     "StrategyError",
     "TrioSchedError",
 ]
@@ -80,6 +82,23 @@ class SessionLost(TrioSchedError):
         super().__init__(f"session under lease {lease:x} is lost: {reason}")
         self.lease = lease
         self.reason = reason
+
+
+class SlotLost(TrioSchedError):
+    """A slot is gone, so a transaction that it guards did nothing. See `Slot.txn`.
+
+    Attributes:
+        key: of the slot, in etcd.
+        token: its create_revision, which the key had while we held it.
+    """
+
+    def __init__(self, key: bytes, token: int) -> None:
+        super().__init__(
+            f"slot {key.decode(errors='replace')} with token {token} is lost: "
+            "its key is gone, or another host's"
+        )
+        self.key = key
+        self.token = token
 
 
 class StrategyError(TrioSchedError):

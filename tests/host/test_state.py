@@ -14,7 +14,8 @@ from trio_sched.exceptions import EndOfResults
 from trio_sched.host.following import PathFollower, found_keys
 from trio_sched.host.session import Session
 from trio_sched.host.state import HostState
-from trio_sched.model.keys import PathKeys
+from trio_sched.model.control_state import ControlState
+from trio_sched.model.keys import KeyRange, PathKeys
 from trio_sched.model.records import DecisionRecord, Options, encode_scheduled
 
 KEYS = PathKeys("/p")
@@ -57,8 +58,54 @@ async def test_a_host_that_is_chosen_under_this_session_is_scheduled() -> None:
 
 async def test_what_a_go_leader_chose_is_bound_to_the_name_alone() -> None:
     state = await state_of(*decided(4, "a", go=True))
+    ask_operators(state)
     assert state.scheduled
     assert state.max_count == 1, "our own option, as it does not say"
+
+
+def ask_operators(state: HostState, *drained: str) -> None:
+    assert state.follower is not None
+    control = ControlState(drained=frozenset(drained)).encode()
+    found = found_keys(5, KeyValue(KEYS.control, control, 1, 5, 1, 0))
+    state.follower.cover(KeyRange.of(KEYS.control), found)
+    state.publish()
+
+
+async def test_f63_a_go_leaders_decision_counts_once_operators_were_asked() -> None:
+    state = await state_of(*decided(4, "a", go=True))
+    assert not state.scheduled
+    assert state.decisions.newest is None, "so it is told once, and not twice"
+    ask_operators(state, "b")
+    assert state.scheduled
+    ask_operators(state, "a")
+    assert not state.scheduled
+
+
+async def test_f63_what_goes_on_goes_on_until_operators_were_asked() -> None:
+    state = await state_of(*decided(4, "a"))
+    assert state.follower is not None
+    state.follower.cover(KEYS.decision, found_keys(9, *decided(8, "a", go=True)))
+    assert state.scheduled
+    state.publish()
+    assert state.scheduled
+    ask_operators(state)
+    assert state.scheduled
+
+
+async def test_f63_a_host_that_may_not_be_chosen_does_not_heed_a_go_leader() -> None:
+    state = await state_of(*decided(4, "a", go=True))
+    ask_operators(state)
+    state.note_available(available=False)
+    assert not state.scheduled
+    state.note_available(available=True)
+    assert state.scheduled
+
+
+async def test_a_leader_of_ours_says_itself_when_a_host_is_not_to_run() -> None:
+    """As while decisions are paused."""
+    state = await state_of(*decided(4, "a"))
+    state.note_available(available=False)
+    assert state.scheduled
 
 
 @pytest.mark.parametrize(

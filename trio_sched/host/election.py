@@ -9,9 +9,11 @@ without a leader (etcd issue 18089).
 
 from __future__ import annotations
 
+from trio_sched._support.tasks import open_plain_nursery
 from trio_sched.etcd_shim import Client, Get, GetResult, KeyValue
 from trio_sched.etcd_shim.kv import prefix_range
 from trio_sched.host.following import PathFollower
+from trio_sched.host.foreign_leader import follow_control, keep_decision
 from trio_sched.model.keys import PathKeys
 from trio_sched.model.path_view import PathView
 
@@ -32,14 +34,18 @@ def predecessor_before(keys: PathKeys, fence: int) -> Get:
 
 
 async def wait_elected(
-    client: Client, follower: PathFollower, fence: int, predecessor: KeyValue | None, revision: int
+    client: Client,
+    follower: PathFollower,
+    own: KeyValue,
+    predecessor: KeyValue | None,
+    revision: int,
 ) -> GetResult:
     """Campaign: wait until no candidate is left before ours.
 
     Args:
         client: the client to ask with.
         follower: of the path.
-        fence: create_revision of our candidate key.
+        own: our candidate key.
         predecessor: the candidate before ours, if there was one at `revision`.
         revision: the store's revision at which that was read.
 
@@ -50,9 +56,9 @@ async def wait_elected(
         RevisionWentBack: the store is another one.
         EtcdError: etcd refused.
     """
-    keys = follower.view.keys
+    keys, fence = follower.view.keys, own.create_revision
     while predecessor is not None:
-        await follower.wait_changed_key(predecessor, revision)
+        await _wait_gone(client, follower, own, predecessor, revision)
         if _led(follower.view, predecessor):
             break  # we lead now, most likely
         found = await follower.patience.insist(client.read, predecessor_before(keys, fence))
@@ -67,7 +73,18 @@ async def wait_elected(
         if not before:
             return everything
         predecessor = max(before, key=lambda kv: kv.create_revision)
-        await follower.wait_changed_key(predecessor, everything.revision)
+        await _wait_gone(client, follower, own, predecessor, everything.revision)
+
+
+async def _wait_gone(
+    client: Client, follower: PathFollower, own: KeyValue, predecessor: KeyValue, revision: int
+) -> None:
+    """Wait until the candidate before ours is gone; it, or who leads, may be of another kind."""
+    async with open_plain_nursery() as nursery:
+        nursery.start_soon(keep_decision, client, follower, predecessor)
+        nursery.start_soon(follow_control, follower, own.value.decode())
+        await follower.wait_changed_key(predecessor, revision)
+        nursery.cancel_scope.cancel()
 
 
 def _led(view: PathView, candidate: KeyValue) -> bool:

@@ -107,12 +107,11 @@ class Membership:
         self.joined = trio.Event()
         self._patience = Patience(partial(self._log, logging.WARNING), Where.ENTRY)
         self._between = Wait(self._patience)  # between two sessions
-        state = HostState(
-            settings.path, settings.hostname, settings.options.max_count, self._patience
-        )
+        options, check = settings.options, settings.health_check
+        state = HostState(settings.path, settings.hostname, options.max_count, self._patience)
         self._state = state
         self._publisher = HostPublisher(
-            settings.options, settings.data, settings.health_check, settings.health_interval
+            options, settings.data, check, settings.health_interval, state.note_available
         )
         slots = SlotKeys(
             *(client, self._keys, settings.hostname, state),
@@ -321,7 +320,7 @@ class Membership:
             everything = joined.everything
             if everything is None:
                 everything = await wait_elected(
-                    self._client, follower, joined.fence, joined.predecessor, joined.revision
+                    self._client, follower, joined.own[1], joined.predecessor, joined.revision
                 )
             leading = self._begin_to_lead(session, follower, joined.fence)
             leading.take_over(everything)

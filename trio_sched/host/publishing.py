@@ -38,6 +38,7 @@ class HostPublisher:
         health_check: None, or a check; until it has passed the host is not available.
         health_interval: seconds from the beginning of one check to that of the next, and the
             longest that a check may take.
+        note_available: is given whether this host may be chosen, when that has changed.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class HostPublisher:
         data: HostData,
         health_check: HealthCheck | None,
         health_interval: float,
+        note_available: Callable[[bool], None] = lambda _: None,
     ) -> None:
         self._options = options
         self._data = data
@@ -61,6 +63,8 @@ class HostPublisher:
         self._failure: Exception | None = None
         self._changed = Wakeup()
         self._published = trio.lowlevel.ParkingLot()
+        self._note_available = note_available
+        note_available(health_check is None)
 
     def value(self) -> tuple[bytes, int]:
         """Return the value of the host's key, and the version that it stands for."""
@@ -98,6 +102,7 @@ class HostPublisher:
     async def drain(self, reason: str | None) -> None:
         """Publish that this host is not to be chosen; None ends that."""
         self._drained = reason
+        self._note_availability()
         await self._publish_change()
 
     def note_trouble(self, words: str | None) -> None:
@@ -120,6 +125,9 @@ class HostPublisher:
                 words = "the block was left before the change was published"
                 raise end_of(self._failure, words)
             await self._published.park()
+
+    def _note_availability(self) -> None:
+        self._note_available(self._drained is None and self._unhealthy is None)
 
     def _note_change(self) -> None:
         self._version += 1
@@ -172,6 +180,7 @@ class HostPublisher:
             unhealthy = await self._check(self._health_check)
             if unhealthy != self._unhealthy:
                 self._unhealthy = unhealthy
+                self._note_availability()
                 self._note_change()
             await trio.sleep_until(began + self._health_interval)
 

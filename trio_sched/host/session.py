@@ -27,6 +27,12 @@ class Session(KeptLease):
 
     def __init__(self, client: Client, lease: int, ttl: int, sent: float) -> None:
         super().__init__(client.lease_renew, lease, ttl, sent)
+        self._client = client
+
+    @property
+    def client(self) -> Client:
+        """The client that its lease was granted with."""
+        return self._client
 
     @property
     def lease(self) -> int:

@@ -16,20 +16,34 @@ ended. What makes it safe is in the transaction that creates it:
   between the read and the take; they can only go.
 
 The slot's *token* is the create_revision of its key. It grows with each slot taken,
-and a transaction guarded by it is refused once the slot is gone.
+and a transaction guarded by it is refused once the slot is gone. What is outside of etcd
+is guarded by a `Roster`: which slots were held at a revision, so that it depends on no number.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import inf
 
 import trio
 
-from trio_sched.etcd_shim import Client, Compare, Delete, Get, GetResult, KeyValue, Put, Txn
+from trio_sched.etcd_shim import (
+    Client,
+    Compare,
+    Delete,
+    Get,
+    GetResult,
+    KeyValue,
+    Put,
+    Txn,
+    TxnResult,
+)
+from trio_sched.etcd_shim._pages import read_ranges
 from trio_sched.etcd_shim.errors import EtcdError, LeaseNotFound
+from trio_sched.etcd_shim.kv import Operation, prefix_range
+from trio_sched.exceptions import SlotLost
 from trio_sched.host.following import PathFollower
 from trio_sched.host.marks import Marks, is_of_lease, new_mark
 from trio_sched.host.policy import Then, Where, outcome
@@ -37,6 +51,7 @@ from trio_sched.host.session import Session
 from trio_sched.host.state import HostState
 from trio_sched.model.keys import PathKeys
 from trio_sched.model.path_view import PathView
+from trio_sched.model.roster import Roster
 from trio_sched.reaper.owner import Reaper
 
 __all__ = ["Slot", "SlotKeys", "Taken", "usable"]
@@ -112,9 +127,62 @@ class Slot:
         """Return what makes a transaction of yours fail once the slot is lost.
 
         ``await client.txn([*slot.guard(), ...], [...])``. It needs no clock: etcd
-        itself compares, in the order of all writes.
+        itself compares, in the order of all writes. Look at the outcome:
+        ``succeeded`` is false then. `txn` looks by itself.
         """
         return (Compare.create_revision(self.key, "==", self.token),)
+
+    async def txn(
+        self,
+        compare: Sequence[Compare] = (),
+        success: Sequence[Operation] = (),
+        failure: Sequence[Operation] = (),
+    ) -> TxnResult:
+        """Carry out a transaction if the slot is held still, else nothing of it.
+
+        Args:
+            compare: conditions of yours; the slot's own comes before them.
+            success: operations if all hold.
+            failure: operations if the slot is held, and one of yours does not hold.
+
+        Returns:
+            What came of yours; `succeeded` says whether your conditions held.
+
+        Raises:
+            SlotLost: the slot is gone; nothing was done, neither of `success` nor of `failure`.
+            EtcdError: as of `Client.txn`; after a ConnectionLost it may have been done.
+
+        Cancellation: as of `Client.txn`. Cancelled work may use it to clean up, in a shielded
+        scope with a deadline.
+        """
+        yours = Txn(compare, success, failure)
+        answer = await self._hold.session.client.txn(self.guard(), [yours])
+        if not answer.succeeded:
+            raise self._lost()
+        found = answer.responses[0]
+        assert isinstance(found, TxnResult)
+        return found
+
+    async def read_roster(self) -> Roster:
+        """Ask etcd which slots of the path are held now.
+
+        Send it with the token to what is outside of etcd: the newest roster that was seen there
+        refuses the tokens of all slots that were gone by then.
+
+        Raises:
+            SlotLost: this slot is gone.
+            EtcdError: etcd refused, or was not reached.
+        """
+        slots = self.key[: self.key.rindex(b"/") + 1]
+        found = await read_ranges(self._hold.session.client, [prefix_range(slots)])
+        if all((kv.key, kv.create_revision) != (self.key, self.token) for kv in found):
+            raise self._lost()
+        return Roster(found.revision, frozenset(kv.create_revision for kv in found))
+
+    def _lost(self) -> SlotLost:
+        """Note that the slot is known to be gone; return the error for it."""
+        self._hold.gone.set()
+        return SlotLost(self.key, self.token)
 
 
 def usable(held: Iterable[int], max_count: int) -> int:

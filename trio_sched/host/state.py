@@ -18,6 +18,7 @@ from trio_sched.host.patience import Patience
 if TYPE_CHECKING:
     from trio_sched.host.following import PathFollower
     from trio_sched.host.session import Session
+    from trio_sched.model.path_view import PathView
     from trio_sched.model.records import Hosts
 
 __all__ = ["HostState"]
@@ -56,6 +57,8 @@ class HostState:
         self.life = trio.CancelScope()
         self.left = trio.Event()
         self._max_count = max_count
+        self._available = True
+        self._was_ours = False
         self._healed = 0
         self._highest = 0  # revision of the store
 
@@ -67,6 +70,7 @@ class HostState:
             self._healed += self.follower.healed
             self._highest = max(self._highest, self.follower.view.revision)
         self.session, self.follower = session, follower
+        self._was_ours = False
         self.sessions += 1
 
     def note_joined(self, revision: int) -> None:
@@ -86,11 +90,22 @@ class HostState:
         """Revision of the decision that the view shows; 0 if it covers none."""
         return self.follower.view.hosts.revision if self.follower is not None else 0
 
+    def note_available(self, available: bool) -> None:  # noqa: FBT001 # it is about one
+        """This host may be chosen, or not, as far as it knows; leaders of ours learn it, too."""
+        self._available = available
+        self.publish()
+
     def publish(self) -> None:
         """Give readers the decision that the view shows now, if it covers it."""
         view = self.follower.view if self.follower is not None else None
-        if view is not None and view.known and view.covers(view.keys.scheduled):
-            self.decisions.publish(view.hosts, ours=self.is_ours)
+        if view is None or not view.known or not view.covers(view.keys.scheduled):
+            return
+        ours = self.is_ours
+        is_named = view.decision.is_foreign and self.hostname in view.decision.hosts
+        if is_named and not ours and self._available and not view.covers(view.keys.control):
+            return  # it is known soon whether it is ours
+        self._was_ours = ours
+        self.decisions.publish(view.hosts, ours=ours)
 
     def end(self, failure: Exception | None = None) -> None:
         """The host has left; or its life has failed."""
@@ -108,9 +123,18 @@ class HostState:
         decision = follower.view.decision
         if self.hostname not in decision.hosts:
             return False
-        if decision.record is None:
-            return True  # a Go leader's, bound to names only
+        if decision.record is None:  # a Go leader's, of names only
+            return self._available and self._is_wanted(follower.view)
         return decision.record.hosts.get(self.hostname) == session.lease
+
+    def _is_wanted(self, view: PathView) -> bool:
+        """Return whether operators let this host run, as a Go leader does not ask them.
+
+        Until they were asked, what goes on goes on, and nothing begins.
+        """
+        if not view.covers(view.keys.control):
+            return self._was_ours
+        return self.hostname not in view.control.drained
 
     @property
     def provable_until(self) -> float:

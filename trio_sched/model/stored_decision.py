@@ -58,6 +58,11 @@ class StoredDecision:
     lease: int = 0
     record: DecisionRecord | None = None
 
+    @property
+    def is_foreign(self) -> bool:
+        """True if it names hosts and says nothing more, as a leader of another kind writes it."""
+        return bool(self.hosts) and self.record is None
+
     @classmethod
     def pair(cls, scheduled: StoredKey | None, record: StoredKey | None, revision: int) -> Self:
         """Return what the two keys say together, as of one revision.

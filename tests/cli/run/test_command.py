@@ -48,7 +48,7 @@ async def test_the_environment(endpoint: str, path: str) -> None:
     ):
         started = await run.event("started")
         env: dict[str, str] = {}
-        while not {"ETCD_LOCK_REV", "TRIO_SCHED_DEADLINE"} <= env.keys() or len(env) < 8:
+        while not {"ETCD_LOCK_REV", "TRIO_SCHED_DEADLINE"} <= env.keys() or len(env) < 9:
             name, _, value = (await run.line()).partition("=")
             if name.startswith(("TRIO_SCHED_", "ETCD_LOCK")) and name != "TRIO_SCHED_ETCD":
                 env[name] = value
@@ -60,6 +60,7 @@ async def test_the_environment(endpoint: str, path: str) -> None:
             "TRIO_SCHED_HOSTNAME": "host",
             "TRIO_SCHED_SLOT": "0",
             "TRIO_SCHED_TOKEN": str(kv.create_revision),
+            "TRIO_SCHED_ROSTER": f"{kv.create_revision} {kv.create_revision}",
             "TRIO_SCHED_HOSTS": "host",
             "ETCD_LOCK_KEY": kv.key.decode(),
             "ETCD_LOCK_REV": str(kv.create_revision),

@@ -23,8 +23,12 @@ from trio_sched.cli.reporter import Reporter
 from trio_sched.cli.run.child import Child, start_child
 from trio_sched.cli.run.signals import handled_signals
 from trio_sched.etcd_shim._backoff import Backoff
+from trio_sched.exceptions import SlotLost
+from trio_sched.host.patience import Patience
+from trio_sched.host.policy import Where
 from trio_sched.host.result import Result
 from trio_sched.host.slots import Slot
+from trio_sched.model.roster import Roster
 from trio_sched.reaper.owner import Reaper, open_reaper
 from trio_sched.scheduler import schedule
 
@@ -33,6 +37,7 @@ __all__ = ["RunSettings", "run_command"]
 _NO_WAIT = 1.0  # seconds for the leader to decide, with --no-wait
 _LAST_MOMENT = 0.2  # seconds before the deadline at which nothing must be left of the child
 _STEADY = 10.0  # seconds: a child that ran for less is started again after a pause
+_MAX_VARIABLE = 100_000  # characters; Linux takes 128 KiB in one variable
 _LEAVE = 5.0  # seconds that leaving may take when etcd does not answer
 
 
@@ -198,7 +203,11 @@ class _Life:
         """
         command = self._settings.command
         reaper.until(slot.deadline)
-        child = await start_child(command, self._environment(slot, result), reaper)
+        try:
+            roster = await Patience(where=Where.WORKING).insist(slot.read_roster)
+        except SlotLost:
+            return None
+        child = await start_child(command, self._environment(slot, roster, result), reaper)
         self._scope.deadline = inf  # this was in time
         self._child = child
         self._reporter.event(
@@ -243,12 +252,14 @@ class _Life:
         elif lost and self._settings.once and not self._scope.cancel_called:
             self._finish(Exit.LOST, "lost the right to run; the command was ended")
 
-    def _environment(self, slot: Slot, result: Result) -> dict[str, str]:
+    def _environment(self, slot: Slot, roster: Roster, result: Result) -> dict[str, str]:
+        text = str(roster)
         return os.environ | {
             "TRIO_SCHED_PATH": self._settings.path,
             "TRIO_SCHED_HOSTNAME": self._settings.hostname,
             "TRIO_SCHED_SLOT": str(slot.index),
             "TRIO_SCHED_TOKEN": str(slot.token),
+            "TRIO_SCHED_ROSTER": text if len(text) <= _MAX_VARIABLE else "",
             "TRIO_SCHED_HOSTS": ",".join(_names(result)),
             "TRIO_SCHED_DEADLINE": f"{_monotonic(slot.deadline):.3f}",
             "ETCD_LOCK_KEY": slot.key.decode(),
