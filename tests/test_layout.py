@@ -43,6 +43,7 @@ TESTED_BY = {
     "etcd_shim/_retry.py": ["etcd_shim/test_kv.py", "etcd_shim/test_failover.py"],
     "etcd_shim/channel/_before_wait.py": ["etcd_shim/channel/test_channel_fairness.py"],
     "etcd_shim/channel/_call.py": ["etcd_shim/channel/test_channel.py"],
+    "etcd_shim/channel/_call_state.py": ["etcd_shim/channel/test_channel.py"],
     "etcd_shim/channel/_caller.py": ["etcd_shim/channel/test_channel.py"],
     "etcd_shim/channel/_connection.py": [
         "etcd_shim/channel/test_channel.py",
@@ -51,6 +52,7 @@ TESTED_BY = {
     "etcd_shim/channel/_endpoint.py": ["etcd_shim/channel/test_channel_connecting.py"],
     "etcd_shim/channel/_network_users.py": ["testing/test_clock.py"],
     "etcd_shim/channel/_settings.py": ["etcd_shim/channel/test_channel_pings.py"],
+    "etcd_shim/channel/_statistics.py": ["etcd_shim/channel/test_channel.py"],
     "etcd_shim/channel/_transport.py": ["etcd_shim/channel/test_channel_connecting.py"],
     "etcd_shim/client.py": ["etcd_shim/test_client_cancel.py", "etcd_shim/test_client_coexists.py"],
     "etcd_shim/errors.py": ["etcd_shim/test_transport.py", "etcd_shim/test_auth.py"],

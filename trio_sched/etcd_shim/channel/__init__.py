@@ -6,11 +6,11 @@ the stubs hold in their hands.
 """
 
 from trio_sched.etcd_shim.channel._call import deliver, send_message_nowait
-from trio_sched.etcd_shim.channel._channel import Access, Channel, ChannelStatistics, open_channel
-from trio_sched.etcd_shim.channel._connection import ConnectionStatistics
+from trio_sched.etcd_shim.channel._channel import Access, Channel, open_channel
 from trio_sched.etcd_shim.channel._endpoint import ByteStream, Endpoint
 from trio_sched.etcd_shim.channel._network_users import network_awaited
 from trio_sched.etcd_shim.channel._settings import ChannelSettings, Credentials, PingPolicy
+from trio_sched.etcd_shim.channel._statistics import ChannelStatistics, ConnectionStatistics
 from trio_sched.etcd_shim.channel._transport import ClientProtocol, Transport
 
 __all__ = [

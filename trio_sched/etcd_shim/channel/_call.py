@@ -26,7 +26,8 @@ from trio_sched.etcd_shim.errors import (
 if TYPE_CHECKING:
     from grpclib.client import Stream
 
-    from trio_sched.etcd_shim.channel._connection import CallState, Connection
+    from trio_sched.etcd_shim.channel._call_state import CallState
+    from trio_sched.etcd_shim.channel._connection import Connection
     from trio_sched.etcd_shim.channel.http2.header_blocks import Field
 
 __all__ = ["Call", "Connections", "ProtoMessage"]

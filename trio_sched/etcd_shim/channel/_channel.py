@@ -37,10 +37,11 @@ from trio_sched._support.tasks import ServiceBlock, ServiceNursery, Wakeup
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
 from trio_sched.etcd_shim._pb.services_grpc import AuthStub
 from trio_sched.etcd_shim.channel._caller import Caller, OneConnection
-from trio_sched.etcd_shim.channel._connection import Connection, ConnectionStatistics
+from trio_sched.etcd_shim.channel._connection import Connection
 from trio_sched.etcd_shim.channel._endpoint import ByteStream, Endpoint, root_cause
 from trio_sched.etcd_shim.channel._network_users import Stream, note_network_user
 from trio_sched.etcd_shim.channel._settings import ChannelSettings, Credentials, PingPolicy
+from trio_sched.etcd_shim.channel._statistics import ChannelStatistics
 from trio_sched.etcd_shim.channel._transport import NetworkTransport, Transport
 from trio_sched.etcd_shim.errors import (
     ClientClosed,
@@ -54,21 +55,7 @@ from trio_sched.etcd_shim.errors import (
 if TYPE_CHECKING:
     import grpclib.client
 
-__all__ = ["Access", "Channel", "ChannelStatistics", "open_channel"]
-
-
-@dataclass(frozen=True, slots=True)
-class ChannelStatistics:
-    """A snapshot of a channel.
-
-    Attributes:
-        connections: those that are open; more than one while calls on an older
-            one are finished.
-        connects: how many were made in all.
-    """
-
-    connections: tuple[ConnectionStatistics, ...]
-    connects: int
+__all__ = ["Access", "Channel", "open_channel"]
 
 
 @dataclass(frozen=True)

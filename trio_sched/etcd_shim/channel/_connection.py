@@ -27,7 +27,6 @@ renewed. A check in just that moment would end the connection.)
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -35,8 +34,10 @@ import trio
 from trio_sched._support.tasks import Wakeup
 from trio_sched.etcd_shim.channel._admission import Admission
 from trio_sched.etcd_shim.channel._before_wait import BeforeWaitHook
+from trio_sched.etcd_shim.channel._call_state import CallState
 from trio_sched.etcd_shim.channel._endpoint import root_cause
 from trio_sched.etcd_shim.channel._liveness import PeerLiveness, Verdict
+from trio_sched.etcd_shim.channel._statistics import ConnectionStatistics
 from trio_sched.etcd_shim.channel.http2.events import (
     CallEnded,
     ConnectionBroken,
@@ -54,64 +55,12 @@ if TYPE_CHECKING:
     from trio_sched.etcd_shim.channel._settings import ChannelSettings, PingPolicy
     from trio_sched.etcd_shim.channel._transport import ClientProtocol
 
-__all__ = ["CallState", "Connection", "ConnectionStatistics"]
+__all__ = ["Connection"]
 
 MAX_EVENTS: Final = 256  # in a tick: three are a call, so that 64 calls that end together fit
 
 # A peer that makes us answer (pings, settings) and does not read is cut off.
 MAX_OUTPUT = 32 * 2**20
-
-
-class CallState:
-    """What has arrived for one call, and who waits for more."""
-
-    __slots__ = ("_room", "ended", "error", "messages", "sent", "sink", "wakeup")
-
-    def __init__(self) -> None:
-        self.messages: list[bytes] = []
-        self.sink: Callable[[bytes], None] | None = None  # takes them instead
-        self.ended = False
-        self.error: EtcdError | None = None
-        self.sent = True  # nothing of ours waits for a window
-        self.wakeup = Wakeup()
-        self._room: Wakeup | None = None  # most calls never wait for it
-
-    def finish(self, error: EtcdError | None) -> bool:
-        """Note how the call ended; wake the tasks that wait, and return whether there were any."""
-        self.ended = True
-        self.error = error
-        return self.wakeup.notify() | self.wake_room()
-
-    async def wait_for_room(self) -> None:
-        """Wait until what was queued is sent, or the call has ended; see `sent` and `ended`."""
-        if self._room is None:
-            self._room = Wakeup()
-        await self._room.wait()
-
-    def wake_room(self) -> bool:
-        """Wake the task that waits for room; return whether there was one."""
-        return self._room is not None and self._room.notify()
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectionStatistics:
-    """A snapshot of one connection.
-
-    Attributes:
-        endpoint: URL of the member.
-        open_calls: calls under way.
-        waiting_calls: calls that wait until the server takes more.
-        unread_bytes: received for calls, and not yet taken by them.
-        unsent_bytes: queued, and not yet taken by the kernel.
-        started_calls: calls ever begun.
-    """
-
-    endpoint: str
-    open_calls: int
-    waiting_calls: int
-    unread_bytes: int
-    unsent_bytes: int
-    started_calls: int
 
 
 class Connection:
