@@ -258,7 +258,7 @@ class WatchHub:
         self._creating: list[int] = []  # ids whose creation is not answered yet
         self._serving = False
         self._call: _Call | None = None
-        self._refused_token: str | None = None
+        self._token: str | None = None  # which the call has
 
     def watch(
         self, request: pb.WatchCreateRequest, buffer_size: int
@@ -321,13 +321,13 @@ class WatchHub:
         error: EtcdError | None = None
         try:
             while error is None and (self._watchers or not backoff.used):
-                token = self._channel.token
+                self._token = self._channel.token
                 error = await self._serve_call(backoff)
                 if isinstance(error, TRANSIENT):
                     error = None
                     await trio.sleep(backoff.next())
                 elif isinstance(error, (Unauthenticated, AuthStoreChanged)):
-                    error = await self._refresh_token(token, error)
+                    error = await self._refresh_token(self._token, error)
             if error is None:
                 return
             for watcher in tuple(self._watchers.values()):
@@ -341,9 +341,6 @@ class WatchHub:
 
     async def _refresh_token(self, stale: str | None, refusal: EtcdError) -> EtcdError | None:
         """Get a token in place of one that was refused; return why that is no use."""
-        if stale is not None and stale == self._refused_token:
-            return refusal
-        self._refused_token = stale
         try:
             return None if await self._channel.refresh_token(stale) else refusal
         except TRANSIENT:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["ChannelStatistics", "ConnectionStatistics"]
+__all__ = ["ChannelStatistics", "ConnectionStatistics", "EndpointStatistics"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,19 @@ class ConnectionStatistics:
 
 
 @dataclass(frozen=True, slots=True)
+class EndpointStatistics:
+    """A member that new calls do not go to.
+
+    Attributes:
+        endpoint: its URL, with its address if the URL holds a name.
+        reason: why not, in plain words.
+    """
+
+    endpoint: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ChannelStatistics:
     """A snapshot of a channel.
 
@@ -36,7 +49,12 @@ class ChannelStatistics:
         connections: those that are open; more than one while calls on an older
             one are finished.
         connects: how many were made in all.
+        endpoint: URL of the member that new calls go to, with its address if the URL holds a
+            name; None if we are not connected.
+        unused: the other members, each with the reason.
     """
 
     connections: tuple[ConnectionStatistics, ...]
     connects: int
+    endpoint: str | None = None
+    unused: tuple[EndpointStatistics, ...] = ()
