@@ -41,6 +41,7 @@ TESTED_BY = {
     "etcd_shim/_backoff.py": ["etcd_shim/test_failover.py", "host/test_schedule_faults.py"],
     "etcd_shim/_keep.py": ["etcd_shim/test_lease.py"],
     "etcd_shim/_retry.py": ["etcd_shim/test_kv.py", "etcd_shim/test_failover.py"],
+    "etcd_shim/_watch_hub.py": ["etcd_shim/test_watch.py", "etcd_shim/test_auth.py"],
     "etcd_shim/channel/_attempt.py": ["etcd_shim/channel/test_channel_connecting.py"],
     "etcd_shim/channel/_before_wait.py": ["etcd_shim/channel/test_channel_fairness.py"],
     "etcd_shim/channel/_call.py": ["etcd_shim/channel/test_channel.py"],

@@ -35,6 +35,7 @@ from trio_sched.etcd_shim._pages import read_ranges
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
 from trio_sched.etcd_shim._pb.services_grpc import KVStub, LeaseStub, WatchStub
 from trio_sched.etcd_shim._retry import call
+from trio_sched.etcd_shim._watch_hub import WatchHub
 from trio_sched.etcd_shim.channel import (
     READS_ONLY,
     Access,
@@ -66,7 +67,7 @@ from trio_sched.etcd_shim.kv import (
 from trio_sched.etcd_shim.lease import Lease, LeaseInfo, Renewals, check_ttl, id_to_grant
 from trio_sched.etcd_shim.maintenance import Maintenance, MemberStatus
 from trio_sched.etcd_shim.tls import check_context
-from trio_sched.etcd_shim.watch import Watcher, WatchHub, creation
+from trio_sched.etcd_shim.watch import Watcher, creation
 
 if TYPE_CHECKING:
     import grpclib.client
