@@ -437,6 +437,23 @@ async def test_f47_an_old_lease_of_ours_does_not_keep_us_out_of_our_name() -> No
 
 
 @in_no_time
+async def test_f47_an_old_lease_is_revoked_again_and_again_while_its_successor_waits() -> None:
+    """Of a candidate that is dead: nobody leads until it is gone, and its TTL is long."""
+    etcd, refusal = MemoryEtcd(), rpc_error(Status.RESOURCE_EXHAUSTED, "too many requests")
+    async with etcd.open_client() as client, schedule(client, PATH, "a", session_ttl=600) as a:
+        await until(a, "a")
+        etcd.cluster.refusals.refuse = lambda method, _: (
+            refusal if trio.current_time() < 20 and method.endswith("LeaseRevoke") else None
+        )
+        await client.delete(KEYS.host("a"))
+        await until(a)
+        with trio.fail_after(30):
+            await until(a, "a")
+        assert len(await client.get_prefix(KEYS.election)) == 1
+        assert a.statistics().sessions == 2
+
+
+@in_no_time
 async def test_f60_another_raft_leader_is_no_sign_of_another_process() -> None:
     """It lets the lease of a host that was killed begin its TTL anew, as a renewal does."""
     etcd = MemoryEtcd(members=3)

@@ -23,6 +23,7 @@ from trio_sched._support.arguments import (
     check_seconds,
     shown,
 )
+from trio_sched._support.suspension import lease_time
 from trio_sched._support.tasks import (
     ServiceBlock,
     ServiceNursery,
@@ -271,7 +272,7 @@ class Client:
 
     @asynccontextmanager
     async def _kept_lease(self, ttl: int, lease: int) -> AsyncIterator[KeptLease]:
-        sent = trio.current_time()
+        sent = lease_time()
         granted = ttl
         try:
             granted = (await run_shielded(ttl, self.lease_grant, ttl, lease)).ttl

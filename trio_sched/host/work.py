@@ -10,11 +10,13 @@ the session is certain to live.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from math import inf
 from typing import TypeVar
 
 import trio
 
 from trio_sched._support.arguments import check_number
+from trio_sched._support.suspension import check_interval
 from trio_sched._support.tasks import open_plain_nursery, open_service_nursery, run_shielded
 from trio_sched.etcd_shim._keep import margin_of
 from trio_sched.exceptions import SessionLost
@@ -146,6 +148,12 @@ class Worker:
                     await self._state.wait_changed()
             nursery.cancel_scope.cancel()
 
+    @property
+    def _check_interval(self) -> float:
+        """Seconds after which to ask whether the machine was suspended: well within the margin."""
+        interval = check_interval()
+        return interval if interval == inf else min(interval, margin_of(self._ttl) / 2)
+
     def _may_run(self, grace: float) -> bool:
         return trio.current_time() < self._state.deadline - grace
 
@@ -168,7 +176,9 @@ class Worker:
 
     async def _watch_clock(self, grace: float, work: trio.CancelScope) -> None:
         while self._may_run(grace) and self._state.session is self._working:
-            with trio.move_on_at(self._state.deadline - grace):
+            # A timer would be late after a suspension.
+            next_check = trio.current_time() + self._check_interval
+            with trio.move_on_at(min(self._state.deadline - grace, next_check)):
                 await self._state.wait_changed()
         work.cancel()
         if self._working is not None and self._working.gone:
