@@ -110,8 +110,10 @@ class Client:
         self._kv = KVStub(stub_channel)
         self._lease = LeaseStub(stub_channel)
         self._maintenance = Maintenance(channel)
-        self._renewals = Renewals(services, self._lease, self._maintenance.ask_for_version)
-        self._watches = WatchHub(services, channel, WatchStub(stub_channel))
+        warn = self._maintenance.warn_of_faults if channel.on_network else None
+        self._renewals = Renewals(services, self._lease, warn)
+        watches = WatchStub(stub_channel)
+        self._watches = WatchHub(services, channel, watches, self._read_first)
         channel.note_stream(self._renewals)
         channel.note_stream(self._watches)
 
@@ -138,6 +140,11 @@ class Client:
         """Carry out a read."""
         check_instance("request", request, Get, "a Get")
         return GetResult.decode(await self._repeatable(self._kv.Range, request.encode()))
+
+    async def _read_first(self, key: bytes, range_end: bytes) -> None:
+        """Read a key of a range, as cheaply as can be, to see whether that is permitted."""
+        request = pb.RangeRequest(key=key, range_end=range_end, limit=1, keys_only=True)
+        await self._repeatable(self._kv.Range, request)
 
     async def put(
         self, key: Key, value: Key, *, lease: int = 0, prev_kv: bool = False
@@ -373,8 +380,8 @@ class Client:
     async def status(self) -> MemberStatus:
         """Ask the member that we are connected to how it does.
 
-        The first time, a version of etcd with known faults is logged, as a warning of the logger
-        ``trio_sched.etcd_shim``. (A client that keeps leases asks by itself, when it renews one.)
+        A client that renews leases does so once by itself. If that version of etcd has known
+        faults, they are logged, as one warning of the logger ``trio_sched.etcd_shim``.
         """
         return await self._maintenance.status()
 

@@ -25,6 +25,7 @@ from grpclib.const import Status
 from trio_sched._support.arguments import check_int
 from trio_sched._support.chance import chance
 from trio_sched._support.tasks import Wakeup
+from trio_sched.etcd_shim._about import is_odd_end
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
 from trio_sched.etcd_shim.channel import deliver, leave_member, send_message_nowait
 from trio_sched.etcd_shim.errors import (
@@ -168,10 +169,10 @@ class Renewals:
         self,
         services: ServiceNursery,
         stub: LeaseStub,
-        on_first_answer: Callable[[], Awaitable[None]],
+        on_first_answer: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._services = services
-        self._on_first_answer: Callable[[], Awaitable[None]] | None = on_first_answer
+        self._on_first_answer = on_first_answer
         self._stub = stub
         self._queued: list[int] = []
         self._pending: dict[int, list[_Renewal]] = {}
@@ -238,6 +239,9 @@ class Renewals:
                 await self._deliver(call)
         except EtcdError as exc:
             error = exc
+            if is_odd_end(exc):
+                error = ConnectionLost(f"the stream of renewals ended: {exc}")
+                error.__cause__ = exc
         finally:
             self._serving = False
             self._call = None

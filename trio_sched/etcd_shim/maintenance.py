@@ -64,7 +64,7 @@ class Maintenance:
         """Ask the member that we are connected to; see `Client.status`."""
         request = pb.StatusRequest()
         answer = await call(self._channel, self._stub.Status, request, repeatable=True)
-        self._note_version(answer.version)
+        self.version = answer.version
         return MemberStatus(
             version=answer.version,
             member_id=answer.header.member_id,
@@ -74,13 +74,9 @@ class Maintenance:
             errors=tuple(answer.errors),
         )
 
-    async def ask_for_version(self) -> None:
-        """Ask which etcd this is, once, so that known faults of it are logged."""
-        if self.version is None:
-            with trio.move_on_after(_PATIENCE), suppress(EtcdError):
-                await self.status()
-
-    def _note_version(self, version: str) -> None:
-        if self.version is None and (faults := known_faults(version)):
-            _logger.warning("etcd %s has known faults: %s", version, "; ".join(map(str, faults)))
-        self.version = version
+    async def warn_of_faults(self) -> None:
+        """Ask which etcd this is, and log known faults of it."""
+        with trio.move_on_after(_PATIENCE), suppress(EtcdError):
+            version = (await self.status()).version
+            if faults := "; ".join(map(str, known_faults(version))):
+                _logger.warning("etcd %s has known faults: %s", version, faults)

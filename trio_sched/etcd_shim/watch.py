@@ -103,7 +103,7 @@ class Watcher:
         self._fragments: list[pb.Event] = []
         self._error: EtcdError | None = None
         self._wakeup = Wakeup()
-        self.refused_token: str | None = None  # with which it was not let in
+        self.refusals = 0  # in a row, of its creation
 
     async def receive(self) -> WatchBatch:
         """Wait for the next events and return all that arrived together.

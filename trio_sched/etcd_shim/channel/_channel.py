@@ -147,6 +147,11 @@ class Channel(Caller):
         return Access(self._endpoints, self._credentials, self._ssl_context)
 
     @property
+    def on_network(self) -> bool:
+        """Whether the members are real ones."""
+        return self._transport.on_network
+
+    @property
     def services(self) -> ServiceNursery:
         """Where what uses the channel can run tasks that end with it."""
         return self._services
