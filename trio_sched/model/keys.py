@@ -18,6 +18,8 @@ __all__ = ["KeyRange", "PathKeys", "check_hostname", "check_path"]
 _MAX_PATH: Final = 4096
 _MAX_HOSTNAME: Final = 1024
 
+_MAX_DIGITS: Final = 18  # of a number of a slot; Python refuses to read thousands
+
 
 def check_path(path: str) -> str:
     """Return `path` if hosts can share it, else raise.
@@ -173,7 +175,8 @@ class PathKeys:
     def slot_number(self, key: bytes) -> int | None:
         """Return the number in the key of a slot; None if it is the key of none."""
         number = key.removeprefix(self.slots)
-        return int(number) if key.startswith(self.slots) and number.isdigit() else None
+        is_one = key.startswith(self.slots) and number.isdigit() and len(number) <= _MAX_DIGITS
+        return int(number) if is_one else None
 
     def host(self, hostname: str) -> bytes:
         """Return the key under which `hostname` is discovered.
