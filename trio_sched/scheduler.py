@@ -40,6 +40,7 @@ from trio_sched.strategies import Strategy, StrategyFunction, get_strategy
 __all__ = ["observe", "schedule"]
 
 _MAX_PAUSE: Final = 3600.0  # seconds
+_MIN_SHUTDOWN: Final = 0.2  # seconds: some round trips to an etcd that answers
 _MAX_FILTER: Final = 64 * 1024  # letters; all of them are published, and in each decision
 
 
@@ -97,7 +98,8 @@ async def schedule(
         health_interval: seconds from one call of `health_check` to the next, and the longest that
             one may take.
         shutdown_timeout: seconds that leaving may take when etcd does not answer;
-            what is not revoked by then lapses by itself. None for the TTL.
+            what is not revoked by then lapses by itself. None for the TTL. Less than 0.2
+            counts as 0.2, so that an etcd that answers is asked in any case.
         logger: where transitions are logged; None for ``trio_sched``.
         debug: log each event at DEBUG, too.
         strict: leave the block with `StrategyError` when the strategy raises or breaks its
@@ -214,7 +216,7 @@ def _check_health(health_check: HealthCheck | None) -> HealthCheck | None:
 def _check_shutdown(shutdown_timeout: float | None, session_ttl: int) -> float:
     if shutdown_timeout is None:
         return session_ttl
-    return check_seconds("shutdown_timeout", shutdown_timeout, zero=True)
+    return max(_MIN_SHUTDOWN, check_seconds("shutdown_timeout", shutdown_timeout, zero=True))
 
 
 def _check_pause(takeover_pause: float) -> float:

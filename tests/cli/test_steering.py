@@ -9,7 +9,9 @@ from tests.cli.ops_tools import Done, ops, validate
 from tests.helpers import until
 from tests.host.test_publishing import until_state
 from trio_sched import Control, observe, open_client, schedule
+from trio_sched.etcd_shim import Put
 from trio_sched.model.keys import PathKeys
+from trio_sched.model.records import DecisionRecord, HostData, Options, encode_host
 
 
 async def keys_below(endpoint: str, path: str) -> list[bytes]:
@@ -107,3 +109,55 @@ async def test_f61_a_drain_while_the_path_is_paused_is_not_carried_out(
     assert found[0].code == 0
     async with open_client(endpoint) as client:
         await client.delete_prefix(path)
+
+
+async def test_f61_a_host_that_holds_a_slot_is_there_and_drained_only_when_that_is_free(
+    endpoint: str, path: str
+) -> None:
+    """As a process that is frozen, and whose key an operator has deleted."""
+    slot = PathKeys(path).slot(0)
+    drain = ("drain", path, "host-a", "--wait", "0.3")
+    async with open_client(endpoint) as client:
+        await client.put(slot, "host-a")
+        for command in (drain, (*drain, "--absent-ok")):
+            done = await ops(endpoint, *command)
+            assert (done.code, done.err) == (75, ""), "no host has joined, and it runs"
+        async with schedule(client, path, "host-b") as b:
+            await until(b, "host-b")
+            document = (await ops(endpoint, *drain, "-o", "json")).json
+            validate(document, "commands.schema.json#/$defs/steering")
+            assert document["outcome"] == "still-running"
+            evict = await ops(endpoint, "evict", path, "host-a", "--wait", "0.3")
+            assert evict.code == 68, "it has not joined"
+            await client.delete(slot)
+            assert (await ops(endpoint, *drain, "--absent-ok")).code == 0
+        await client.delete_prefix(f"{path}/")
+
+
+@pytest.mark.parametrize("command", ["drain", "evict"])
+async def test_f61_a_host_that_is_chosen_is_not_drained_though_its_leader_knows(
+    endpoint: str, path: str, command: str
+) -> None:
+    """As in the moment between the end of a pause and the leader's next decision."""
+    keys, later = PathKeys(path), 10**9
+    options = Options(1).as_json()
+    host = encode_host(Options(1), HostData(), "")
+    async with open_client(endpoint) as client:
+        lease = (await client.lease_grant(60)).id
+        record = DecisionRecord(
+            {"host-a": lease}, "host-a", 1, "", {**options, "control": {"revision": later}}
+        )
+        await client.txn(
+            [],
+            [
+                Put(keys.host("host-a"), host, lease),
+                Put(keys.candidate(lease), "host-a", lease),
+                Put(keys.scheduled, "host-a", lease),
+                Put(keys.record, record.encode(), lease),
+            ],
+        )
+        done = await ops(endpoint, command, path, "host-a", "--wait", "0.3")
+        assert done.code == 75
+        assert "has not decided so" in done.out
+        await client.delete_prefix(f"{path}/")
+        await client.lease_revoke(lease)

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from tests.helpers import until, watch_leftovers
 from trio_sched import (
     HostnameInUse,
+    Slot,
     StrategyError,
     StrategyOptions,
     open_client,
@@ -302,3 +304,26 @@ async def test_a_registered_strategy_is_known_by_its_name(endpoint: str, path: s
         await until(result, "a")
         async with schedule(client, path, "b", strategy="last-joined"):
             await until(result, "b")
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_without_time_to_leave_what_can_be_freed_is_freed(cancelled: bool) -> None:
+    """The slot after the work, and all the rest at the exit; etcd answers at once."""
+
+    async def leave() -> None:
+        async with MemoryEtcd().open_client() as client:
+            with trio.CancelScope() as scope:
+                async with schedule(client, "/jobs", "a", shutdown_timeout=0) as result:
+                    await result.run_while_scheduled(work)
+                    assert not await client.get_prefix("/jobs/slots/")
+                    if cancelled:
+                        scope.cancel()
+                        await trio.lowlevel.checkpoint()
+            assert scope.cancelled_caught is cancelled
+            assert not await client.get_prefix("/jobs/")
+            assert not await client.lease_list()
+
+    async def work(_slot: Slot) -> None:
+        await trio.lowlevel.checkpoint()
+
+    trio.run(leave, clock=MockClock(autojump_threshold=0))

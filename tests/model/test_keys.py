@@ -129,3 +129,10 @@ def test_f29_what_is_no_string_is_a_type_error(junk: str) -> None:
         check_path(junk)
     with pytest.raises(TypeError, match="hostname must be a str"):
         check_hostname(junk)
+
+
+@pytest.mark.parametrize("number", ["", "x", "-1", "1_0", "9" * 19, "9" * 5000])
+def test_f64_what_is_no_number_of_a_slot_harms_nobody(number: str) -> None:
+    keys = PathKeys("/a")
+    assert keys.slot_number(keys.slots + number.encode()) is None
+    assert keys.slot_number(keys.slot(10**6)) == 10**6

@@ -24,7 +24,7 @@ from trio_sched.cli.view.tables import facts
 from trio_sched.cli.view.words import control_lines, eviction_line
 from trio_sched.control import Control
 from trio_sched.etcd_shim import Client
-from trio_sched.leader.diagnosis import is_known_to_leader, leader_ignores_control
+from trio_sched.leader.diagnosis import is_known_to_leader, is_pending, leader_ignores_control
 from trio_sched.model.control_state import ControlState
 from trio_sched.model.path_state import PathState
 from trio_sched.scheduler import observe
@@ -163,8 +163,10 @@ async def _absent(client: Client, path: str, change: Change) -> str:
     """
     state = await read_path(client, path)
     host, known = change.host, state.control
-    if change.evicts or host in state.pool or (change.takes_back and host in known.drained):
+    if change.evicts or host in state.pool or _holds_slot(state, host):
         return ""  # an eviction looks for itself
+    if change.takes_back and host in known.drained:
+        return ""
     hint = "or give --absent-ok"
     if host is not None:
         return f"no host {host!r} has joined {path!r}; see `trio-sched members {path}`, {hint}"
@@ -187,17 +189,27 @@ async def _follow(
 
 
 def _outcome(state: PathState, change: Change, revision: int) -> Outcome:
-    if not state.pool:
+    holds_slot = change.leaves and _holds_slot(state, change.host)
+    if not state.pool and not holds_slot:
         return "nobody-there"
     if not is_known_to_leader(state, revision):
         if state.leader is None:
-            return "no-leader"
+            return "still-running" if holds_slot else "no-leader"
         return "ignored" if leader_ignores_control(state) else "not-yet"
-    if change.leaves and change.host in state.hosts and state.control.paused:
+    if change.leaves and change.host in state.hosts:
+        return _outcome_for_chosen(state, change)
+    return "still-running" if holds_slot else "decided"
+
+
+def _outcome_for_chosen(state: PathState, change: Change) -> Outcome:
+    """Return what came of a change for a host that is to end its work, and is chosen still."""
+    if state.control.paused:
         return "paused"
-    if change.leaves and change.host not in state.hosts and _holds_slot(state, change.host):
-        return "still-running"
-    return "decided"
+    if not change.evicts or (
+        change.host in state.control.evictions and is_pending(state, change.host)
+    ):
+        return "not-yet"  # as just after a pause: who leads decides in a moment
+    return "decided"  # no other host could take its place
 
 
 def _holds_slot(state: PathState, host: str | None) -> bool:
@@ -238,7 +250,7 @@ def _words(outcome: Outcome, state: PathState | None, steering: Steering, change
         ),
         "still-running": (
             f"{change.host} is not scheduled any more, and still held its slot {seconds}: "
-            "its work is ending"
+            "its work has not ended"
         ),
     }[outcome]
 

@@ -18,6 +18,8 @@ __all__ = ["KeyRange", "PathKeys", "check_hostname", "check_path"]
 _MAX_PATH: Final = 4096
 _MAX_HOSTNAME: Final = 1024
 
+_MAX_DIGITS: Final = 18  # of a number of a slot; Python refuses to read thousands
+
 
 def check_path(path: str) -> str:
     """Return `path` if hosts can share it, else raise.
@@ -222,4 +224,5 @@ class PathKeys:
 
 def _number(key: bytes, prefix: bytes) -> int | None:
     number = key.removeprefix(prefix)
-    return int(number) if key.startswith(prefix) and number.isdigit() else None
+    is_one = key.startswith(prefix) and number.isdigit() and len(number) <= _MAX_DIGITS
+    return int(number) if is_one else None
