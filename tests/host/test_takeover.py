@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -323,7 +322,6 @@ async def test_a_mark_is_deleted_with_its_slot_only(endpoint: str, path: str) ->
         keys = PathKeys(path)
         others = [Put(keys.mark(0), "another's")]
         await client.txn([], others)
-        logging.getLogger("trio_sched").setLevel(logging.CRITICAL)
         nursery.cancel_scope.cancel()
         await work.wait_running(0)
     async with open_client(endpoint) as client:
