@@ -102,6 +102,7 @@ SCHEDULE: Final = Call(
         "logger": or_none(OBJECT),
         "debug": FLAG,
         "strict": FLAG,
+        "takeover_pause": [*(each for each in SECONDS if each != 0), 3601],
         "reaper": [each for each in OBJECT if each is not True],
     },
 )
@@ -144,10 +145,17 @@ RESULT: Final = {
     "wait_unscheduled": Call(Result.wait_unscheduled),
     "statistics": Call(Result.statistics),
 }
+BYTES: Final[list[object]] = [None, 5, 1.5, True, "x", [], bytearray(b"x")]
 REAPER: Final = {
     "hold": Call(Reaper.hold, {"lease": INT64, "ttl": SECONDS}, {"lease": 1, "ttl": 1}),
     "release": Call(Reaper.release, {"lease": INT64}),
     "group": Call(Reaper.group, {"pgid": [*or_none(POSITIVE), 1]}),
+    "taken": Call(
+        Reaper.taken,
+        {"slot": BYTES, "mark_key": BYTES, "mark": BYTES},
+        {"slot": b"s", "mark_key": b"k", "mark": b"m"},
+    ),
+    "freed": Call(Reaper.freed, {"slot": BYTES}),
     "until": Call(Reaper.until, {"deadline": [None, True, "1", [], nan]}),
 }
 

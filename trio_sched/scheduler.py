@@ -40,6 +40,7 @@ from trio_sched.strategies import Strategy, StrategyFunction, get_strategy
 __all__ = ["observe", "schedule"]
 
 _MIN_SHUTDOWN: Final = 0.2  # seconds: some round trips to an etcd that answers
+_MAX_PAUSE: Final = 3600.0  # seconds
 _MAX_FILTER: Final = 64 * 1024  # letters; all of them are published, and in each decision
 
 
@@ -64,6 +65,7 @@ async def schedule(
     logger: logging.Logger | None = None,
     debug: bool = False,
     strict: bool = False,
+    takeover_pause: float = 0.5,
     reaper: bool | Reaper = False,
 ) -> AsyncIterator[Result]:
     """Join `path` as `hostname`, and learn which hosts are chosen.
@@ -103,6 +105,11 @@ async def schedule(
         strict: leave the block with `StrategyError` when the strategy raises or breaks its
             rules while this host leads. Else the stored decision stays, it is logged, the
             strategy is asked again, and after some failures in a row another host leads.
+        takeover_pause: seconds to pause before a slot is taken whose holder's lease has
+            ended without the slot having been released, as after a crash. A holder that
+            is connected needs that long, at most, to learn of it and to end its work. A
+            whole TTL holds for one that is cut off, too, if etcd takes leases away too
+            early (etcd issue 15247). At most an hour; 0 for none.
         reaper: True to have a helper process revoke this host's lease should this
             process be killed, so that the others need not wait for a TTL; or one
             that was opened with `open_reaper`, on the same client.
@@ -135,6 +142,7 @@ async def schedule(
         logger=_check_logger(logger),
         debug=debug,
         strict=strict,
+        takeover_pause=_check_pause(takeover_pause),
     )
     async with _opened(client, reaper) as found:
         membership = Membership(client, replace(settings, reaper=found))
@@ -209,6 +217,12 @@ def _check_shutdown(shutdown_timeout: float | None, session_ttl: int) -> float:
     if shutdown_timeout is None:
         return session_ttl
     return max(_MIN_SHUTDOWN, check_seconds("shutdown_timeout", shutdown_timeout, zero=True))
+
+
+def _check_pause(takeover_pause: float) -> float:
+    if check_seconds("takeover_pause", takeover_pause, zero=True) > _MAX_PAUSE:
+        raise ValueError(f"takeover_pause must be at most {_MAX_PAUSE:g} s, not {takeover_pause!r}")
+    return takeover_pause
 
 
 def _check_logger(logger: logging.Logger | None) -> logging.Logger:

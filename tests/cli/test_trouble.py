@@ -117,3 +117,23 @@ async def test_a_real_etcd_without_space_is_in_trouble() -> None:
         assert done.code == 0
         assert "trouble    alarm NOSPACE of etcd's member " in done.out
         assert "etcdctl alarm disarm" in done.out
+
+
+async def test_a_version_with_known_faults_is_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    etcd = MemoryEtcd()
+    connection = connect_to(etcd, monkeypatch)
+    monkeypatch.setattr("trio_sched.simulation.memory_requests.VERSION", "3.5.2")
+    async with etcd.open_client():
+        assert await _status(PATH, connection, "json", 10, None) == 0
+        document = json.loads(capsys.readouterr().out)
+        validate(document)
+        (version,) = document["etcd"]
+        assert version["version"] == "3.5.2"
+        assert [fault["issue"] for fault in version["known_faults"]] == ["etcd#13766", "etcd#15247"]
+        assert document["trouble"] == []
+        assert await _status(PATH, connection, "table", 10, None) == 0
+        shown = capsys.readouterr().out
+        assert "etcd       3.5.2: it may lose or corrupt data" in shown
+        assert "etcd#15247" in shown

@@ -18,7 +18,7 @@ import trio
 from trio_sched import Client, EtcdError, Slot, open_client, schedule
 from trio_sched.etcd_shim import Put
 from trio_sched.host.session import Session
-from trio_sched.host.slots import SlotKeys
+from trio_sched.host.slots import SlotHold, SlotKeys
 
 WRITE_EVERY = 0.05  # seconds
 SLOWEST_END = 0.3  # seconds
@@ -28,10 +28,11 @@ class SlotsSwitchedOff(SlotKeys):
     """Gives a slot to any host that asks: what the checker has to catch."""
 
     async def _create(
-        self, session: Session, number: int, _decision: int
+        self, session: Session, number: int, _decision: int, _former: bytes, _lease: int
     ) -> tuple[Slot | None, bool]:
         answer = await self._client.put(f"{self._keys.path}-none", "")
-        return Slot(number, answer.revision, b"none", session), True
+        hold = SlotHold(session, b"", 0)
+        return self._held(Slot(number, answer.revision, b"none", hold), hold), True
 
     async def wait_lost(self, _slot: Slot) -> None:
         await trio.sleep_forever()

@@ -437,6 +437,23 @@ async def test_f47_an_old_lease_of_ours_does_not_keep_us_out_of_our_name() -> No
 
 
 @in_no_time
+async def test_f47_an_old_lease_is_revoked_again_and_again_while_its_successor_waits() -> None:
+    """Of a candidate that is dead: nobody leads until it is gone, and its TTL is long."""
+    etcd, refusal = MemoryEtcd(), rpc_error(Status.RESOURCE_EXHAUSTED, "too many requests")
+    async with etcd.open_client() as client, schedule(client, PATH, "a", session_ttl=600) as a:
+        await until(a, "a")
+        etcd.cluster.refusals.refuse = lambda method, _: (
+            refusal if trio.current_time() < 20 and method.endswith("LeaseRevoke") else None
+        )
+        await client.delete(KEYS.host("a"))
+        await until(a)
+        with trio.fail_after(30):
+            await until(a, "a")
+        assert len(await client.get_prefix(KEYS.election)) == 1
+        assert a.statistics().sessions == 2
+
+
+@in_no_time
 async def test_f60_another_raft_leader_is_no_sign_of_another_process() -> None:
     """It lets the lease of a host that was killed begin its TTL anew, as a renewal does."""
     etcd = MemoryEtcd(members=3)
@@ -665,3 +682,19 @@ async def test_f36_the_end_of_a_block_that_failed_is_no_end_of_results() -> None
                     async for _ in result:
                         pass
                 raise AssertionError("the loop has ended as if the block was left")
+
+
+@in_no_time
+async def test_f37_a_decision_lease_that_is_refused_for_long_is_granted_under_its_own_id() -> None:
+    """It is due to be renewed before it has been granted; then etcd knows nothing of it."""
+    etcd, refusal = MemoryEtcd(), rpc_error(Status.RESOURCE_EXHAUSTED, "too many requests")
+    etcd.cluster.refusals.refuse = lambda method, request: (
+        refusal
+        if trio.current_time() < 25 and method.endswith("LeaseGrant") and request.ttl == 30
+        else None
+    )
+    async with etcd.open_client() as client, schedule(client, PATH, "a", session_ttl=10) as a:
+        await until(a, "a")
+        record = (await client.get(KEYS.record)).kv
+        assert record is not None
+        assert (await client.lease_time_to_live(record.lease)).granted_ttl == 30

@@ -32,6 +32,7 @@ from tests.reaper.process_tools import (
 from trio_sched._support.processes import wait_ended
 from trio_sched.etcd_shim import Client, open_client, tls_context
 from trio_sched.etcd_shim.errors import LeaseNotFound
+from trio_sched.etcd_shim.watch import EventType, Watcher
 from trio_sched.reaper.helper import reap, revoke
 from trio_sched.reaper.helper.groups import kill_group, living_members
 from trio_sched.reaper.helper.reap import Instructions, serve
@@ -74,7 +75,7 @@ class Owner:
 @asynccontextmanager
 async def open_owner(*endpoints: str, key: str, **settings: Any) -> AsyncIterator[Owner]:
     defaults: dict[str, Any] = {"tls": {}, "user": "", "password": "", "ttl": TTL, "grant": True}
-    defaults |= {"group": None, "until": 0.0}
+    defaults |= {"group": None, "until": 0.0, "slot": None}
     arguments = defaults | {"endpoints": endpoints, "key": key} | settings
     process = await trio.lowlevel.open_process(
         [sys.executable, str(PROGRAM), json.dumps(arguments)],
@@ -126,6 +127,52 @@ async def test_a_lease_of_a_killed_process_is_revoked(endpoint: str, path: str) 
         with pytest.raises(LeaseNotFound):
             await client.lease_time_to_live(owner.lease)
         await ended(owner.reaper)
+
+
+async def test_f45_a_slot_is_released_before_its_lease(endpoint: str, path: str) -> None:
+    slot, mark = f"{path}/slots/0", f"{path}/slots.taken/0"
+    async with (
+        open_client(endpoint) as client,
+        client.watch(slot) as slots,
+        client.watch(path) as lease,
+        open_owner(endpoint, key=path, slot=[slot, mark, "m" * 300]) as owner,
+    ):
+        owner.process.kill()
+        await gone(client, path)
+        assert (await client.get(mark)).kv is None
+        released, revoked = [await deletion(events) for events in (slots, lease)]
+        assert released < revoked
+
+
+async def deletion(events: Watcher) -> int:
+    """Wait for the deletion of a watched key; return its revision."""
+    async for event in events:
+        if event.type is EventType.DELETE:
+            return event.kv.mod_revision
+    raise AssertionError("the watch has ended")
+
+
+@pytest.mark.parametrize("another", [True, False])
+async def test_f45_a_slot_that_is_anothers_is_left_alone(
+    endpoint: str,
+    path: str,
+    another: bool,  # whether another host has taken it; or we have freed it
+) -> None:
+    slot, mark = f"{path}/slots/0", f"{path}/slots.taken/0"
+    async with (
+        open_client(endpoint) as client,
+        open_owner(endpoint, key=path, slot=[slot, mark, "mine"]) as owner,
+    ):
+        if another:
+            await client.put(mark, "another's")
+        else:
+            await owner.do("freed")
+        await client.put(slot, "another")
+        owner.process.kill()
+        await gone(client, path)
+        kv = (await client.get(slot)).kv
+        assert kv is not None
+        assert kv.value == b"another"
 
 
 async def test_a_stopped_process_is_a_living_one(endpoint: str, path: str) -> None:
@@ -442,8 +489,8 @@ async def test_the_call_by_hand(endpoint: str) -> None:
         for lease in (1, 2**31, 2**63 - 1):
             await client.lease_grant(TTL, lease)
         leases = [1, 2**31, 2**62, 2**63 - 1]
-        left = await trio.to_thread.run_sync(revoke.revoke_leases, target, "", "", leases, 5.0)
-        assert left == [2**62]
+        await trio.to_thread.run_sync(revoke.give_back, target, "", "", {}, leases, 5.0)
+        assert leases == [2**62], "what is left"
     block = revoke._header_block(target, "/a", "t" * 300)
     assert block.endswith(b"\x7f" + bytes([173 & 127 | 128, 1]) + b"t" * 300)
 
@@ -458,5 +505,5 @@ async def test_a_peer_that_hangs_up() -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.serve_listeners, refuse, [listener])
         with pytest.raises((revoke.Refused, OSError)):
-            await trio.to_thread.run_sync(revoke.revoke_leases, target, "", "", [5], 5.0)
+            await trio.to_thread.run_sync(revoke.give_back, target, "", "", {}, [5], 5.0)
         nursery.cancel_scope.cancel()

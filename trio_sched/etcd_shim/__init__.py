@@ -10,13 +10,10 @@ if TYPE_CHECKING:
     from trio_sched.etcd_shim.channel import (
         ChannelStatistics as ChannelStatistics,
         ConnectionStatistics as ConnectionStatistics,
+        EndpointStatistics as EndpointStatistics,
         PingPolicy as PingPolicy,
     )
-    from trio_sched.etcd_shim.client import (
-        Client as Client,
-        MemberStatus as MemberStatus,
-        open_client as open_client,
-    )
+    from trio_sched.etcd_shim.client import Client as Client, open_client as open_client
     from trio_sched.etcd_shim.errors import EtcdError as EtcdError
     from trio_sched.etcd_shim.kv import (
         ALL_KEYS as ALL_KEYS,
@@ -33,6 +30,7 @@ if TYPE_CHECKING:
         prefix_range as prefix_range,
     )
     from trio_sched.etcd_shim.lease import Lease as Lease, LeaseInfo as LeaseInfo
+    from trio_sched.etcd_shim.maintenance import MemberStatus as MemberStatus
     from trio_sched.etcd_shim.tls import TLSContext as TLSContext, tls_context as tls_context
     from trio_sched.etcd_shim.watch import (
         Event as Event,
@@ -46,12 +44,14 @@ _HOMES = homes(
     {
         "trio_sched.etcd_shim._following": "Follower",
         "trio_sched.etcd_shim._keep": "KeptLease",
-        "trio_sched.etcd_shim.channel": "ChannelStatistics ConnectionStatistics PingPolicy",
-        "trio_sched.etcd_shim.client": "Client MemberStatus open_client",
+        "trio_sched.etcd_shim.channel": "ChannelStatistics ConnectionStatistics "
+        "EndpointStatistics PingPolicy",
+        "trio_sched.etcd_shim.client": "Client open_client",
         "trio_sched.etcd_shim.errors": "EtcdError",
         "trio_sched.etcd_shim.kv": "ALL_KEYS Compare Delete DeleteResult Get GetResult "
         "KeyValue Put PutResult Txn TxnResult prefix_range",
         "trio_sched.etcd_shim.lease": "Lease LeaseInfo",
+        "trio_sched.etcd_shim.maintenance": "MemberStatus",
         "trio_sched.etcd_shim.tls": "TLSContext tls_context",
         "trio_sched.etcd_shim.watch": "Event EventType WatchBatch Watcher",
     }

@@ -8,9 +8,11 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
+from grpclib.const import Status
+
 from trio_sched.etcd_shim import errors
 
-__all__ = ["TRANSIENT", "About", "about"]
+__all__ = ["TRANSIENT", "About", "about", "is_odd_end"]
 
 
 class About(Enum):
@@ -48,6 +50,25 @@ TRANSIENT: Final[tuple[type[errors.EtcdError], ...]] = tuple(
     kind for kind, what in _ABOUT.items() if what is About.WAY
 )
 """Errors that say nothing about the request: trying again may help."""
+
+
+_ODD_STATUSES: Final = {
+    Status.ABORTED,
+    Status.CANCELLED,
+    Status.DATA_LOSS,
+    Status.INTERNAL,
+    Status.UNKNOWN,
+}
+
+
+def is_odd_end(error: errors.EtcdError) -> bool:
+    """Whether a stream may have ended by this because of something between us and etcd.
+
+    Proxies end streams for reasons of their own: without a status, or with one that says little.
+    """
+    if isinstance(error, errors.RpcError):
+        return type(error) is errors.RpcError and error.status in _ODD_STATUSES
+    return isinstance(error, errors.RemoteProtocolError)
 
 
 def about(error: errors.EtcdError) -> About:

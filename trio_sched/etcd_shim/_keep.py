@@ -6,8 +6,8 @@ The server counts a lease's TTL from the moment at which it handles a renewal.
 That is never before the renewal was *sent*. So a deadline counted from there,
 by our own monotonic clock, is never later than the server's: code that stops at
 `KeptLease.deadline` has stopped before the server can give away what hangs on
-the lease. A margin is taken off for what happens between reading the clock
-and having stopped, and for clocks whose rates differ.
+the lease. Time in which the machine is suspended counts, too. A margin is taken off for what
+happens between reading the clock and having stopped, and for clocks whose rates differ.
 
 Renewals are sent at a third of the TTL. One that is not answered by the next is
 given up and sent anew; only the deadline ends the lease, or the server's word
@@ -21,6 +21,7 @@ from typing import Final
 
 import trio
 
+from trio_sched._support.suspension import lease_time, suspended
 from trio_sched.etcd_shim._backoff import Backoff
 from trio_sched.etcd_shim.errors import EtcdError, LeaseLost, LeaseNotFound
 
@@ -40,7 +41,6 @@ class KeptLease:
     Attributes:
         id: the lease's.
         ttl: the TTL that the server gave it, in seconds.
-        deadline: by trio's clock, until when it is certain to live.
     """
 
     def __init__(
@@ -51,9 +51,15 @@ class KeptLease:
         self.ttl = ttl
         self._sent = sent
         self._lost: str | None = None
+        self._gone = False
         self._scope = trio.CancelScope()
-        self.deadline = sent
+        self._until = sent  # by `lease_time`, as `sent` is
         self._acknowledge(sent, ttl)
+
+    @property
+    def deadline(self) -> float:
+        """By trio's clock, until when it is certain to live; earlier after a suspension."""
+        return self._until - suspended()
 
     @property
     def alive(self) -> bool:
@@ -65,8 +71,19 @@ class KeptLease:
         """Why it is over, in plain words; None while it is not."""
         return self._lost
 
-    def mark_lost(self, reason: str) -> Exception:
-        """Note that the lease is over, and end its renewals; return the error that says so."""
+    @property
+    def gone(self) -> bool:
+        """True once etcd is known to hold the lease no more; False if it may."""
+        return self._gone
+
+    def mark_lost(self, reason: str, *, gone: bool = False) -> Exception:
+        """Note that the lease is over, and end its renewals; return the error that says so.
+
+        Args:
+            reason: why, in plain words.
+            gone: whether etcd is known to hold it no more.
+        """
+        self._gone |= gone
         if self._lost is None:
             self._lost = reason
             self._scope.cancel()
@@ -85,7 +102,7 @@ class KeptLease:
         with self._scope:
             self._scope.deadline = self.deadline
             while True:
-                await trio.sleep_until(self._sent + self.ttl / _RENEWALS_PER_TTL)
+                await trio.sleep_until(self._sent - suspended() + self.ttl / _RENEWALS_PER_TTL)
                 if await self._try_to_renew():
                     backoff.reset()
                 else:
@@ -93,20 +110,21 @@ class KeptLease:
         raise self.mark_lost("no renewal was acknowledged in time")
 
     async def _try_to_renew(self) -> bool:
-        sent = trio.current_time()
+        sent = lease_time()
         with trio.move_on_after(self.ttl / _RENEWALS_PER_TTL):
             try:
                 self._acknowledge(sent, await self._renew(self.id))
             except LeaseNotFound as exc:
-                raise self.mark_lost("the lease was revoked or has lapsed") from exc
+                raise self.mark_lost("the lease was revoked or has lapsed", gone=True) from exc
             except EtcdError:
                 return False  # the deadline decides how long this may go on
             return True
         return False
 
     def _acknowledge(self, sent: float, ttl: int) -> None:
-        deadline = sent + ttl - margin_of(ttl)
-        if deadline >= self.deadline:
+        until = sent + ttl - margin_of(ttl)
+        if until >= self._until:
             self._sent = sent
             self.ttl = ttl
-            self.deadline = self._scope.deadline = deadline
+            self._until = until
+            self._scope.deadline = self.deadline

@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
+from trio_sched.etcd_shim._about import TRANSIENT
 from trio_sched.etcd_shim._backoff import Backoff
 from trio_sched.etcd_shim.errors import (
     AuthStoreChanged,
+    ConnectionFailed,
     ConnectionLost,
+    DeadlineExceeded,
     EtcdError,
     Unauthenticated,
     Unavailable,
@@ -32,7 +35,16 @@ __all__ = ["call"]
 Req = TypeVar("Req")
 Rep = TypeVar("Rep")
 
-_MIN_TRIES: Final = 6  # with the backoff between them about three seconds
+_MIN_TRIES: Final = 9  # with the backoff between them about five seconds
+_MAX_REFRESHES: Final = 3  # of the token, for one call; one may live for a second only
+_MAY_PASS: Final = (
+    AuthStoreChanged,
+    ConnectionFailed,
+    ConnectionLost,
+    DeadlineExceeded,
+    Unauthenticated,
+    Unavailable,
+)
 
 
 async def call(
@@ -56,14 +68,14 @@ async def call(
     token = channel.token
     try:
         return await method(request)
-    except (ConnectionLost, Unavailable, Unauthenticated, AuthStoreChanged) as exc:
+    except _MAY_PASS as exc:
         retry = _Retry(channel, repeatable=repeatable)
         await retry.prepare(exc, token)
     while True:
         token = channel.token
         try:
             return await method(request)
-        except (ConnectionLost, Unavailable, Unauthenticated, AuthStoreChanged) as exc:
+        except _MAY_PASS as exc:
             await retry.prepare(exc, token)
 
 
@@ -75,17 +87,33 @@ class _Retry:
         self._repeatable = repeatable
         self._backoff = Backoff(cap=1.0)
         self._tries_left = max(_MIN_TRIES, 2 * len(channel.endpoints)) - 1
-        self._refreshed = False
+        self._refreshes_left = _MAX_REFRESHES
 
     async def prepare(self, error: EtcdError, token: str | None) -> None:
-        """Get ready for another attempt, or raise `error`."""
+        """Get ready for another attempt, or raise `error`.
+
+        Args:
+            error: what the last attempt ended with.
+            token: with which it was made.
+        """
         if isinstance(error, (Unauthenticated, AuthStoreChanged)):
-            if self._refreshed or not await self._channel.refresh_token(token):
+            self._refreshes_left -= 1
+            if self._refreshes_left < 0 or not await self._refresh_token(token):
                 raise error
-            self._refreshed = True
             return
-        untouched = isinstance(error, ConnectionLost) and not error.processed
-        if not self._tries_left or not (self._repeatable or untouched):
+        if not self._may_try_again(error):
             raise error
-        self._tries_left -= 1
         await trio.sleep(self._backoff.next())
+
+    async def _refresh_token(self, stale: str | None) -> bool:
+        try:
+            return await self._channel.refresh_token(stale)
+        except TRANSIENT:
+            return True  # another attempt will show, as the call itself was refused
+
+    def _may_try_again(self, error: EtcdError) -> bool:
+        if isinstance(error, ConnectionFailed):  # nothing was sent
+            return self._channel.may_return()
+        self._tries_left -= 1
+        untouched = isinstance(error, ConnectionLost) and not error.processed
+        return self._tries_left >= 0 and (self._repeatable or untouched)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from types import NoneType
 from typing import TYPE_CHECKING, TypedDict, TypeVar, Unpack, cast
@@ -24,6 +23,7 @@ from trio_sched._support.arguments import (
     check_seconds,
     shown,
 )
+from trio_sched._support.suspension import lease_time
 from trio_sched._support.tasks import (
     ServiceBlock,
     ServiceNursery,
@@ -34,9 +34,11 @@ from trio_sched.etcd_shim._following import Follower, open_follower
 from trio_sched.etcd_shim._keep import KeptLease
 from trio_sched.etcd_shim._pages import read_ranges
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
-from trio_sched.etcd_shim._pb.services_grpc import KVStub, LeaseStub, MaintenanceStub, WatchStub
+from trio_sched.etcd_shim._pb.services_grpc import KVStub, LeaseStub, WatchStub
 from trio_sched.etcd_shim._retry import call
+from trio_sched.etcd_shim._watch_hub import WatchHub
 from trio_sched.etcd_shim.channel import (
+    READS_ONLY,
     Access,
     Channel,
     ChannelSettings,
@@ -64,13 +66,14 @@ from trio_sched.etcd_shim.kv import (
     put_request,
 )
 from trio_sched.etcd_shim.lease import Lease, LeaseInfo, Renewals, check_ttl, id_to_grant
+from trio_sched.etcd_shim.maintenance import Maintenance, MemberStatus
 from trio_sched.etcd_shim.tls import check_context
-from trio_sched.etcd_shim.watch import Watcher, WatchHub, creation
+from trio_sched.etcd_shim.watch import Watcher, creation
 
 if TYPE_CHECKING:
     import grpclib.client
 
-__all__ = ["Client", "MemberStatus", "check_client", "client_block", "open_client"]
+__all__ = ["Client", "check_client", "client_block", "open_client"]
 
 
 Req = TypeVar("Req")
@@ -97,27 +100,6 @@ class _GetOptions(_PrefixOptions, total=False):
     range_end: Key
 
 
-@dataclass(frozen=True, slots=True)
-class MemberStatus:
-    """How a member does.
-
-    Attributes:
-        version: of etcd.
-        member_id: its id.
-        leader_id: id of the raft leader; 0 if the member knows none.
-        revision: the store's revision.
-        db_size: size of its database, in bytes.
-        errors: what is wrong with it, in etcd's words: alarms, or that it has no leader.
-    """
-
-    version: str
-    member_id: int
-    leader_id: int
-    revision: int
-    db_size: int
-    errors: tuple[str, ...] = ()
-
-
 class Client:
     """A client of one etcd cluster. Made by `open_client`."""
 
@@ -127,9 +109,11 @@ class Client:
         stub_channel = cast("grpclib.client.Channel", channel)  # the part of it that stubs touch
         self._kv = KVStub(stub_channel)
         self._lease = LeaseStub(stub_channel)
-        self._maintenance = MaintenanceStub(stub_channel)
-        self._renewals = Renewals(services, self._lease)
-        self._watches = WatchHub(services, channel, WatchStub(stub_channel))
+        self._maintenance = Maintenance(channel)
+        warn = self._maintenance.warn_of_faults if channel.on_network else None
+        self._renewals = Renewals(services, self._lease, warn)
+        watches = WatchStub(stub_channel)
+        self._watches = WatchHub(services, channel, watches, self._read_first)
         channel.note_stream(self._renewals)
         channel.note_stream(self._watches)
 
@@ -156,6 +140,11 @@ class Client:
         """Carry out a read."""
         check_instance("request", request, Get, "a Get")
         return GetResult.decode(await self._repeatable(self._kv.Range, request.encode()))
+
+    async def _read_first(self, key: bytes, range_end: bytes) -> None:
+        """Read a key of a range, as cheaply as can be, to see whether that is permitted."""
+        request = pb.RangeRequest(key=key, range_end=range_end, limit=1, keys_only=True)
+        await self._repeatable(self._kv.Range, request)
 
     async def put(
         self, key: Key, value: Key, *, lease: int = 0, prev_kv: bool = False
@@ -195,7 +184,8 @@ class Client:
         request = Txn(compare, success, failure)
         message = request.encode()
         if request.reads_only:
-            answer = await run_shielded(_CLEANUP_TIMEOUT, self._repeatable, self._kv.Txn, message)
+            read = partial(self._kv.Txn, metadata=READS_ONLY)
+            answer = await run_shielded(_CLEANUP_TIMEOUT, self._repeatable, read, message)
         else:
             answer = await self._once(self._kv.Txn, message)
         return TxnResult.decode(answer)
@@ -289,7 +279,7 @@ class Client:
 
     @asynccontextmanager
     async def _kept_lease(self, ttl: int, lease: int) -> AsyncIterator[KeptLease]:
-        sent = trio.current_time()
+        sent = lease_time()
         granted = ttl
         try:
             granted = (await run_shielded(ttl, self.lease_grant, ttl, lease)).ttl
@@ -388,16 +378,12 @@ class Client:
     # ---- the rest --------------------------------------------------------------------
 
     async def status(self) -> MemberStatus:
-        """Ask the member that we are connected to how it does."""
-        answer = await self._repeatable(self._maintenance.Status, pb.StatusRequest())
-        return MemberStatus(
-            version=answer.version,
-            member_id=answer.header.member_id,
-            leader_id=answer.leader,
-            revision=answer.header.revision,
-            db_size=answer.db_size,
-            errors=tuple(answer.errors),
-        )
+        """Ask the member that we are connected to how it does.
+
+        A client that renews leases does so once by itself. If that version of etcd has known
+        faults, they are logged, as one warning of the logger ``trio_sched.etcd_shim``.
+        """
+        return await self._maintenance.status()
 
     @property
     def endpoints(self) -> tuple[str, ...]:

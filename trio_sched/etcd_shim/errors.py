@@ -322,11 +322,12 @@ _BY_STATUS: dict[Status, type[RpcError]] = {
     Status.UNAVAILABLE: Unavailable,
 }
 
-# etcd's own words decide where a status covers several things, or, as with the
-# last three, where it comes under a status that says nothing.
+# etcd's own words decide where a status covers several things, or where it comes under a status
+# that says nothing.
 _BY_WORDS: tuple[tuple[str, type[RpcError]], ...] = (
     ("authentication failed", AuthenticationFailed),
     ("revision of auth store is old", AuthStoreChanged),
+    ("revision in header is old", AuthStoreChanged),
     ("request is too large", RequestTooLarge),
     ("received message larger than max", RequestTooLarge),
     ("requested lease not found", LeaseNotFound),
@@ -339,6 +340,7 @@ _BY_WORDS: tuple[tuple[str, type[RpcError]], ...] = (
     ("not a primary lessor", NotPrimaryLessor),
     ("context deadline exceeded", DeadlineExceeded),
     ("invalid auth token", Unauthenticated),
+    ("user name is empty", Unauthenticated),
 )
 
 

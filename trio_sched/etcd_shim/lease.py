@@ -2,14 +2,21 @@
 
 All leases of a client are renewed over one LeaseKeepAlive call. A service task
 owns that call; `Renewals.renew` hands it an id and waits for the answer. When
-the call ends, everyone who waits gets its error, and the next renewal begins a
+the call ends, each task that waits gets its error, and the next renewal begins a
 new one.
+
+etcd serves such a call in order, and a follower forwards each renewal to the raft leader: one
+that is forwarded to a dead leader holds up all behind it, for up to seven seconds. So a renewal
+that is not answered within a quarter of the time that its task has, or within a second, ends the
+call, and the next one is made to another member if there is one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
@@ -18,8 +25,9 @@ from grpclib.const import Status
 from trio_sched._support.arguments import check_int
 from trio_sched._support.chance import chance
 from trio_sched._support.tasks import Wakeup
+from trio_sched.etcd_shim._about import is_odd_end
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
-from trio_sched.etcd_shim.channel import deliver, send_message_nowait
+from trio_sched.etcd_shim.channel import deliver, leave_member, send_message_nowait
 from trio_sched.etcd_shim.errors import (
     ClientClosed,
     ConnectionLost,
@@ -106,15 +114,28 @@ def check_ttl(ttl: int, most: int = MAX_TTL) -> int:
     return ttl
 
 
+_MIN_PATIENCE: Final = 0.15  # seconds
+_MAX_PATIENCE: Final = 1.0
+_LAST_CHANCE: Final = 0.001  # seconds: enough to read what the kernel has already
+
 _Call: TypeAlias = "Stream[pb.LeaseKeepAliveRequest, pb.LeaseKeepAliveResponse]"
 
 
 class _Renewal:
-    """One renewal that a task waits for."""
+    """One renewal that a task waits for.
 
-    __slots__ = ("error", "ttl", "wakeup")
+    Attributes:
+        patience: seconds within which an answer is due once it is sent.
+        due: by trio's clock, when it is.
+    """
+
+    __slots__ = ("due", "error", "patience", "ttl", "wakeup")
 
     def __init__(self) -> None:
+        now = trio.current_time()
+        time_left = trio.current_effective_deadline() - now
+        self.patience = min(_MAX_PATIENCE, max(_MIN_PATIENCE, time_left / 4))
+        self.due = now + self.patience
         self.wakeup = Wakeup()
         self.error: EtcdError | None = None
         self.ttl: int | None = None
@@ -125,17 +146,39 @@ class _Renewal:
 
 
 class Renewals:
-    """The shared stream of renewals. See the head of the module."""
+    """The shared stream of renewals. See the head of the module.
 
-    __slots__ = ("_call", "_pending", "_queued", "_services", "_serving", "_stub")
+    Args:
+        services: where its tasks are started.
+        stub: to call with.
+        on_first_answer: run as a service task when a renewal was answered first.
+    """
 
-    def __init__(self, services: ServiceNursery, stub: LeaseStub) -> None:
+    __slots__ = (
+        "_call",
+        "_due",
+        "_on_first_answer",
+        "_pending",
+        "_queued",
+        "_services",
+        "_serving",
+        "_stub",
+    )
+
+    def __init__(
+        self,
+        services: ServiceNursery,
+        stub: LeaseStub,
+        on_first_answer: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self._services = services
+        self._on_first_answer = on_first_answer
         self._stub = stub
         self._queued: list[int] = []
         self._pending: dict[int, list[_Renewal]] = {}
         self._serving = False
         self._call: _Call | None = None
+        self._due: trio.CancelScope | None = None  # until an answer is due
 
     @property
     def awaits_answer(self) -> bool:
@@ -160,6 +203,8 @@ class Renewals:
             self._queued.append(lease)
         else:
             self._send(self._call, lease)
+            if self._due is not None and renewal.due < self._due.deadline:
+                self._due.deadline = renewal.due
         if not self._serving:
             self._serving = True
             self._services.start_soon(self._serve)
@@ -188,13 +233,40 @@ class Renewals:
                 queued, self._queued = self._queued, []
                 for lease in queued:
                     self._send(call, lease)
-                await deliver(call, self._settle)
+                now = trio.current_time()
+                for renewal in self._waiting():
+                    renewal.due = now + renewal.patience
+                await self._deliver(call)
         except EtcdError as exc:
             error = exc
+            if is_odd_end(exc):
+                error = ConnectionLost(f"the stream of renewals ended: {exc}")
+                error.__cause__ = exc
         finally:
             self._serving = False
             self._call = None
             self._fail_all(error)
+
+    def _waiting(self) -> Iterator[_Renewal]:
+        for waiting in self._pending.values():
+            yield from waiting
+
+    async def _deliver(self, call: _Call) -> None:
+        """Take answers until the call ends, or one that is due does not come."""
+        last_chance = False
+        while True:
+            due = min((renewal.due for renewal in self._waiting()), default=inf)
+            now = trio.current_time()
+            if due <= now:
+                if last_chance:
+                    error = ConnectionLost("a renewal was not answered in time")
+                    leave_member(call, error)
+                    raise error
+                due = now + _LAST_CHANCE  # if our process was stopped, the answer may wait
+            last_chance = due == now + _LAST_CHANCE
+            with trio.CancelScope(deadline=due) as self._due:
+                await deliver(call, self._settle)
+                return
 
     async def _send_queued(self, call: _Call) -> None:
         with suppress(EtcdError):  # the call has ended, as its reader learns, too
@@ -210,6 +282,9 @@ class Renewals:
         if not waiting:
             del self._pending[answer.id]
         renewal.ttl = answer.ttl
+        if self._on_first_answer is not None:
+            self._services.start_soon(self._on_first_answer)
+            self._on_first_answer = None
         renewal.wakeup.notify()
 
     def _fail_all(self, error: EtcdError) -> None:

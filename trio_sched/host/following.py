@@ -24,6 +24,7 @@ from functools import partial
 
 import trio
 
+from trio_sched._support.suspension import lease_time, suspended
 from trio_sched._support.tasks import open_plain_nursery
 from trio_sched.etcd_shim import Client, Compare, Get, GetResult, KeyValue
 from trio_sched.etcd_shim._following import Read, open_follower
@@ -70,7 +71,7 @@ class PathFollower:
     Attributes:
         view: what is known.
         changed: where to wait for the next change of it.
-        fresh_at: by trio's clock, when the view was the newest for certain.
+        fresh_at: by `lease_time`, when the view was the newest for certain.
         healed: how often a proof showed what no watch had brought.
         patience: as given.
     """
@@ -91,7 +92,7 @@ class PathFollower:
         self._corrections: dict[KeyRange, GetResult] = {}
         self.view = PathView(keys)
         self.changed = trio.lowlevel.ParkingLot()
-        self.fresh_at = trio.current_time()
+        self.fresh_at = lease_time()
         self.healed = 0
 
     # ---- what is covered ---------------------------------------------------------------
@@ -210,7 +211,7 @@ class PathFollower:
                 follower.healed = 0
 
     async def _read_and_cover(self, covered: KeyRange) -> GetResult:
-        asked_at = trio.current_time()
+        asked_at = lease_time()
         found = await self.read(covered)
         self.cover(covered, found, asked_at)
         return found
@@ -254,7 +255,7 @@ class PathFollower:
         A read that events have overtaken is not loaded, and proves nothing.
         """
         for _ in range(_MAX_READS):
-            asked_at = trio.current_time()
+            asked_at = lease_time()
             found = await self.read(covered)
             if found.revision >= self.view.covered.get(covered, 0):
                 self._correct(covered, found)
@@ -320,8 +321,9 @@ class PathFollower:
         """
         asked_at = self.fresh_at
         while True:
-            await trio.sleep_until(max(self.fresh_at, asked_at) + self._interval)
-            asked_at = trio.current_time()
+            next_at = max(self.fresh_at, asked_at) + self._interval
+            await trio.sleep_until(next_at - suspended())
+            asked_at = lease_time()
             await self.prove()
 
     async def prove(self) -> None:
@@ -331,7 +333,7 @@ class PathFollower:
         linearizable though it reads nothing when all is as it was.
         """
         expected, known = self._expected(), self.view.revision
-        asked_at = trio.current_time()
+        asked_at = lease_time()
         found, revision = await self.patience.insist(self._find_differences, expected)
         _check_revision(known, revision)
         if found and not await self._load_differences(found, revision, known):

@@ -17,6 +17,7 @@ from typing import Final
 
 import trio
 
+from trio_sched._support.suspension import lease_time
 from trio_sched._support.tasks import open_plain_nursery
 from trio_sched.etcd_shim import (
     Client,
@@ -29,16 +30,17 @@ from trio_sched.etcd_shim import (
     Txn,
     TxnResult,
 )
+from trio_sched.etcd_shim._following import Read
 from trio_sched.etcd_shim._pages import PAGE_SIZE
-from trio_sched.etcd_shim.errors import LeaseNotFound, MessageTooLarge
+from trio_sched.etcd_shim.errors import EtcdError, LeaseNotFound, MessageTooLarge
 from trio_sched.etcd_shim.kv import prefix_range
 from trio_sched.exceptions import HostnameInUse
 from trio_sched.host.election import predecessor_before
 from trio_sched.host.following import PathFollower, found_keys
 from trio_sched.host.session import Session, revoke_quietly, revoke_surely
-from trio_sched.model.keys import PathKeys
+from trio_sched.model.keys import KeyRange, PathKeys
 
-__all__ = ["Joined", "clear_if_last", "join", "resume"]
+__all__ = ["Joined", "JoiningReads", "clear_if_last", "join", "resume"]
 
 _RENEWALS: Final = 2  # of a lease, that are seen, and tell that a process lives
 _DELETION_TIME = 0.2  # seconds between a lease's end and the last word about its keys, at most
@@ -54,7 +56,7 @@ class Joined:
         predecessor: the candidate before it; None if it leads.
         decision: the two keys of the decision.
         revision: the store's revision at which all of this was read.
-        asked_at: by trio's clock, when that read was sent.
+        asked_at: by `lease_time`, when that read was sent.
         everything: all that a leader has to know, if it leads from the first.
     """
 
@@ -87,7 +89,7 @@ async def join(
     key, candidate = keys.host(hostname), keys.candidate(session.lease)
     too_large = False
     while True:
-        asked_at = trio.current_time()
+        asked_at = lease_time()
         try:
             answer = await client.txn(
                 [Compare.create_revision(key, "==", 0)],
@@ -178,7 +180,7 @@ async def resume(client: Client, keys: PathKeys, hostname: str, session: Session
         SessionLost: one of them is gone, or hangs on another lease.
     """
     key, candidate = keys.host(hostname), keys.candidate(session.lease)
-    asked_at = trio.current_time()
+    asked_at = lease_time()
     answer = await client.txn(
         [Compare.lease(key, "==", session.lease), Compare.lease(candidate, "==", session.lease)],
         [
@@ -273,3 +275,51 @@ async def clear_if_last(client: Client, keys: PathKeys, decision_leases: set[int
     for lease in useless:
         await revoke_quietly(client, lease)
     return answer.succeeded
+
+
+class JoiningReads:
+    """What the joining transaction is about to read, for those who watch already."""
+
+    def __init__(self) -> None:
+        self._watched = trio.Event()
+        self._watching = 0
+        self._ended = trio.Event()
+        self._joined: Joined | None = None
+
+    def end(self, joined: Joined) -> None:
+        """Let go on what waits for the transaction: this is what it read."""
+        self._joined = joined
+        self._ended.set()
+
+    async def follow(self, follower: PathFollower, covered: KeyRange, read: Read) -> None:
+        """Follow a range. If that fails before the host has joined, so may the join: its error
+        says more.
+        """
+        try:
+            return await follower.follow(covered, read)
+        except EtcdError as exc:
+            failure = exc
+        self._watched.set()
+        await self._ended.wait()
+        raise failure
+
+    async def wait_watched(self) -> None:
+        """Wait until both watches are there: what reads comes after them."""
+        await self._watched.wait()
+
+    async def read_decision(self) -> GetResult:
+        """Return what it read of the decision, once it has."""
+        return (await self._wait()).decision
+
+    async def read_own(self) -> GetResult:
+        """Return what it read of our own host's key, once it has."""
+        joined = await self._wait()
+        return found_keys(joined.revision, joined.own[0])
+
+    async def _wait(self) -> Joined:
+        self._watching += 1
+        if self._watching == 2:
+            self._watched.set()
+        await self._ended.wait()
+        assert self._joined is not None
+        return self._joined

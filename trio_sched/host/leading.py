@@ -13,6 +13,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import inf
 from typing import NoReturn
 
@@ -28,7 +29,7 @@ from trio_sched.exceptions import StrategyError
 from trio_sched.host.following import PathFollower
 from trio_sched.host.patience import Wait
 from trio_sched.host.policy import Then, Where, outcome
-from trio_sched.host.session import Session, revoke_quietly
+from trio_sched.host.session import Session
 from trio_sched.leader import events
 from trio_sched.leader.machine import LeaderMachine
 from trio_sched.model.keys import KeyRange
@@ -117,8 +118,12 @@ class Leading:
 
     @property
     def decision_leases(self) -> set[int]:
-        """The leases that must be seen to when we leave."""
-        return {self._decision_lease, self._inherited} - {0}
+        """The leases that must be seen to when we leave.
+
+        That of the leader before us, if ours has another TTL, is left to lapse: marks of slots
+        may hang on it.
+        """
+        return {self._decision_lease} - {0}
 
     def take_over(self, everything: GetResult) -> None:
         """Let the view cover all that a leader has to know, in place of what it covers.
@@ -283,7 +288,7 @@ class Leading:
         self._refused_since = inf
         self._write_wait.worked()
         if answer.succeeded:
-            await self._revoke_inherited()
+            self._inherited = 0
             return events.WriteDone(answer.revision, intent.fence)
         return self._refused(answer, intent.fence)
 
@@ -322,8 +327,10 @@ class Leading:
                 self._decision_lease, self._inherited = self._inherited, 0
                 return self._decision_lease
             # Noted before it is asked for, so that leaving revokes it whatever happens.
-            self._decision_lease = new_lease_id()
-            await self._patience.insist(run_shielded, self._grace, self._grant_decision_lease, ttl)
+            self._decision_lease = lease = new_lease_id()
+            grant = partial(self._grant_decision_lease, ttl, lease)
+            await self._patience.insist(run_shielded, self._grace, grant)
+            self._decision_lease = lease  # it may have been due before it was granted
         return self._decision_lease
 
     async def _renew_inherited(self) -> int:
@@ -333,9 +340,9 @@ class Leading:
             self._inherited = 0
             return 0
 
-    async def _grant_decision_lease(self, ttl: int) -> None:
+    async def _grant_decision_lease(self, ttl: int, lease: int) -> None:
         with contextlib.suppress(LeaseExists):  # an answer was lost; the id is ours alone
-            await self._client.lease_grant(ttl, self._decision_lease)
+            await self._client.lease_grant(ttl, lease)
 
     async def _keep_decision_lease(self) -> None:
         """Renew it at a third of its TTL, that is, once in a session TTL."""
@@ -351,9 +358,3 @@ class Leading:
                     await self._follower.reload(self._keys.leading)
                     self._post_snapshot()  # the machine sees what is there, and writes anew
                     self._follower.changed.unpark_all()
-
-    async def _revoke_inherited(self) -> None:
-        """Revoke the lease of the leader before us, now that nothing hangs on it."""
-        if self._inherited and self._inherited != self._decision_lease:
-            await revoke_quietly(self._client, self._inherited)
-        self._inherited = 0

@@ -29,21 +29,27 @@ from typing import Final
 
 import trio
 
+from trio_sched._support.suspension import lease_time
 from trio_sched._support.tasks import open_plain_nursery
-from trio_sched.etcd_shim import Client, Compare, Delete, EtcdError, GetResult, Put
+from trio_sched.etcd_shim import Client, Compare, Delete, EtcdError, Put
 from trio_sched.etcd_shim._backoff import Backoff
-from trio_sched.etcd_shim._following import Read
-from trio_sched.etcd_shim.errors import LeaseNotFound
+from trio_sched.etcd_shim.errors import LeaseNotFound, RevisionWentBack
 from trio_sched.exceptions import SessionLost
 from trio_sched.host.election import wait_elected
 from trio_sched.host.following import PathFollower, found_keys
-from trio_sched.host.joining import Joined, clear_if_last, join, resume
+from trio_sched.host.joining import Joined, JoiningReads, clear_if_last, join, resume
 from trio_sched.host.leading import DECISION_TTLS, LeaderContext, Leading
 from trio_sched.host.patience import Patience, Wait
 from trio_sched.host.policy import Then, Where, outcome
 from trio_sched.host.publishing import HealthCheck, HostPublisher
 from trio_sched.host.result import Result
-from trio_sched.host.session import Session, grant_session, revoke_quietly, revoke_surely
+from trio_sched.host.session import (
+    FormerLeases,
+    Session,
+    grant_session,
+    revoke_quietly,
+    revoke_surely,
+)
 from trio_sched.host.slots import SlotKeys
 from trio_sched.host.state import HostState
 from trio_sched.host.work import Worker
@@ -56,6 +62,8 @@ from trio_sched.strategies import Strategy
 __all__ = ["Membership", "Settings"]
 
 _WATCH_TIMEOUT: Final = 1.0  # seconds; without its watches a host joins late rather than never
+
+_REJOIN_TIMEOUT: Final = 1.0  # seconds for the old lease; it is revoked while we join, too
 
 _PROOFS_PER_TTL: Final = 3  # that the view of the path is the newest
 
@@ -80,6 +88,7 @@ class Settings:
     logger: logging.Logger
     debug: bool
     strict: bool = False
+    takeover_pause: float = 0.5
     reaper: Reaper | None = None
 
 
@@ -97,7 +106,7 @@ class Membership:
         self._keys = PathKeys(settings.path)
         self._leading: Leading | None = None
         self._backoff = Backoff(first=0.1, cap=max(1.0, settings.session_ttl / 2))
-        self._unrevoked: set[int] = set()
+        self._former = FormerLeases(client, settings.reaper)
         self._joined_at = inf  # by trio's clock; of the present session, or the last
         self._joined_under = 0  # lease of the session that has joined
         self._fence = 0  # create_revision of our candidate key; 0 while we stand again
@@ -112,7 +121,11 @@ class Membership:
         self._publisher = HostPublisher(
             options, settings.data, check, settings.health_interval, state.note_available
         )
-        slots = SlotKeys(client, self._keys, settings.hostname, state)
+        slots = SlotKeys(
+            *(client, self._keys, settings.hostname, state),
+            pause=settings.takeover_pause,
+            reaper=settings.reaper,
+        )
         self._worker = Worker(state, slots, settings.session_ttl, settings.shutdown_timeout)
         self.result = Result(state, self._publisher, self._worker)
 
@@ -184,6 +197,7 @@ class Membership:
                 self._patience.where = Where.JOINING
             async with open_plain_nursery() as nursery:
                 nursery.start_soon(session.keep_alive)
+                nursery.start_soon(self._former.keep_revoking)
                 await self._take_part(session, follower, already, nursery)
         except (EtcdError, SessionLost) as exc:
             lost = outcome(exc, self._patience.where) is not Then.END
@@ -194,7 +208,9 @@ class Membership:
             session.mark_lost("the block was left")
             self._state.decisions.changed.unpark_all()  # work that goes on has to end
             keep = self._settings.reuse_lease and not lost
-            await self._leave(session, keep=keep)  # noqa: ASYNC102 # shields and bounds itself
+            timeout = self._settings.shutdown_timeout
+            timeout = min(timeout, _REJOIN_TIMEOUT) if lost else timeout
+            await self._leave(session, timeout, keep=keep)  # noqa: ASYNC102 # shields and bounds itself
 
     def _note_joined(self, session: Session, joined: Joined) -> None:
         self._joined_at = trio.current_time()
@@ -206,7 +222,7 @@ class Membership:
         self._log(logging.INFO, "joined", lease=f"{session.lease:x}", ttl=session.ttl)
 
     def _note_loss(self, session: Session, exc: BaseException) -> None:
-        session.mark_lost(str(exc))
+        session.mark_lost(str(exc), gone=isinstance(exc, RevisionWentBack))
         if trio.current_time() - self._joined_at >= session.ttl:
             self._backoff.reset()
         self._state.decisions.lose()
@@ -217,9 +233,7 @@ class Membership:
     async def _open_session(self) -> tuple[Session, Joined | None]:
         """Return a new session; or one on a kept lease, which has joined already."""
         settings = self._settings
-        for lease in tuple(self._unrevoked):
-            if await revoke_quietly(self._client, lease):
-                self._note_revoked(lease)
+        await self._former.revoke()
         # Taken away at once: only one block of this process may go on with it.
         kept = _kept_leases.pop((settings.path, settings.hostname), None)
         if kept is not None:
@@ -235,15 +249,10 @@ class Membership:
         )
         return session, None
 
-    def _note_revoked(self, lease: int) -> None:
-        self._unrevoked.discard(lease)
-        if self._settings.reaper is not None:
-            self._settings.reaper.release(lease)
-
     async def _take_over(self, lease: int) -> tuple[Session, Joined] | None:
         """Go on with a lease from a life before, if it and its keys still live."""
         settings = self._settings
-        sent = trio.current_time()
+        sent = lease_time()
         try:
             ttl = await self._client.lease_renew(lease)
             session = Session(self._client, lease, ttl, sent)
@@ -293,7 +302,7 @@ class Membership:
         What is followed is watched already while we join: so nothing that happens after the
         joining transaction comes by etcd's slow path.
         """
-        joining = _Joining()
+        joining = JoiningReads()
         own = KeyRange.of(self._keys.host(self._settings.hostname))
         async with open_plain_nursery() as following:
             for covered, read in (
@@ -419,7 +428,7 @@ class Membership:
 
     # ---- leaving -------------------------------------------------------------------------
 
-    async def _leave(self, session: Session, *, keep: bool) -> None:
+    async def _leave(self, session: Session, timeout: float, *, keep: bool) -> None:
         """Give everything back, shielded and bounded."""
         leading, self._leading = self._leading, None
         self._state.leads = False
@@ -427,7 +436,7 @@ class Membership:
         if not await self._worker.wait_ended(session):
             self._log(logging.ERROR, "work goes on beyond its deadline; the lease lapses by itself")
             return
-        self._unrevoked.add(session.lease)
+        self._former.add(session.lease)
         if keep:
             if settings.reaper is not None:
                 settings.reaper.release(session.lease)
@@ -436,11 +445,11 @@ class Membership:
             return
         decision_leases = leading.decision_leases if leading is not None else set()
         unfinished = f"lease {session.lease:x} (within {session.ttl} s)"
-        with trio.move_on_after(settings.shutdown_timeout, shield=True):
+        with trio.move_on_after(timeout, shield=True):
             try:
                 insist = Patience(where=Where.LEAVING).insist
                 await insist(revoke_surely, self._client, session.lease)
-                self._note_revoked(session.lease)
+                self._former.discard(session.lease)
                 unfinished = f"the decision (within {session.ttl * DECISION_TTLS} s)"
                 await insist(clear_if_last, self._client, self._keys, decision_leases)
                 unfinished = ""
@@ -450,48 +459,3 @@ class Membership:
             self._log(logging.WARNING, "etcd did not confirm all; it lapses", what=unfinished)
         else:
             self._log(logging.INFO, "left")
-
-
-class _Joining:
-    """What the joining transaction is about to read, for those who watch already."""
-
-    def __init__(self) -> None:
-        self._watched = trio.Event()
-        self._watching = 0
-        self._ended = trio.Event()
-        self._joined: Joined | None = None
-
-    def end(self, joined: Joined) -> None:
-        self._joined = joined
-        self._ended.set()
-
-    async def follow(self, follower: PathFollower, covered: KeyRange, read: Read) -> None:
-        """Follow a range. If that fails before the host has joined, so may the join: its error
-        says more.
-        """
-        try:
-            return await follower.follow(covered, read)
-        except EtcdError as exc:
-            failure = exc
-        self._watched.set()
-        await self._ended.wait()
-        raise failure
-
-    async def wait_watched(self) -> None:
-        """Wait until both watches are there: what reads comes after them."""
-        await self._watched.wait()
-
-    async def read_decision(self) -> GetResult:
-        return (await self._wait()).decision
-
-    async def read_own(self) -> GetResult:
-        joined = await self._wait()
-        return found_keys(joined.revision, joined.own[0])
-
-    async def _wait(self) -> Joined:
-        self._watching += 1
-        if self._watching == 2:
-            self._watched.set()
-        await self._ended.wait()
-        assert self._joined is not None
-        return self._joined

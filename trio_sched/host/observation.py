@@ -8,6 +8,7 @@ from typing import Final
 
 import trio
 
+from trio_sched._support.suspension import lease_time, suspended
 from trio_sched._support.tasks import open_plain_nursery, open_service_nursery
 from trio_sched.etcd_shim import Client, GetResult
 from trio_sched.etcd_shim._backoff import Backoff
@@ -93,7 +94,7 @@ class PathObservation(NewestOnly[PathState]):
     @property
     def answered_at(self) -> float:
         """By trio's clock, when etcd last sent a change or answered a read."""
-        return max(self._states.changed_at, self._observer.follower.fresh_at)
+        return max(self._states.changed_at, self._observer.follower.fresh_at - suspended())
 
 
 class _Observer:
@@ -116,7 +117,7 @@ class _Observer:
         Raises:
             EtcdError: etcd cannot be reached, or refuses.
         """
-        asked_at = trio.current_time()
+        asked_at = lease_time()
         found = await read_path(self._client, self._keys, self._covered)
         self.follower.cover(self._covered, found, asked_at)
         return found

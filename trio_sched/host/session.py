@@ -10,16 +10,17 @@ import contextlib
 
 import trio
 
+from trio_sched._support.suspension import lease_time
 from trio_sched._support.tasks import run_shielded
 from trio_sched.etcd_shim import Client, EtcdError
-from trio_sched.etcd_shim._backoff import retry_transient
+from trio_sched.etcd_shim._backoff import Backoff, retry_transient
 from trio_sched.etcd_shim._keep import KeptLease
 from trio_sched.etcd_shim.errors import LeaseNotFound
 from trio_sched.etcd_shim.lease import new_lease_id
 from trio_sched.exceptions import SessionLost
 from trio_sched.reaper.owner import Reaper
 
-__all__ = ["Session", "grant_session", "revoke_quietly", "revoke_surely"]
+__all__ = ["FormerLeases", "Session", "grant_session", "revoke_quietly", "revoke_surely"]
 
 
 class Session(KeptLease):
@@ -39,9 +40,9 @@ class Session(KeptLease):
         """Id of its lease."""
         return self.id
 
-    def mark_lost(self, reason: str) -> SessionLost:
-        """Note that the session is over; return the error for it."""
-        super().mark_lost(reason)
+    def mark_lost(self, reason: str, *, gone: bool = False) -> SessionLost:
+        """Note that the session is over; return the error for it. Arguments as for a lease."""
+        super().mark_lost(reason, gone=gone)
         return self._error(self.lost_reason or reason)
 
     def _error(self, reason: str) -> SessionLost:
@@ -61,7 +62,7 @@ async def grant_session(
     lease = new_lease_id()
     if reaper is not None:
         reaper.hold(lease, ttl)
-    sent = trio.current_time()
+    sent = lease_time()
     try:
         granted = await run_shielded(grace, client.lease_grant, ttl, lease)
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -88,3 +89,42 @@ async def revoke_surely(client: Client, lease: int) -> None:
     """Revoke a lease, as often as it takes. As patient as the scope it runs in."""
     with contextlib.suppress(LeaseNotFound):
         await retry_transient(client.lease_revoke, lease)
+
+
+class FormerLeases:
+    """Leases of sessions of ours that are over, and may live still.
+
+    Until they are gone, their keys are in our own way: our name, and candidates before ours.
+
+    Args:
+        client: the client to revoke with.
+        reaper: leaves alone what is revoked.
+    """
+
+    def __init__(self, client: Client, reaper: Reaper | None = None) -> None:
+        self._client = client
+        self._reaper = reaper
+        self._leases: set[int] = set()
+
+    def add(self, lease: int) -> None:
+        """Note that a lease is to be revoked."""
+        self._leases.add(lease)
+
+    def discard(self, lease: int) -> None:
+        """Note that a lease is gone."""
+        self._leases.discard(lease)
+        if self._reaper is not None:
+            self._reaper.release(lease)
+
+    async def revoke(self) -> None:
+        """Try once to revoke each. Raises no `EtcdError`."""
+        for lease in tuple(self._leases):
+            if await revoke_quietly(self._client, lease):
+                self.discard(lease)
+
+    async def keep_revoking(self) -> None:
+        """Try again and again, until none is left."""
+        backoff = Backoff()
+        while self._leases:
+            await trio.sleep(backoff.next())
+            await self.revoke()

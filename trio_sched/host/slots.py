@@ -9,7 +9,7 @@ ended. What makes it safe is in the transaction that creates it:
 
 - The stored decision must still be the one that named us. So takes and decisions
   are in one order, and a host that does not know the newest takes nothing.
-- The slot's key must not exist.
+- The slot's key must not exist, and what went with its lease was not released: see ``marks.py``.
 - The slot's number must be `usable`. That is every number below the decision's
   max_count, unless slots are held from a time when it was higher. As a take needs
   the decision to stand, and the slots were read after it, no such slot is added
@@ -25,6 +25,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import inf
 
 import trio
 
@@ -44,14 +45,33 @@ from trio_sched.etcd_shim.errors import EtcdError, LeaseNotFound
 from trio_sched.etcd_shim.kv import Operation, prefix_range
 from trio_sched.exceptions import SlotLost
 from trio_sched.host.following import PathFollower
+from trio_sched.host.marks import Marks, is_of_lease, new_mark
 from trio_sched.host.policy import Then, Where, outcome
 from trio_sched.host.session import Session
 from trio_sched.host.state import HostState
-from trio_sched.model.keys import KeyRange, PathKeys
+from trio_sched.model.keys import PathKeys
 from trio_sched.model.path_view import PathView
 from trio_sched.model.roster import Roster
+from trio_sched.reaper.owner import Reaper
 
 __all__ = ["Slot", "SlotKeys", "Taken", "usable"]
+
+
+class SlotHold:
+    """What a slot hangs on.
+
+    Attributes:
+        session: of its host.
+        mark: value of its mark; empty if it has none.
+        marked_on: id of the lease that the mark hangs on.
+        gone: set once the slot is known to be gone, or its work has ended.
+    """
+
+    def __init__(self, session: Session, mark: bytes, marked_on: int) -> None:
+        self.session = session
+        self.mark = mark
+        self.marked_on = marked_on
+        self.gone = trio.Event()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +89,7 @@ class Slot:
     index: int
     token: int
     key: bytes
-    _session: Session
+    _hold: SlotHold
 
     @property
     def deadline(self) -> float:
@@ -78,17 +98,30 @@ class Slot:
         Until then no other host gets the slot, unless an operator takes it away by
         hand. The work is cancelled some time before, see `grace`.
         """
-        return self._session.deadline
+        return self._hold.session.deadline
 
     @property
     def session_alive(self) -> bool:
         """True as long as the session that it hangs on is not known to be lost."""
-        return self._session.lost_reason is None
+        return self._hold.session.lost_reason is None
+
+    @property
+    def lost(self) -> bool:
+        """True once the slot is *known* to be gone, so that another host may have it.
+
+        Then there is no time left: what runs under it has to end at once. While it is
+        False, there is time until `deadline`.
+        """
+        return self._hold.gone.is_set() or self._hold.session.gone
+
+    async def wait_lost(self) -> None:
+        """Wait until the slot is known to be gone. Returns when its work has ended, too."""
+        await self._hold.gone.wait()
 
     @property
     def lease(self) -> int:
         """Id of the session lease that the slot hangs on."""
-        return self._session.lease
+        return self._hold.session.lease
 
     def guard(self) -> tuple[Compare, ...]:
         """Return what makes a transaction of yours fail once the slot is lost.
@@ -123,9 +156,9 @@ class Slot:
         scope with a deadline.
         """
         yours = Txn(compare, success, failure)
-        answer = await self._session.client.txn(self.guard(), [yours])
+        answer = await self._hold.session.client.txn(self.guard(), [yours])
         if not answer.succeeded:
-            raise SlotLost(self.key, self.token)
+            raise self._lost()
         found = answer.responses[0]
         assert isinstance(found, TxnResult)
         return found
@@ -141,10 +174,15 @@ class Slot:
             EtcdError: etcd refused, or was not reached.
         """
         slots = self.key[: self.key.rindex(b"/") + 1]
-        found = await read_ranges(self._session.client, [prefix_range(slots)])
+        found = await read_ranges(self._hold.session.client, [prefix_range(slots)])
         if all((kv.key, kv.create_revision) != (self.key, self.token) for kv in found):
-            raise SlotLost(self.key, self.token)
+            raise self._lost()
         return Roster(found.revision, frozenset(kv.create_revision for kv in found))
+
+    def _lost(self) -> SlotLost:
+        """Note that the slot is known to be gone; return the error for it."""
+        self._hold.gone.set()
+        return SlotLost(self.key, self.token)
 
 
 def usable(held: Iterable[int], max_count: int) -> int:
@@ -167,12 +205,14 @@ class Taken:
     Attributes:
         slot: the slot; None if none is free now.
         stands: whether the decision still stood.
-        found: the slots, as they were read before.
+        found: the slots and their marks, as they were read before.
+        again_at: by trio's clock, when one that nobody released may be taken.
     """
 
     slot: Slot | None
     stands: bool
     found: GetResult
+    again_at: float = inf
 
 
 class SlotKeys:
@@ -183,14 +223,30 @@ class SlotKeys:
         keys: of the path.
         hostname: what goes into a slot's key.
         state: of this host, whose follower watches the slots.
+        pause: seconds before a slot is taken that went with its lease.
+        reaper: is sent what to release, should this process be killed.
     """
 
-    def __init__(self, client: Client, keys: PathKeys, hostname: str, state: HostState) -> None:
+    def __init__(
+        self,
+        client: Client,
+        keys: PathKeys,
+        hostname: str,
+        state: HostState,
+        pause: float = 0.0,
+        reaper: Reaper | None = None,
+    ) -> None:
         self._client = client
         self._keys = keys
         self._state = state
         self._patience = state.patience
         self._hostname = hostname
+        self._marks = Marks(keys, pause)
+        self._reaper = reaper
+        self._made: set[bytes] = set()  # marks of ours that may not be released
+        self._hold: SlotHold | None = None  # of the slot that was taken last
+
+    # ---- taking ------------------------------------------------------------------------
 
     async def take(self, session: Session, decision: int, max_count: int) -> Taken:
         """Take a free slot, if the decision of this revision still stands.
@@ -206,7 +262,7 @@ class SlotKeys:
                 if taken is not None:
                     return taken
         except LeaseNotFound as exc:
-            raise session.mark_lost("the lease was revoked or has lapsed") from exc
+            raise session.mark_lost("the lease was revoked or has lapsed", gone=True) from exc
         except EtcdError as exc:
             if outcome(exc, Where.TAKING) is not Then.LOSE:
                 raise
@@ -214,51 +270,158 @@ class SlotKeys:
 
     async def _try(self, session: Session, decision: int, max_count: int) -> Taken | None:
         """Read the slots and take a free one; None if another host took it in between."""
-        found = await self._client.get_prefix(self._keys.slots)
-        await self._forget_leftovers(found, session)
-        held = self._numbers(found)
-        free = next((n for n in range(usable(held, max_count)) if n not in held), None)
+        both = self._keys.slots_and_marks
+        found = await self._client.get(both.first, range_end=both.end)
+        held, marks = self._numbers(found), self._marks.by_number(found)
+        if await self._forget_leftovers(found, session):
+            return None
+        now = trio.current_time()
+        self._marks.update(found, held, now)
+        over_at = {n: self._marks.over_at(kv.value) for n, kv in marks.items() if n not in held}
+        pausing = {n: at for n, at in over_at.items() if at > now}
+        taken = held | pausing.keys()
+        free = next((n for n in range(usable(taken, max_count)) if n not in taken), None)
         if free is None:
-            return Taken(None, stands=True, found=found)
-        slot, stands = await self._create(session, free, decision)
+            return Taken(
+                None, stands=True, found=found, again_at=min(pausing.values(), default=inf)
+            )
+        former = marks[free].value if free in marks else b""
+        slot, stands = await self._create(session, free, decision, former, self._marks_lease)
         return None if slot is None and stands else Taken(slot, stands, found)
 
     async def _create(
-        self, session: Session, number: int, decision: int
+        self, session: Session, number: int, decision: int, former: bytes, lease: int
     ) -> tuple[Slot | None, bool]:
-        """Create a slot's key; return whether the decision stands."""
-        key = self._keys.slot(number)
-        stands = Compare.mod_revision(self._keys.scheduled, "==", decision)
-        answer = await self._client.txn(
-            [stands, Compare.create_revision(key, "==", 0)],
-            [Put(key, self._hostname, session.lease)],
-            [Get(self._keys.scheduled), Get(key)],
-        )
+        """Create a slot's key, and its mark on `lease`; return whether the decision stands.
+
+        Under the leader of another kind there is no lease for a mark, and so none is put.
+        """
+        key, mark_key = self._keys.slot(number), self._keys.mark(number)
+        mark = self._make_mark(number, session) if lease else b""
+        marking = [Put(mark_key, mark, lease)] if mark else [Delete(mark_key)] if former else []
+        try:
+            answer = await self._client.txn(
+                [
+                    Compare.mod_revision(self._keys.scheduled, "==", decision),
+                    Compare.create_revision(key, "==", 0),
+                    _is_marked(mark_key, former),
+                ],
+                [Put(key, self._hostname, session.lease), *marking],
+                [Get(self._keys.scheduled), Get(key), Get(mark_key)],
+            )
+        except LeaseNotFound:
+            if not lease:
+                raise
+            self._note_released(number, mark)  # it may be the lease of the mark that is gone
+            return await self._create(session, number, decision, former, 0)
+        hold = SlotHold(session, mark, lease)
         if answer.succeeded:
-            return Slot(number, answer.revision, key, session), True
-        scheduled, kv = answer.get(0).kv, answer.get(1).kv
+            return self._held(Slot(number, answer.revision, key, hold), hold), True
+        scheduled, kv, marked = (answer.get(index).kv for index in range(3))
         if kv is not None and kv.lease == session.lease:
             # Ours, by an attempt whose answer was lost; it was made under this decision.
-            return Slot(number, kv.create_revision, key, session), True
+            return self._held(Slot(number, kv.create_revision, key, hold), hold), True
+        if mark and (marked is None or marked.value != mark):
+            self._note_released(number, mark)
         return None, scheduled is not None and scheduled.mod_revision == decision
+
+    def _make_mark(self, number: int, session: Session) -> bytes:
+        """Return the mark for a slot that is about to be taken; the reaper is sent it first."""
+        mark = new_mark(self._hostname, session.lease)
+        self._made.add(mark)
+        if self._reaper is not None:
+            self._reaper.taken(self._keys.slot(number), self._keys.mark(number), mark)
+        return mark
+
+    @property
+    def _marks_lease(self) -> int:
+        """Id of the lease that marks hang on: that of the decision; 0 if it has none."""
+        return self._follower.view.decision_lease
 
     def _numbers(self, found: GetResult) -> set[int]:
         numbers = (self._keys.slot_number(kv.key) for kv in found.kvs)
         return {number for number in numbers if number is not None}
 
-    async def _forget_leftovers(self, found: GetResult, session: Session) -> None:
-        """Free slots of our own session: we hold none, but freeing one failed before."""
+    async def _forget_leftovers(self, found: GetResult, session: Session) -> bool:
+        """Free what is left of slots of our own: we hold none, but freeing one failed before.
+
+        Returns:
+            Whether there was any.
+        """
+        leftovers = False
         for kv in found.kvs:
-            if kv.lease == session.lease:
+            number = self._keys.slot_number(kv.key)
+            if number is not None and kv.lease == session.lease:
+                leftovers = True
                 await self._delete(kv.key, kv.create_revision)
+        for number, mark in self._marks.by_number(found).items():
+            if mark.value in self._made or is_of_lease(mark.value, session.lease):
+                leftovers = True
+                await self._release(number, mark.value)
+        return leftovers
+
+    def _held(self, slot: Slot, hold: SlotHold) -> Slot:
+        self._hold = hold
+        return slot
+
+    async def keep_marked(self, slot: Slot) -> None:
+        """Put the slot's mark under the lease of the newest decision when that has changed.
+
+        Never returns; errors of etcd are waited out.
+        """
+        hold, key = self._hold, self._keys.mark(slot.index)
+        assert hold is not None
+        while True:
+            lease = self._marks_lease
+            if lease and lease != hold.marked_on:
+                hold.mark = hold.mark or self._make_mark(slot.index, hold.session)
+                with contextlib.suppress(LeaseNotFound):  # there will be another decision
+                    await self._patience.insist(self._mark_again, slot, key, hold, lease)
+                hold.marked_on = lease
+            await self._state.wait_changed()
+
+    async def _mark_again(self, slot: Slot, key: bytes, hold: SlotHold, lease: int) -> None:
+        ours = Compare.create_revision(slot.key, "==", slot.token)
+        await self._client.txn([ours], [Put(key, hold.mark, lease)])
+
+    # ---- giving back -------------------------------------------------------------------
 
     async def free(self, slot: Slot) -> None:
-        """Give a slot back. Raises no `EtcdError`: the session's end does it, too."""
+        """Give a slot back, as its work has ended. Raises no `EtcdError`.
+
+        What is not given back here goes with the session's lease, and the next host pauses
+        before it takes it.
+        """
+        hold = self._hold
+        if hold is None:
+            return
+        hold.gone.set()
         with contextlib.suppress(EtcdError):
-            await self._patience.insist(self._delete, slot.key, slot.token)
+            if hold.mark:
+                await self._patience.insist(self._release, slot.index, hold.mark, slot.token)
+            elif not hold.session.gone:
+                await self._patience.insist(self._delete, slot.key, slot.token)
+
+    async def _release(self, number: int, mark: bytes, token: int = 0) -> None:
+        """Delete a slot's key and its mark, if it is this one still; or the key, by its token."""
+        key, mark_key = self._keys.slot(number), self._keys.mark(number)
+        by_token = Txn([Compare.create_revision(key, "==", token)], [Delete(key)])
+        await self._client.txn(
+            [Compare.value(mark_key, "==", mark)],
+            [Delete(key), Delete(mark_key)],
+            [by_token] if token else [],
+        )
+        self._note_released(number, mark)
 
     async def _delete(self, key: bytes, token: int) -> None:
         await self._client.txn([Compare.create_revision(key, "==", token)], [Delete(key)])
+
+    def _note_released(self, number: int, mark: bytes) -> None:
+        self._made.discard(mark)
+        if self._reaper is not None and mark:
+            self._reaper.freed(self._keys.slot(number))
+
+    # ---- waiting -----------------------------------------------------------------------
 
     async def wait_lost(self, slot: Slot) -> None:
         """Wait until a slot's key is gone."""
@@ -267,18 +430,25 @@ class SlotKeys:
             await self._follower.wait_changed_key(kv, slot.token)
         except EtcdError as exc:  # what another store holds, or nobody watches, is not our slot
             self._lose(exc)
+        self.note_gone()
+
+    def note_gone(self) -> None:
+        """Note that the slot that is held is known to be gone."""
+        if self._hold is not None:
+            self._hold.gone.set()
 
     async def wait_freed(self, taken: Taken) -> None:
-        """Wait until some slot has been freed since the slots were read."""
-        tokens = {kv.key: kv.create_revision for kv in taken.found}
-        slots = KeyRange.below(self._keys.slots)
+        """Wait until some slot may have become free since the slots were read."""
+        before = {kv.key: kv.create_revision for kv in taken.found}
+        both = self._keys.slots_and_marks
 
         def is_freed(view: PathView) -> bool:
-            held = {kv.key: kv.create_revision for kv in view.within(slots)}
-            return any(held.get(key) != token for key, token in tokens.items())
+            now = {kv.key: kv.create_revision for kv in view.within(both)}
+            return any(now.get(key) != revision for key, revision in before.items())
 
         try:
-            await self._follower.wait_for(slots, taken.found, is_freed)
+            with trio.move_on_at(taken.again_at):
+                await self._follower.wait_for(both, taken.found, is_freed)
         except EtcdError as exc:
             self._lose(exc)
             await trio.sleep_forever()  # the session's end is noticed by who waits with us
@@ -294,3 +464,8 @@ class SlotKeys:
     def _follower(self) -> PathFollower:
         assert self._state.follower is not None  # a slot is taken under a session
         return self._state.follower
+
+
+def _is_marked(key: bytes, value: bytes) -> Compare:
+    """Return the condition that a mark is this one; or, if it is empty, that there is none."""
+    return Compare.value(key, "==", value) if value else Compare.create_revision(key, "==", 0)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from trio_sched._support.suspension import suspended
 from trio_sched.etcd_shim._keep import margin_of
 from trio_sched.host.newest import DecisionFeed, end_of
 from trio_sched.host.patience import Patience
@@ -141,7 +142,8 @@ class HostState:
         """By trio's clock, when what is known of the decision becomes too old to act on."""
         if self.session is None or self.follower is None:
             return -inf
-        return self.follower.fresh_at + self.session.ttl - margin_of(self.session.ttl)
+        fresh_at = self.follower.fresh_at - suspended()
+        return fresh_at + self.session.ttl - margin_of(self.session.ttl)
 
     @property
     def deadline(self) -> float:

@@ -10,11 +10,13 @@ the session is certain to live.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from math import inf
 from typing import TypeVar
 
 import trio
 
 from trio_sched._support.arguments import check_number
+from trio_sched._support.suspension import check_interval
 from trio_sched._support.tasks import open_plain_nursery, open_service_nursery, run_shielded
 from trio_sched.etcd_shim._keep import margin_of
 from trio_sched.exceptions import SessionLost
@@ -89,16 +91,21 @@ class Worker:
                 return []
             return await self._work(self._slot, fn, grace)
         finally:
-            slot, self._slot, self._working = self._slot, None, None
-            self._ended.unpark_all()
-            if slot is not None and slot.session_alive:  # else the session's end frees it
-                with trio.move_on_after(self._patience_left(), shield=True):
-                    await self._slots.free(slot)
+            try:
+                # By itself, before the lease is revoked: so the next host knows that the work
+                # has ended, and need not pause.
+                if self._slot is not None:
+                    with trio.move_on_after(self._patience_left(self._slot), shield=True):
+                        await self._slots.free(self._slot)
+            finally:
+                self._slot = self._working = None
+                self._ended.unpark_all()
 
-    def _patience_left(self) -> float:
-        """Return how long freeing a slot may take: not for long if we are to leave."""
+    def _patience_left(self, slot: Slot) -> float:
+        """Return how long freeing a slot may take: not for long if we leave, or join anew."""
         cancelled = trio.current_effective_deadline() <= trio.current_time()
-        return min(self._patience, _CLEANUP_TIMEOUT) if cancelled else self._patience
+        is_short = cancelled or not slot.session_alive
+        return min(self._patience, _CLEANUP_TIMEOUT) if is_short else self._patience
 
     # ---- taking a slot ---------------------------------------------------------------
 
@@ -135,11 +142,17 @@ class Worker:
                 nursery.cancel_scope.cancel()
 
             if taken.stands:
-                nursery.start_soon(wait_freed)
+                nursery.start_soon(wait_freed)  # it is bounded by `again_at`, too
             while self._state.decisions.newest is decision and self._may_run(0):
                 with trio.move_on_at(self._state.deadline):
                     await self._state.wait_changed()
             nursery.cancel_scope.cancel()
+
+    @property
+    def _check_interval(self) -> float:
+        """Seconds after which to ask whether the machine was suspended: well within the margin."""
+        interval = check_interval()
+        return interval if interval == inf else min(interval, margin_of(self._ttl) / 2)
 
     def _may_run(self, grace: float) -> bool:
         return trio.current_time() < self._state.deadline - grace
@@ -152,6 +165,7 @@ class Worker:
             with trio.CancelScope() as scope:
                 services.start_soon(self._watch_slot, slot, scope)
                 services.start_soon(self._watch_clock, grace, scope)
+                services.start_soon(self._slots.keep_marked, slot)
                 if self._may_run(grace):
                     values.append(await fn(slot))
         return values
@@ -162,9 +176,13 @@ class Worker:
 
     async def _watch_clock(self, grace: float, work: trio.CancelScope) -> None:
         while self._may_run(grace) and self._state.session is self._working:
-            with trio.move_on_at(self._state.deadline - grace):
+            # A timer would be late after a suspension.
+            next_check = trio.current_time() + self._check_interval
+            with trio.move_on_at(min(self._state.deadline - grace, next_check)):
                 await self._state.wait_changed()
         work.cancel()
+        if self._working is not None and self._working.gone:
+            self._slots.note_gone()
 
 
 def check_grace(grace: float | None, ttl: int) -> float:

@@ -141,6 +141,7 @@ class PathKeys:
             KeyRange.below(self.exchange),
             KeyRange.of(self.scheduled),
             KeyRange.of(self.record),
+            KeyRange.below(self.marks),
             KeyRange.below(self.slots),
         )
 
@@ -155,7 +156,7 @@ class PathKeys:
     def is_ours(self, key: bytes) -> bool:
         """Return whether a key is one of this path's, by its name."""
         return key in {self.control, self.scheduled, self.record} or key.startswith(
-            (self.exchange, self.election, self.slots)
+            (self.exchange, self.election, self.slots, self.marks)
         )
 
     @property
@@ -168,15 +169,35 @@ class PathKeys:
         """Prefix of the keys that stand for the right to run."""
         return f"{self.path}/slots/".encode()
 
+    @property
+    def marks(self) -> bytes:
+        """Prefix of the marks of slots that were taken and are not released.
+
+        A mark is put and deleted together with the slot's key, but outlives the session: so
+        it tells of a slot that went with its lease. In etcd's order right before `slots`.
+        """
+        return f"{self.path}/slots.taken/".encode()
+
+    @property
+    def slots_and_marks(self) -> KeyRange:
+        """The range of slots and their marks; see `parts`."""
+        return KeyRange(self.marks, KeyRange.below(self.slots).end)
+
     def slot(self, number: int) -> bytes:
         """Return the key of the slot of this number."""
         return self.slots + b"%d" % number
 
+    def mark(self, number: int) -> bytes:
+        """Return the key of the mark of the slot of this number."""
+        return self.marks + b"%d" % number
+
+    def mark_number(self, key: bytes) -> int | None:
+        """Return the number in the key of a mark; None if it is the key of none."""
+        return _number(key, self.marks)
+
     def slot_number(self, key: bytes) -> int | None:
         """Return the number in the key of a slot; None if it is the key of none."""
-        number = key.removeprefix(self.slots)
-        is_one = key.startswith(self.slots) and number.isdigit() and len(number) <= _MAX_DIGITS
-        return int(number) if is_one else None
+        return _number(key, self.slots)
 
     def host(self, hostname: str) -> bytes:
         """Return the key under which `hostname` is discovered.
@@ -199,3 +220,9 @@ class PathKeys:
         keys give the same name.
         """
         return key.removeprefix(self.exchange).decode(errors="surrogateescape")
+
+
+def _number(key: bytes, prefix: bytes) -> int | None:
+    number = key.removeprefix(prefix)
+    is_one = key.startswith(prefix) and number.isdigit() and len(number) <= _MAX_DIGITS
+    return int(number) if is_one else None

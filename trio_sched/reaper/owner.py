@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from trio_sched._support.arguments import check_int, check_number, check_seconds
+from trio_sched._support.arguments import check_instance, check_int, check_number, check_seconds
 from trio_sched._support.processes import wait_ended
 from trio_sched._support.tasks import open_service_nursery
 from trio_sched.etcd_shim.channel import Access
@@ -63,6 +63,26 @@ class Reaper:
     def release(self, lease: int) -> None:
         """Leave this lease alone: it was revoked, or is meant to lapse."""
         self._send(f"release {check_int('lease', lease)}")
+
+    def taken(self, slot: bytes, mark_key: bytes, mark: bytes) -> None:
+        """Release this slot before the lease is revoked. Say so before it is taken.
+
+        Args:
+            slot: its key.
+            mark_key: the key of its mark; both are deleted if that has this value.
+            mark: the value.
+        """
+        for name, value in (("slot", slot), ("mark_key", mark_key), ("mark", mark)):
+            check_instance(name, value, bytes, "bytes")
+        self._send(f"taken {slot.hex()} {mark_key.hex()} {mark.hex()}")
+
+    def freed(self, slot: bytes) -> None:
+        """Leave this slot alone: it was released.
+
+        Args:
+            slot: its key.
+        """
+        self._send(f"freed {check_instance('slot', slot, bytes, 'bytes').hex()}")
 
     def group(self, pgid: int | None) -> None:
         """End this process group first, and revoke only once it is gone.

@@ -20,6 +20,7 @@ import math
 from collections import deque
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from math import inf
 from random import Random
 from typing import Final
 
@@ -27,6 +28,7 @@ import trio
 
 from trio_sched._support.arguments import check_instance
 from trio_sched._support.chance import set_chance
+from trio_sched._support.suspension import set_suspension
 from trio_sched._support.tasks import ServiceBlock, ServiceNursery, open_plain_nursery
 from trio_sched._support.wall_time import set_wall_clock
 from trio_sched.control import Control
@@ -138,6 +140,7 @@ class _Run:
 
     async def _main(self, clock: JumpingClock) -> None:
         set_chance(Random("hosts"))  # noqa: S311 # a seed is the point
+        set_suspension(float, inf)  # as in a world
         set_wall_clock(lambda: _EPOCH + timedelta(seconds=self.now()))
         clock.drive(self.cluster.timeline)
         self.cluster.listeners.append(self._see)

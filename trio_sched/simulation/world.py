@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from math import inf
 from random import Random
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ import trio
 
 from trio_sched._support.arguments import check_instance
 from trio_sched._support.chance import set_chance
+from trio_sched._support.suspension import set_suspension
 from trio_sched._support.wall_time import set_wall_clock
 from trio_sched.simulation.diary import Diary
 from trio_sched.simulation.memory_cluster import Cluster, Member
@@ -128,6 +130,7 @@ class World:
     async def _main(self, clock: JumpingClock) -> None:
         plan = self._plan
         set_chance(Random(f"{plan.seed} hosts"))  # noqa: S311 # a seed is the point
+        set_suspension(float, inf)  # this machine's own is not the world's
         set_wall_clock(lambda: _EPOCH + timedelta(seconds=trio.current_time()))
         self._cluster.listeners.append(self._see)
         self._cluster.refusals.listeners.append(self._see_request)

@@ -40,7 +40,7 @@ _COLUMNS = {"host": 8, "process": 8, "state": 25, "leads": 6, "runs": 4, "knows"
 # Of the states; others pass.
 _STYLES = {"joined": "green", "left": "dim", "killed": "red", "died": "bold red"}
 _LINES = {
-    "etcd": "etcd {version} at {endpoint}, path {path}",
+    "etcd": "etcd {version} at {endpoint}, path {path}; this etcd is for looking, not for use",
     "step": "== {title}",
     "host": "{host} (process {pid}): {state}",
     "decision": "{host} knows: {hosts} (revision {revision})",

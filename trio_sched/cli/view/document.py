@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
 
+from trio_sched.etcd_shim._versions import known_faults
 from trio_sched.leader.diagnosis import (
     diagnose,
     differing_options,
@@ -36,6 +37,7 @@ def document_of(
     *,
     age: float = 0.0,
     trouble: Sequence[str] | None = None,
+    versions: Sequence[str] | None = None,
 ) -> Json:
     """Return the document.
 
@@ -44,6 +46,7 @@ def document_of(
         ttls: seconds until leases lapse, by their ids; None for one that is gone.
         age: seconds since etcd answered last.
         trouble: what is wrong with etcd itself; None if it was not asked.
+        versions: of etcd's members; None if they were not asked.
     """
     leader = state.leader
     return {
@@ -52,6 +55,7 @@ def document_of(
         "revision": state.revision,
         "age": round(age, 1),
         "trouble": None if trouble is None else [*trouble],
+        **({} if versions is None else {"etcd": [_version(version) for version in versions]}),
         "leader": None
         if leader is None
         else {**_candidate(leader), "ignores_control": leader_ignores_control(state)},
@@ -80,6 +84,11 @@ def document_of(
             for finding in diagnose(state)
         ],
     }
+
+
+def _version(version: str) -> Json:
+    faults = [{"issue": fault.issue, "what": fault.what} for fault in known_faults(version)]
+    return {"version": version, "known_faults": faults}
 
 
 def host_document(state: PathState, host: Host, ttls: Mapping[int, int | None]) -> Json:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 import click
 import trio
@@ -17,7 +18,7 @@ from trio_sched.cli.output import perform, show, show_json, within
 from trio_sched.cli.view.document import document_of
 from trio_sched.cli.view.silence import wait_for_etcd
 from trio_sched.cli.view.tables import status_view
-from trio_sched.cli.view.trouble import troubles_of
+from trio_sched.cli.view.trouble import EtcdReport, report_of
 from trio_sched.etcd_shim.errors import DeadlineExceeded
 from trio_sched.model.path_state import PathState
 
@@ -63,7 +64,7 @@ class _Found:
 
     state: PathState
     ttls: Mapping[int, int | None]
-    trouble: Sequence[str]
+    etcd: EtcdReport
     asked_at: float
 
 
@@ -77,10 +78,17 @@ async def _status(
         found = await within(wait, partial(wait_for_etcd, partial(_read_in, timeout, read)))
     age = trio.current_time() - found.asked_at
     if output == "json":
-        show_json(document_of(found.state, found.ttls, age=age, trouble=found.trouble))
+        show_json(_document(found, age))
     else:
-        show(status_view(found.state, found.ttls, datetime.now(UTC), age, found.trouble))
+        show(status_view(found.state, found.ttls, datetime.now(UTC), age, found.etcd))
     return 0
+
+
+def _document(found: _Found, age: float) -> dict[str, Any]:
+    etcd = found.etcd
+    return document_of(
+        found.state, found.ttls, age=age, trouble=etcd.trouble, versions=etcd.versions
+    )
 
 
 async def _read(connection: Connection, path: str) -> _Found:
@@ -88,7 +96,7 @@ async def _read(connection: Connection, path: str) -> _Found:
         asked_at = trio.current_time()
         state = await read_path(client, path)
         ttls = await read_ttls(client, (host.lease for host in state.pool.values()))
-        return _Found(state, ttls, await troubles_of(connection, client), asked_at)
+        return _Found(state, ttls, await report_of(connection, client), asked_at)
 
 
 async def _read_in(timeout: float, read: Callable[[], Awaitable[_Found]]) -> _Found:

@@ -5,7 +5,7 @@ Nothing is cut: what does not fit into a column goes on below.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
 from rich.cells import cell_len
@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trio_sched.cli.view.silence import OLD
+from trio_sched.cli.view.trouble import EtcdReport
 from trio_sched.cli.view.words import (
     age_of,
     ago,
@@ -23,6 +24,7 @@ from trio_sched.cli.view.words import (
     known_ago,
     plain,
 )
+from trio_sched.etcd_shim._versions import known_faults
 from trio_sched.leader.diagnosis import (
     Finding,
     diagnose,
@@ -65,7 +67,7 @@ def status_view(
     ttls: Mapping[int, int | None] | None,
     now: datetime,
     age: float = 0.0,
-    trouble: Sequence[str] = (),
+    etcd: EtcdReport | None = None,
 ) -> RenderableType:
     """Draw all of it.
 
@@ -74,9 +76,9 @@ def status_view(
         ttls: seconds until leases lapse, by their ids; None if they were not read.
         now: the time, for ages.
         age: seconds since etcd answered last.
-        trouble: what is wrong with etcd itself.
+        etcd: what was found out about etcd itself.
     """
-    parts: list[RenderableType] = [facts(_facts(state, now, age, trouble))]
+    parts: list[RenderableType] = [facts(_facts(state, now, age, etcd))]
     if state.pool:
         parts += [Text(), PoolView(state, ttls, now)]
     if state.slots:
@@ -88,12 +90,16 @@ def status_view(
 
 
 def _facts(
-    state: PathState, now: datetime, age: float, trouble: Sequence[str]
+    state: PathState, now: datetime, age: float, etcd: EtcdReport | None
 ) -> Iterator[tuple[str, str | Text]]:
     old = f", {known_ago(age)}" if age >= OLD else ""
     yield "path", f"{state.path} (revision {state.revision}{old})"
-    for at, line in enumerate(trouble):
-        yield "" if at else "trouble", Text(plain(line), style="bold red")
+    if etcd is not None:
+        for at, line in enumerate(etcd.trouble):
+            yield "" if at else "trouble", Text(plain(line), style="bold red")
+        faults = [(one, fault) for one in etcd.versions for fault in known_faults(one)]
+        for at, (version, fault) in enumerate(faults):
+            yield "" if at else "etcd", Text(f"{version}: {fault}", style="yellow")
     leader = state.leader
     if leader is None:
         yield "leader", "none"

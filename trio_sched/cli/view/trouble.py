@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import trio
@@ -12,7 +14,7 @@ from trio_sched.cli.connect import Connection
 from trio_sched.etcd_shim import Client, MemberStatus
 from trio_sched.etcd_shim.errors import EtcdError, PermissionDenied, Unauthenticated
 
-__all__ = ["troubles_of"]
+__all__ = ["EtcdReport", "report_of", "troubles_of"]
 
 _PATIENCE: Final = 2.0  # seconds for a member to answer
 _ALARM: Final = re.compile(r"memberID:(\d+) alarm:(\w+)\s*")
@@ -26,8 +28,21 @@ _MEANINGS: Final = {
 }
 
 
-async def troubles_of(connection: Connection, client: Client) -> list[str]:
-    """Return a line for each trouble, each once; there are none if all is well.
+@dataclass(frozen=True)
+class EtcdReport:
+    """What was found out about etcd itself.
+
+    Attributes:
+        trouble: a line for each trouble, each once; there are none if all is well.
+        versions: of the members that answered, each once.
+    """
+
+    trouble: Sequence[str]
+    versions: Sequence[str]
+
+
+async def report_of(connection: Connection, client: Client) -> EtcdReport:
+    """Ask each member how it does.
 
     Args:
         connection: whose endpoints are asked.
@@ -35,28 +50,41 @@ async def troubles_of(connection: Connection, client: Client) -> list[str]:
     """
     urls = connection.endpoints
     found: dict[str, list[str]] = {url: [] for url in urls}
+    versions: set[str] = set()
 
     async def ask(url: str) -> None:
-        found[url] = await _ask(url, connection, client if len(urls) == 1 else None)
+        status = await _ask(url, connection, client if len(urls) == 1 else None)
+        if isinstance(status, MemberStatus):
+            versions.add(status.version)
+            found[url] = _lines(url, status)
+        else:
+            found[url] = [status] if status else []
 
     async with open_plain_nursery() as nursery:
         for url in found:
             nursery.start_soon(ask, url)
-    return list(dict.fromkeys(line for lines in found.values() for line in lines))
+    trouble = dict.fromkeys(line for lines in found.values() for line in lines)
+    return EtcdReport([*trouble], sorted(versions))
 
 
-async def _ask(url: str, connection: Connection, client: Client | None) -> list[str]:
+async def troubles_of(connection: Connection, client: Client) -> Sequence[str]:
+    """Return a line for each trouble only; arguments as for `report_of`."""
+    return (await report_of(connection, client)).trouble
+
+
+async def _ask(url: str, connection: Connection, client: Client | None) -> MemberStatus | str:
+    """Return how a member does, or why it does not say; nothing if it may not say."""
     try:
         with trio.move_on_after(_PATIENCE):
             if client is not None:
-                return _lines(url, await client.status())
+                return await client.status()
             async with connection.open_member(url) as member:
-                return _lines(url, await member.status())
+                return await member.status()
     except (PermissionDenied, Unauthenticated):
-        return []  # it answers, and would not say
+        return ""  # it answers, and would not say
     except EtcdError as exc:
-        return [f"{url} does not answer: {exc}"]
-    return [f"{url} has not answered within {_PATIENCE:g} s"]
+        return f"{url} does not answer: {exc}"
+    return f"{url} has not answered within {_PATIENCE:g} s"
 
 
 def _lines(url: str, status: MemberStatus) -> list[str]:

@@ -5,15 +5,21 @@ bytes with its service tasks; ``_channel`` makes connections; ``_call`` is what
 the stubs hold in their hands.
 """
 
-from trio_sched.etcd_shim.channel._call import deliver, send_message_nowait
-from trio_sched.etcd_shim.channel._channel import Access, Channel, ChannelStatistics, open_channel
-from trio_sched.etcd_shim.channel._connection import ConnectionStatistics
+from trio_sched.etcd_shim.channel._call import deliver, leave_member, send_message_nowait
+from trio_sched.etcd_shim.channel._call_state import READS_ONLY
+from trio_sched.etcd_shim.channel._channel import Access, Channel, open_channel
 from trio_sched.etcd_shim.channel._endpoint import ByteStream, Endpoint
 from trio_sched.etcd_shim.channel._network_users import network_awaited
 from trio_sched.etcd_shim.channel._settings import ChannelSettings, Credentials, PingPolicy
+from trio_sched.etcd_shim.channel._statistics import (
+    ChannelStatistics,
+    ConnectionStatistics,
+    EndpointStatistics,
+)
 from trio_sched.etcd_shim.channel._transport import ClientProtocol, Transport
 
 __all__ = [
+    "READS_ONLY",
     "Access",
     "ByteStream",
     "Channel",
@@ -23,9 +29,11 @@ __all__ = [
     "ConnectionStatistics",
     "Credentials",
     "Endpoint",
+    "EndpointStatistics",
     "PingPolicy",
     "Transport",
     "deliver",
+    "leave_member",
     "network_awaited",
     "open_channel",
     "send_message_nowait",

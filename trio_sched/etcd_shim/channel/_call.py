@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Generic, NoReturn, Protocol, Self, TypeVar, ca
 import trio
 from grpclib.const import Cardinality, Status
 
+from trio_sched.etcd_shim.channel._call_state import READS_ONLY, CallState
 from trio_sched.etcd_shim.errors import (
     ConnectionLost,
     DeadlineExceeded,
@@ -26,10 +27,10 @@ from trio_sched.etcd_shim.errors import (
 if TYPE_CHECKING:
     from grpclib.client import Stream
 
-    from trio_sched.etcd_shim.channel._connection import CallState, Connection
+    from trio_sched.etcd_shim.channel._connection import Connection
     from trio_sched.etcd_shim.channel.http2.header_blocks import Field
 
-__all__ = ["Call", "Connections", "ProtoMessage"]
+__all__ = ["Call", "Connections", "ProtoMessage", "deliver", "leave_member", "send_message_nowait"]
 
 
 class ProtoMessage(Protocol):
@@ -68,6 +69,10 @@ class Connections(ABC):
         timeout: float | None,
     ) -> Sequence[Field]:
         """Return the headers of a request."""
+
+    @abstractmethod
+    def leave(self, connection: Connection, error: EtcdError) -> None:
+        """Go to another member, if there is one."""
 
     @abstractmethod
     def note_failure(self, connection: Connection, error: EtcdError) -> None:
@@ -214,6 +219,8 @@ class Call(Generic[Req, Rep]):
         if opened is not None:
             self._connection = connection
             self._stream_id, self._state = opened
+            self._state.path = self._path
+            self._state.reads_only = self._metadata is READS_ONLY
 
     async def _wait_for_room(self, connection: Connection, state: CallState) -> None:
         await connection.wait_drained()
@@ -304,6 +311,11 @@ class Call(Generic[Req, Rep]):
         self._replied = True
         return self._decode(state.messages.pop(0))
 
+    def leave_member(self, error: EtcdError) -> None:
+        """Have the member left on which the call is, as it does not answer; see `Channel.leave`."""
+        if self._connection is not None:
+            self._channel.leave(self._connection, error)
+
     def _fail(self, connection: Connection, error: EtcdError) -> NoReturn:
         self._channel.note_failure(connection, error)
         raise error
@@ -355,6 +367,11 @@ class _Delivery(Generic[Rep]):
 def deliver(stream: Stream[Req, Rep], take: Callable[[Rep], object]) -> Awaitable[None]:
     """Do `Call.deliver` on what a stub calls a stream, which is a call of ours."""
     return cast("Call[Req, Rep]", stream).deliver(take)
+
+
+def leave_member(stream: Stream[Req, Rep], error: EtcdError) -> None:
+    """Do `Call.leave_member` on what a stub calls a stream."""
+    cast("Call[Req, Rep]", stream).leave_member(error)
 
 
 def send_message_nowait(stream: Stream[Req, Rep], message: Req) -> bool:

@@ -107,6 +107,9 @@ class OneConnection(Caller):
     def note_failure(self, connection: Connection, error: EtcdError) -> None:
         """Do nothing: there is no other connection to move on to."""
 
+    def leave(self, connection: Connection, error: EtcdError) -> None:
+        """Do nothing, likewise."""
+
 
 @lru_cache(maxsize=256)  # the same lists for all clients, which do not change them
 def _request_headers(endpoint: Endpoint, path: str) -> HeaderList:

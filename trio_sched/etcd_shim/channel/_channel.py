@@ -7,20 +7,22 @@ first call needs it, by service tasks, so a caller that is cancelled meanwhile
 takes nothing from the others who wait for it. A connection is one such task, from
 its first byte to its last.
 
-*Connecting* is a race, unless there is one endpoint only. The endpoints are tried
+*Connecting* is a race (`Attempt`), unless there is one address only. The endpoints are tried
 in turn, beginning with the one after the last that was tried; the next begins when
 one fails, or is silent for a moment; the one that is first to send its SETTINGS
 wins. (A stopped process's kernel accepts connections, so being connected means
-nothing.) If none wins, each endpoint has its reason. All that is decided at
+nothing.) A name is resolved each time, and each of its addresses is a member. If none
+wins, each has its reason. All that is decided at
 once by the task that brings the event; another one is needed for the pauses only.
 
-*Moving on.* A connection that ends is replaced when the next call comes. One
-whose member says that it cannot serve - it has lost its quorum, or is no longer
-the one that keeps leases - is retired: calls under way stay on it, new calls go
-to the next endpoint.
+*Moving on.* A connection that ends is replaced when the next call comes. A member is *left* if it
+says that it cannot serve, or if calls are overdue and a read that asks it whether it serves is not
+answered either: new calls go to the next one, and so does what may be made twice or resumed.
+Writes stay, as nothing but their answers says what became of them.
 
 *Tokens.* With a user, the first connection asks for a token; all calls carry it.
-A caller whose token is refused asks for a new one, once for all callers.
+A caller whose token is refused asks for a new one, once for all callers; calls that begin
+meanwhile wait for it.
 """
 
 from __future__ import annotations
@@ -29,24 +31,29 @@ import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from math import inf
+from typing import TYPE_CHECKING, Final, cast
 
 import trio
 
-from trio_sched._support.tasks import ServiceBlock, ServiceNursery, Wakeup
+from trio_sched._support.tasks import ServiceBlock, ServiceNursery
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
-from trio_sched.etcd_shim._pb.services_grpc import AuthStub
+from trio_sched.etcd_shim._pb.services_grpc import KVStub
+from trio_sched.etcd_shim.channel._attempt import Attempt, LeftMembers
 from trio_sched.etcd_shim.channel._caller import Caller, OneConnection
-from trio_sched.etcd_shim.channel._connection import Connection, ConnectionStatistics
+from trio_sched.etcd_shim.channel._connection import Connection
 from trio_sched.etcd_shim.channel._endpoint import ByteStream, Endpoint, root_cause
 from trio_sched.etcd_shim.channel._network_users import Stream, note_network_user
 from trio_sched.etcd_shim.channel._settings import ChannelSettings, Credentials, PingPolicy
+from trio_sched.etcd_shim.channel._statistics import ChannelStatistics, EndpointStatistics
+from trio_sched.etcd_shim.channel._tokens import fetch_token
 from trio_sched.etcd_shim.channel._transport import NetworkTransport, Transport
 from trio_sched.etcd_shim.errors import (
     ClientClosed,
     ConnectionFailed,
+    ConnectionLost,
+    DeadlineExceeded,
     EtcdError,
-    FailedPrecondition,
     Unavailable,
     again,
 )
@@ -54,21 +61,9 @@ from trio_sched.etcd_shim.errors import (
 if TYPE_CHECKING:
     import grpclib.client
 
-__all__ = ["Access", "Channel", "ChannelStatistics", "open_channel"]
+__all__ = ["Access", "Channel", "open_channel"]
 
-
-@dataclass(frozen=True, slots=True)
-class ChannelStatistics:
-    """A snapshot of a channel.
-
-    Attributes:
-        connections: those that are open; more than one while calls on an older
-            one are finished.
-        connects: how many were made in all.
-    """
-
-    connections: tuple[ConnectionStatistics, ...]
-    connects: int
+_LAST_CHANCE: Final = 0.001  # seconds: enough to read what the kernel has already
 
 
 @dataclass(frozen=True)
@@ -86,22 +81,6 @@ class Access:
     ssl_context: ssl.SSLContext | None
 
 
-class _Attempt:
-    """An attempt to connect, which several callers may wait for."""
-
-    __slots__ = ("done", "error", "left", "reasons", "runners", "wakeup", "winner")
-
-    def __init__(self, endpoints: int) -> None:
-        self.done = trio.Event()
-        self.error: EtcdError | None = None
-        # of the race:
-        self.left = endpoints  # that have not failed
-        self.reasons: dict[str, BaseException] = {}
-        self.runners: dict[Endpoint, trio.CancelScope] = {}
-        self.winner: Connection | None = None
-        self.wakeup = Wakeup()
-
-
 class Channel(Caller):
     """Made by `open_channel`. See the head of the module."""
 
@@ -112,9 +91,13 @@ class Channel(Caller):
         "_credentials",
         "_current",
         "_endpoints",
+        "_left",
+        "_lost_at",
         "_next",
         "_open",
         "_pings",
+        "_probing",
+        "_reasons",
         "_refreshing",
         "_services",
         "_settings",
@@ -143,10 +126,14 @@ class Channel(Caller):
         self._pings = pings
         self._next = 0
         self._current: Connection | None = None
-        self._attempt: _Attempt | None = None
+        self._attempt: Attempt | None = None
+        self._left = LeftMembers()
+        self._reasons: dict[str, str] = {}  # why an address is not used, by its label
+        self._lost_at = -inf  # when one ended last on which calls had been answered
+        self._probing: set[Connection] = set()
         self._open: set[Connection] = set()
         self._connects = 0
-        self._refreshing: trio.Lock | None = None
+        self._refreshing: trio.Event | None = None
         self._streams: list[Stream] = []
 
     @property
@@ -160,15 +147,22 @@ class Channel(Caller):
         return Access(self._endpoints, self._credentials, self._ssl_context)
 
     @property
+    def on_network(self) -> bool:
+        """Whether the members are real ones."""
+        return self._transport.on_network
+
+    @property
     def services(self) -> ServiceNursery:
         """Where what uses the channel can run tasks that end with it."""
         return self._services
 
     @property
     def ready(self) -> Connection | None:
-        """The connection that takes calls, if there is one."""
+        """The connection that takes calls, if there is one, and no token is awaited."""
         current = self._current
-        return current if current is not None and current.accepting else None
+        if current is None or not current.accepting or self._refreshing is not None:
+            return None
+        return current
 
     async def connection(self) -> Connection:
         """Return a connection that takes calls; make it if there is none.
@@ -180,6 +174,11 @@ class Channel(Caller):
             AuthenticationFailed: the user or the password is wrong.
             ClientClosed: the channel's block was left.
         """
+        if self._refreshing is not None:
+            await self._refreshing.wait()
+        return await self._connection()
+
+    async def _connection(self) -> Connection:
         lost: dict[str, BaseException] = {}
         while True:
             if self._current is not None and self._current.accepting:
@@ -196,24 +195,85 @@ class Channel(Caller):
                 raise again(attempt.error)
             self._note_lost(attempt, lost)
 
-    def _note_lost(self, attempt: _Attempt, lost: dict[str, BaseException]) -> None:
-        """Give up on endpoints that let us in and hang up at once, rather than try for ever."""
+    def _note_lost(self, attempt: Attempt, lost: dict[str, BaseException]) -> None:
+        """Give up on addresses that let us in and hang up at once, rather than try for ever."""
         winner = attempt.winner
         if winner is None or winner.error is None:
             return
-        again_and_again = winner.endpoint.url in lost
-        lost[winner.endpoint.url] = winner.error
+        again_and_again = winner.endpoint.label in lost
+        lost[winner.endpoint.label] = winner.error
         if again_and_again or len(lost) == len(self._endpoints):
             raise ConnectionFailed(lost)
 
-    def note_failure(self, connection: Connection, error: EtcdError) -> None:
-        """Move on to another member if this one says that it cannot serve."""
-        if isinstance(error, Unavailable) and len(self._endpoints) > 1:
-            connection.retire()
-
     def statistics(self) -> ChannelStatistics:
         """Return how the channel does."""
-        return ChannelStatistics(tuple(c.statistics() for c in self._open), self._connects)
+        current = self._current
+        used = None if current is None or not current.accepting else current.endpoint
+        known = {endpoint.label: endpoint.url for endpoint in self._endpoints if endpoint != used}
+        unused = {label: self._reasons.get(label, "not tried yet") for label in known}
+        unused |= {label: why for label, why in self._reasons.items() if label not in known}
+        if used is not None:
+            unused.pop(used.label, None)
+            if used.address:
+                unused.pop(used.url, None)
+        return ChannelStatistics(
+            tuple(c.statistics() for c in self._open),
+            self._connects,
+            None if used is None else used.label,
+            tuple(EndpointStatistics(label, why) for label, why in unused.items()),
+        )
+
+    # ---- leaving a member --------------------------------------------------------
+
+    def note_failure(self, connection: Connection, error: EtcdError) -> None:
+        """Move on to another member if this one says that it cannot serve."""
+        if isinstance(error, DeadlineExceeded):
+            self.leave(connection, error)
+        elif isinstance(error, Unavailable) and self._may_leave(connection, error):
+            connection.retire()  # streams end by themselves there, if they must
+
+    def leave(self, connection: Connection, error: EtcdError) -> None:
+        """Go to another member if there is one, with all that can be taken along."""
+        if self._may_leave(connection, error):
+            connection.leave(ConnectionLost(f"{connection.endpoint} was left: {error}"))
+
+    def _may_leave(self, connection: Connection, error: EtcdError) -> bool:
+        """Return whether there is another member to go to; note why, then."""
+        if not connection.accepting or not self._has_others(connection.endpoint):
+            return False
+        self._left.add(connection.endpoint)
+        self._reasons[connection.endpoint.label] = str(error)
+        return True
+
+    def _has_others(self, endpoint: Endpoint) -> bool:
+        return len(self._endpoints) > 1 or endpoint.siblings
+
+    def _note_silence(self, connection: Connection) -> None:
+        """Ask a member whether it answers, as calls are overdue."""
+        others = self._has_others(connection.endpoint)
+        if others and connection.accepting and connection not in self._probing:
+            self._probing.add(connection)
+            self._services.start_soon(self._probe, connection)
+
+    async def _probe(self, connection: Connection) -> None:
+        """Leave a member that does not answer a linearizable read in time, nor anything else."""
+        answered = connection.unanswered.answered
+        stub = KVStub(cast("grpclib.client.Channel", OneConnection(connection)))
+        try:
+            with trio.CancelScope(deadline=trio.current_time() + self._settings.probe_timeout):
+                await stub.Range(pb.RangeRequest(key=b"\0", limit=1, keys_only=True))
+                return
+            await trio.sleep(_LAST_CHANCE)  # if our process was stopped, answers may wait
+            if connection.unanswered.answered == answered:
+                self.leave(connection, ConnectionLost("it does not answer calls"))
+        except EtcdError as exc:  # any other is an answer
+            self.note_failure(connection, exc)
+        finally:
+            self._probing.discard(connection)
+
+    def may_return(self) -> bool:
+        """Whether we were connected until a moment ago, so that members that refuse may restart."""
+        return trio.current_time() < self._lost_at + self._settings.restart_patience
 
     # ---- connecting ------------------------------------------------------------
 
@@ -235,29 +295,32 @@ class Channel(Caller):
         """Begin an attempt."""
         if self._transport.on_network:
             note_network_user(self)
-        self._attempt = attempt = _Attempt(len(self._endpoints))
-        if len(self._endpoints) == 1:
+        turn = self._next
+        found = self._left.order((*self._endpoints[turn:], *self._endpoints[:turn]))
+        self._attempt = attempt = Attempt(found)
+        if len(found) == 1 and not self._transport.resolves(found[0]):
             self._try_next(attempt)
         else:
             self._services.start_soon(self._race, attempt)
 
-    async def _race(self, attempt: _Attempt) -> None:
-        """Send the endpoints off, one after the other."""
-        for _ in self._endpoints:
-            left = attempt.left
-            self._try_next(attempt)
-            with trio.move_on_after(self._settings.stagger):
-                while attempt.winner is None and attempt.left == left:
+    async def _race(self, attempt: Attempt) -> None:
+        """Send the addresses off, one after the other."""
+        while attempt.winner is None and attempt.left:
+            if attempt.queue:
+                self._try_next(attempt)
+            progress = attempt.progress
+            stagger = self._settings.stagger if attempt.queue else inf
+            with trio.CancelScope(deadline=trio.current_time() + stagger):
+                while attempt.progress == progress:
                     await attempt.wakeup.wait()
-            if attempt.winner is not None:
-                return
 
-    def _try_next(self, attempt: _Attempt) -> None:
-        endpoint = self._endpoints[self._next]
-        self._next = (self._next + 1) % len(self._endpoints)
+    def _try_next(self, attempt: Attempt) -> None:
+        endpoint = attempt.queue.popleft()
+        if endpoint in self._endpoints:
+            self._next = (self._endpoints.index(endpoint) + 1) % len(self._endpoints)
         attempt.runners[endpoint] = self._services.start_soon(self._run, attempt, endpoint)
 
-    async def _run(self, attempt: _Attempt, endpoint: Endpoint) -> None:
+    async def _run(self, attempt: Attempt, endpoint: Endpoint) -> None:
         """Open a connection and serve it to its end."""
         try:
             connection = await self._open_connection(attempt, endpoint)
@@ -267,10 +330,11 @@ class Channel(Caller):
             if self._services.closing:
                 self._settle(attempt, ClientClosed("the client's block was left"))
 
-    async def _open_connection(self, attempt: _Attempt, endpoint: Endpoint) -> Connection | None:
+    async def _open_connection(self, attempt: Attempt, endpoint: Endpoint) -> Connection | None:
         timeout = self._settings.connect_timeout
         try:
             with trio.CancelScope(deadline=trio.current_time() + timeout):
+                endpoint = await self._resolved(attempt, endpoint)
                 stream = await self._transport.open_stream(endpoint, self._ssl_context)
                 sent = _send_preface(stream, self._transport.preface())
                 return Connection(
@@ -281,6 +345,7 @@ class Channel(Caller):
                     self._pings,
                     self._services,
                     partial(self._win, attempt),
+                    on_silence=self._note_silence,
                     sent=sent,
                 )
         except (OSError, ValueError, trio.BrokenResourceError) as exc:
@@ -290,7 +355,16 @@ class Channel(Caller):
         self._lose(attempt, endpoint, TimeoutError(f"no answer in {timeout} s"))
         return None
 
-    async def _serve(self, attempt: _Attempt, connection: Connection) -> None:
+    async def _resolved(self, attempt: Attempt, endpoint: Endpoint) -> Endpoint:
+        """Return the first address of an endpoint, and have its others tried next."""
+        if not self._transport.resolves(endpoint):
+            return endpoint
+        first, *others = self._left.order(await self._transport.resolve(endpoint))
+        attempt.runners[first] = attempt.runners.pop(endpoint)
+        attempt.expand(others)
+        return first
+
+    async def _serve(self, attempt: Attempt, connection: Connection) -> None:
         self._connects += 1
         self._open.add(connection)
         try:
@@ -299,31 +373,33 @@ class Channel(Caller):
             self._open.discard(connection)
             if self._current is connection:
                 self._current = None
+            if connection.unanswered.answered:
+                self._lost_at = trio.current_time()
+        self._reasons[connection.endpoint.label] = str(error)
         self._lose(attempt, connection.endpoint, error)
 
-    def _win(self, attempt: _Attempt, connection: Connection) -> None:
+    def _win(self, attempt: Attempt, connection: Connection) -> None:
         """Note that a connection is ready; only the first one counts."""
-        if attempt.winner is not None:
+        if not attempt.win(connection):
             return
-        attempt.winner = connection
-        attempt.wakeup.notify()
-        for endpoint, runner in attempt.runners.items():
-            if endpoint != connection.endpoint:
-                runner.cancel()
+        for label, reason in attempt.reasons.items():
+            self._reasons[label] = str(reason) or type(reason).__name__
+        for endpoint in attempt.runners:
+            if endpoint is not connection.endpoint and endpoint.label not in attempt.reasons:
+                self._reasons[endpoint.label] = "another one answered sooner"
         if self._credentials is not None and self.token is None:
             self._services.start_soon(self._log_in, attempt, connection, self._credentials)
         else:
             self._settle(attempt, None)
 
-    def _lose(self, attempt: _Attempt, endpoint: Endpoint, reason: BaseException) -> None:
+    def _lose(self, attempt: Attempt, endpoint: Endpoint, reason: BaseException) -> None:
         """Note that a connection could not be made, or is over."""
-        attempt.reasons[endpoint.url] = reason
-        attempt.left -= 1
-        attempt.wakeup.notify()
-        if attempt.left == 0 and attempt.winner is None:
+        if attempt.lose(endpoint, reason):
+            for label, why in attempt.reasons.items():
+                self._reasons[label] = str(why) or type(why).__name__
             self._settle(attempt, ConnectionFailed(attempt.reasons))
 
-    def _settle(self, attempt: _Attempt, error: EtcdError | None) -> None:
+    def _settle(self, attempt: Attempt, error: EtcdError | None) -> None:
         """Let the tasks that wait know what came of an attempt, once."""
         if attempt.done.is_set():
             return
@@ -336,11 +412,11 @@ class Channel(Caller):
     # ---- tokens ----------------------------------------------------------------
 
     async def _log_in(
-        self, attempt: _Attempt, connection: Connection, credentials: Credentials
+        self, attempt: Attempt, connection: Connection, credentials: Credentials
     ) -> None:
         """Get a token over the connection that won."""
         try:
-            await self._fetch_token(OneConnection(connection), credentials)
+            self.token = await fetch_token(OneConnection(connection), credentials)
         except EtcdError as exc:
             self._settle(attempt, exc)
             connection.retire()  # it did not let us log in
@@ -350,31 +426,28 @@ class Channel(Caller):
             if self._services.closing:
                 self._settle(attempt, ClientClosed("the client's block was left"))
 
-    async def _fetch_token(self, caller: Caller, credentials: Credentials) -> None:
-        stub = AuthStub(cast("grpclib.client.Channel", caller))
-        request = pb.AuthenticateRequest(name=credentials.user, password=credentials.password)
-        try:
-            self.token = (await stub.Authenticate(request)).token
-        except FailedPrecondition:
-            self.token = None  # authentication is not enabled
-
     async def refresh_token(self, stale: str | None) -> bool:
         """Ask for a new token in place of `stale`; False if there is no user.
+
+        Calls that begin meanwhile wait.
 
         Raises:
             AuthenticationFailed: the user or the password is wrong now.
         """
         if self._credentials is None:
             return False
-        if self._refreshing is None:
-            self._refreshing = trio.Lock()
-        async with self._refreshing:
+        while self._refreshing is not None:
+            await self._refreshing.wait()
+        if self.token != stale:
+            return True
+        refreshing = self._refreshing = trio.Event()
+        try:
+            caller = OneConnection(await self._connection())
             if self.token == stale:
-                # Other calls go on with the stale one meanwhile, which they may still be good for:
-                # without any, etcd would take them for a client that has no name.
-                caller = OneConnection(await self.connection())
-                if self.token == stale:
-                    await self._fetch_token(caller, self._credentials)
+                self.token = await fetch_token(caller, self._credentials)
+        finally:
+            self._refreshing = None
+            refreshing.set()
         return True
 
 

@@ -27,7 +27,6 @@ renewed. A check in just that moment would end the connection.)
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -35,8 +34,11 @@ import trio
 from trio_sched._support.tasks import Wakeup
 from trio_sched.etcd_shim.channel._admission import Admission
 from trio_sched.etcd_shim.channel._before_wait import BeforeWaitHook
+from trio_sched.etcd_shim.channel._call_state import CallState
 from trio_sched.etcd_shim.channel._endpoint import root_cause
 from trio_sched.etcd_shim.channel._liveness import PeerLiveness, Verdict
+from trio_sched.etcd_shim.channel._statistics import ConnectionStatistics
+from trio_sched.etcd_shim.channel._unanswered import Unanswered
 from trio_sched.etcd_shim.channel.http2.events import (
     CallEnded,
     ConnectionBroken,
@@ -54,64 +56,12 @@ if TYPE_CHECKING:
     from trio_sched.etcd_shim.channel._settings import ChannelSettings, PingPolicy
     from trio_sched.etcd_shim.channel._transport import ClientProtocol
 
-__all__ = ["CallState", "Connection", "ConnectionStatistics"]
+__all__ = ["Connection"]
 
 MAX_EVENTS: Final = 256  # in a tick: three are a call, so that 64 calls that end together fit
 
 # A peer that makes us answer (pings, settings) and does not read is cut off.
 MAX_OUTPUT = 32 * 2**20
-
-
-class CallState:
-    """What has arrived for one call, and who waits for more."""
-
-    __slots__ = ("_room", "ended", "error", "messages", "sent", "sink", "wakeup")
-
-    def __init__(self) -> None:
-        self.messages: list[bytes] = []
-        self.sink: Callable[[bytes], None] | None = None  # takes them instead
-        self.ended = False
-        self.error: EtcdError | None = None
-        self.sent = True  # nothing of ours waits for a window
-        self.wakeup = Wakeup()
-        self._room: Wakeup | None = None  # most calls never wait for it
-
-    def finish(self, error: EtcdError | None) -> bool:
-        """Note how the call ended; wake the tasks that wait, and return whether there were any."""
-        self.ended = True
-        self.error = error
-        return self.wakeup.notify() | self.wake_room()
-
-    async def wait_for_room(self) -> None:
-        """Wait until what was queued is sent, or the call has ended; see `sent` and `ended`."""
-        if self._room is None:
-            self._room = Wakeup()
-        await self._room.wait()
-
-    def wake_room(self) -> bool:
-        """Wake the task that waits for room; return whether there was one."""
-        return self._room is not None and self._room.notify()
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectionStatistics:
-    """A snapshot of one connection.
-
-    Attributes:
-        endpoint: URL of the member.
-        open_calls: calls under way.
-        waiting_calls: calls that wait until the server takes more.
-        unread_bytes: received for calls, and not yet taken by them.
-        unsent_bytes: queued, and not yet taken by the kernel.
-        started_calls: calls ever begun.
-    """
-
-    endpoint: str
-    open_calls: int
-    waiting_calls: int
-    unread_bytes: int
-    unsent_bytes: int
-    started_calls: int
 
 
 class Connection:
@@ -125,12 +75,14 @@ class Connection:
         pings: when to ask a silent peer whether it is there.
         services: where the writer is started.
         on_ready: called once, when the server's first words have come.
+        on_silence: called when calls are overdue, each time that this is found.
         sent: how many bytes of the connection preface were sent already.
 
     Attributes:
         endpoint: as given.
         accepting: whether it takes new calls.
         admission: where a new call waits until it may be sent.
+        unanswered: whether calls are overdue, and how many were answered.
     """
 
     __slots__ = (
@@ -141,6 +93,7 @@ class Connection:
         "_gathering",
         "_liveness",
         "_on_ready",
+        "_on_silence",
         "_pings",
         "_protocol",
         "_reading",
@@ -155,6 +108,7 @@ class Connection:
         "accepting",
         "admission",
         "endpoint",
+        "unanswered",
     )
 
     def __init__(
@@ -167,6 +121,7 @@ class Connection:
         services: ServiceNursery,
         on_ready: Callable[[Connection], None],
         *,
+        on_silence: Callable[[Connection], None] | None = None,
         sent: int = 0,
     ) -> None:
         self.endpoint = endpoint
@@ -174,6 +129,8 @@ class Connection:
         self._protocol = protocol
         self._services = services
         self._on_ready: Callable[[Connection], None] | None = on_ready
+        self._on_silence = on_silence
+        self.unanswered = Unanswered()
         now = trio.current_time()
         self._liveness = PeerLiveness(pings, now, now + settings.connect_timeout)
         self._pings = pings
@@ -214,10 +171,10 @@ class Connection:
         self.flush()
         try:
             while self._error is None:
-                with trio.CancelScope(deadline=self._liveness.next_check) as self._reading:
+                with trio.CancelScope() as self._reading:
+                    self._set_next_check()
                     await self._read()
-                if self._error is None:
-                    self._check_peer()
+                self._check(trio.current_time())
         finally:
             self._break(ConnectionLost("the connection was closed"))
             if not self._writing:
@@ -243,7 +200,8 @@ class Connection:
             else:
                 if self._writing:
                     self._writing = False
-                    self._unpark()
+                    if self._drained is not None:
+                        self._drained.unpark_all()
                 await self._writer.wait()
 
     async def _read(self) -> None:
@@ -299,20 +257,39 @@ class Connection:
             on_ready, self._on_ready = self._on_ready, None
             on_ready(self)
 
-    def _check_peer(self) -> None:
-        """See whether the peer is still there."""
-        verdict = self._liveness.check(trio.current_time(), calls=bool(self._calls))
+    def _check(self, now: float) -> None:
+        """See whether the peer is still there, and whether it answers, if it is time to."""
+        if self._error is None and now >= self._liveness.next_check:
+            self._check_peer(now)
+        if self._error is None and now >= self.unanswered.next_check:
+            waiting = (id_ for id_, call in self._calls.items() if not call.streams)
+            newest = next(reversed(self._calls), 0)
+            if self.unanswered.check(now, next(waiting, None), newest) and self._on_silence:
+                self._on_silence(self)
+
+    def _check_peer(self, now: float) -> None:
+        verdict = self._liveness.check(now, calls=bool(self._calls))
         if verdict is Verdict.PING:
             self._protocol.ping(b"are you?")
             self.flush()
         elif verdict is Verdict.LOST:
             silent = f"does not answer a ping in {self._pings.timeout} s"
             words = silent if self._liveness.has_spoken else "accepts connections but says nothing"
-            self._break(ConnectionLost(f"{self.endpoint} {words}"))
+            self._give_up(ConnectionLost(f"{self.endpoint} {words}"), now)
+
+    def _give_up(self, error: EtcdError, now: float) -> None:
+        """Leave a silent peer, at once or when writes have had more time."""
+        writes = not all(call.movable or call.abandoned for call in self._calls.values())
+        if self.accepting and writes and self._pings.grace:
+            self.leave(error)
+            self._liveness.wait_longer(now, self._pings.grace)
+        else:
+            self._break(error)
 
     def _set_next_check(self) -> None:
         if self._reading is not None:
-            self._reading.deadline = self._liveness.next_check
+            next_check = min(self._liveness.next_check, self.unanswered.next_check)
+            self._reading.deadline = next_check
 
     # ---- what the reader brings -----------------------------------------------
 
@@ -325,6 +302,7 @@ class Connection:
             if isinstance(event, Message):
                 self._take_message(call, event)
             elif isinstance(event, CallEnded):
+                self.unanswered.answered += 1
                 self._woken += self._forget(event.stream_id).finish(event.error)
             else:
                 call.sent = True
@@ -373,6 +351,27 @@ class Connection:
         if not self._calls:
             self._break(ConnectionLost("the connection was retired", processed=False))
 
+    def leave(self, error: EtcdError) -> None:
+        """Take no new calls, and end those by `error` that another member may answer.
+
+        Writes under way go on: nothing but their answers says what became of them.
+        """
+        self._stop_accepting()
+        for stream_id, call in tuple(self._calls.items()):
+            if not call.movable or call.abandoned:
+                continue
+            if call.reads_only:
+                self._calls[stream_id] = rest = CallState()  # not to be cancelled: etcd issue 14110
+                rest.abandoned = True
+            else:
+                self._protocol.reset(stream_id)
+                self._calls.pop(stream_id)
+                self.admission.leave()
+            call.finish(again(error))
+        if not self._calls:
+            self._break(error)
+        self.flush()
+
     def _stop_accepting(self) -> None:
         self.accepting = False
         self.admission.close()
@@ -393,14 +392,11 @@ class Connection:
         calls, self._calls = self._calls, {}
         for call in calls.values():
             call.finish(again(error))
-        self._unpark()
+        if self._drained is not None:
+            self._drained.unpark_all()
         for scope in (self._reading, self._write_scope):
             if scope is not None:
                 scope.cancel()
-
-    def _unpark(self) -> None:
-        if self._drained is not None:
-            self._drained.unpark_all()
 
     # ---- what calls want --------------------------------------------------------
 
@@ -417,7 +413,9 @@ class Connection:
         call = CallState()
         self._calls[stream_id] = call
         self._started_calls += 1
-        if self._liveness.idle and self._liveness.begin(trio.current_time()):
+        if self.unanswered.idle or self._liveness.idle:
+            self.unanswered.begin(now := trio.current_time())
+            self._liveness.begin(now)
             self._set_next_check()
         return stream_id, call
 
@@ -443,7 +441,10 @@ class Connection:
 
     def cancel(self, stream_id: int) -> None:
         """Reset a call, if it is still open."""
-        if stream_id in self._calls:
+        call = self._calls.get(stream_id)
+        if call is not None and not call.abandoned:
+            if not call.ended and not call.streams:
+                self.unanswered.given_up = True
             self._protocol.reset(stream_id)
             self._forget(stream_id).finish(None)
             self.flush()
@@ -489,11 +490,7 @@ class Connection:
 
     def statistics(self) -> ConnectionStatistics:
         """Return how the connection does."""
-        return ConnectionStatistics(
-            endpoint=str(self.endpoint),
-            open_calls=len(self._calls),
-            waiting_calls=self.admission.waiting,
-            unread_bytes=sum(len(m) for call in self._calls.values() for m in call.messages),
-            unsent_bytes=len(self._unsent) + self._protocol.output_size,
-            started_calls=self._started_calls,
-        )
+        unread = sum(len(message) for call in self._calls.values() for message in call.messages)
+        unsent = len(self._unsent) + self._protocol.output_size
+        calls = len(self._calls), self.admission.waiting
+        return ConnectionStatistics(self.endpoint.url, *calls, unread, unsent, self._started_calls)

@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import ClassVar, Final, Self
@@ -22,6 +22,7 @@ __all__ = [
     "SocketByteStream",
     "TLSByteStream",
     "open_byte_stream",
+    "resolve",
     "root_cause",
 ]
 
@@ -38,12 +39,16 @@ class Endpoint:
         scheme: ``http``, ``https`` or ``unix``.
         host: name or address; for ``unix``, the socket's path.
         port: TCP port; 0 for ``unix``.
+        address: one of those that the resolver has for the host; empty if it was not asked.
+        siblings: whether it has others.
     """
 
     url: str
     scheme: str
     host: str
     port: int
+    address: str = ""
+    siblings: bool = field(default=False, compare=False)
 
     @classmethod
     def parse(cls, url: str) -> Self:
@@ -59,7 +64,7 @@ class Endpoint:
     @property
     def family(self) -> socket.AddressFamily | None:
         """Of the address, if it is a numeric one."""
-        return _family(self.host)
+        return _family(self.address or self.host)
 
     @property
     def authority(self) -> bytes:
@@ -68,6 +73,11 @@ class Endpoint:
             return b"localhost"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}".encode()
+
+    @property
+    def label(self) -> str:
+        """What to call it where each address counts."""
+        return f"{self.url} ({self.address})" if self.address else self.url
 
     def __str__(self) -> str:
         return self.url
@@ -216,6 +226,19 @@ class TLSByteStream(ByteStream):
         self._stream.transport_stream.socket.close()
 
 
+async def resolve(endpoint: Endpoint) -> list[Endpoint]:
+    """Return an endpoint for each address of one that holds a name.
+
+    Raises:
+        OSError: the resolver knows none.
+        ValueError: it does not take such a name.
+    """
+    found = await trio.socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+    addresses = dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found)
+    siblings = len(addresses) > 1
+    return [replace(endpoint, address=address, siblings=siblings) for address in addresses]
+
+
 async def open_byte_stream(endpoint: Endpoint, ssl_context: ssl.SSLContext | None) -> ByteStream:
     """Connect to a member.
 
@@ -223,15 +246,14 @@ async def open_byte_stream(endpoint: Endpoint, ssl_context: ssl.SSLContext | Non
         OSError: it cannot be reached; `ssl.SSLError` is one, too.
         trio.BrokenResourceError: the TLS handshake failed; the cause says why.
     """
-    family = endpoint.family if endpoint.scheme == "http" else None
-    if family is not None:
-        return SocketByteStream(await _connect(family, (endpoint.host, endpoint.port)))
     if endpoint.scheme == "unix":
         return SocketByteStream(_taken_over(await trio.open_unix_socket(endpoint.host)))
-    stream = await trio.open_tcp_stream(endpoint.host, endpoint.port)
-    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    family = endpoint.family
+    assert family is not None, "a name is resolved before"
+    connected = await _connect(family, (endpoint.address or endpoint.host, endpoint.port))
     if endpoint.scheme == "http":
-        return SocketByteStream(_taken_over(stream))
+        return SocketByteStream(connected)
+    stream = trio.SocketStream(trio.socket.from_stdlib_socket(connected))
     context = ssl_context or ssl.create_default_context()
     context.set_alpn_protocols(["h2"])
     tls = trio.SSLStream(stream, context, server_hostname=endpoint.host, https_compatible=True)

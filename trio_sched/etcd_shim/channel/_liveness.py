@@ -106,6 +106,11 @@ class PeerLiveness:
         self.next_check = now + self._pings.patience
         return True
 
+    def wait_longer(self, now: float, seconds: float) -> None:
+        """Give a peer that was found lost some more time. Changes `next_check`."""
+        self._chances = 1
+        self.next_check = now + seconds
+
     def check(self, now: float, *, calls: bool) -> Verdict:
         """Judge the peer. Changes `next_check`.
 

@@ -21,7 +21,10 @@ class PingPolicy:
         interval: ping a peer that has been silent for this long.
         patience: ping a peer that has been silent for this long after something
             was sent to it; etcd acknowledges requests at once.
-        timeout: a peer that says nothing for this long after a ping is dead.
+        timeout: a peer that says nothing for this long after a ping is left: calls that
+            may be made twice, watches and renewals go elsewhere.
+        grace: a write that is under way then is given so much longer, as nothing but its
+            answer says whether it was carried out.
     """
 
     def __init__(
@@ -31,11 +34,13 @@ class PingPolicy:
         interval: float = 10.0,
         patience: float = 0.5,
         timeout: float = 1.5,
+        grace: float = 2.0,
     ) -> None:
         self.gap = check_seconds("gap", gap, zero=True)
         self.interval = check_seconds("interval", interval)
         self.patience = check_seconds("patience", patience, zero=True)
         self.timeout = check_seconds("timeout", timeout)
+        self.grace = check_seconds("grace", grace, zero=True)
 
     def complained(self) -> None:
         """Ping half as often, as the server said that it was too much."""
@@ -67,12 +72,17 @@ class ChannelSettings:
         stagger: how long to wait for one endpoint before the next is tried, too.
         max_message_size: the largest message accepted.
         max_waiting_calls: how many calls may wait until the server takes more.
+        probe_timeout: how long a member whose calls are overdue may take for a small read.
+        restart_patience: how long after we were connected last a call waits for members that
+            refuse connections, as one that restarts does.
     """
 
     connect_timeout: float = 5.0
     stagger: float = 0.25
     max_message_size: int = 64 * 2**20
-    max_waiting_calls: int = 10_000
+    max_waiting_calls: int = 1_000_000
+    probe_timeout: float = 0.5
+    restart_patience: float = 5.0
 
     def __post_init__(self) -> None:
         check_seconds("connect_timeout", self.connect_timeout)

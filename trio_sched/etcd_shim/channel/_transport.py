@@ -11,7 +11,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from trio_sched.etcd_shim.channel._endpoint import ByteStream, Endpoint, open_byte_stream
+from trio_sched.etcd_shim.channel._endpoint import (
+    ByteStream,
+    Endpoint,
+    open_byte_stream,
+    resolve,
+)
 from trio_sched.etcd_shim.channel.http2 import Http2Connection, connection_preface
 
 if TYPE_CHECKING:
@@ -113,6 +118,19 @@ class Transport(ABC):
             trio.BrokenResourceError: the TLS handshake failed.
         """
 
+    def resolves(self, _endpoint: Endpoint) -> bool:
+        """Whether an endpoint stands for addresses, which `resolve` gives."""
+        return False
+
+    async def resolve(self, endpoint: Endpoint) -> list[Endpoint]:
+        """Return an endpoint for each address; one or more.
+
+        Raises:
+            OSError: there is none.
+            ValueError: nor can there be.
+        """
+        return [endpoint]
+
     @abstractmethod
     def protocol(self, max_message_size: int) -> ClientProtocol:
         """Return a protocol for one connection."""
@@ -132,6 +150,14 @@ class NetworkTransport(Transport):
     ) -> ByteStream:
         """Connect to a member; see `open_byte_stream`."""
         return await open_byte_stream(endpoint, ssl_context)
+
+    def resolves(self, endpoint: Endpoint) -> bool:
+        """Whether it holds a name, and not an address."""
+        return endpoint.scheme != "unix" and endpoint.family is None
+
+    async def resolve(self, endpoint: Endpoint) -> list[Endpoint]:
+        """Ask the system's resolver; see `resolve`."""
+        return await resolve(endpoint)
 
     def protocol(self, max_message_size: int) -> ClientProtocol:
         """Return a client's half of HTTP/2."""

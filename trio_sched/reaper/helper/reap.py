@@ -12,14 +12,17 @@ these instructions:
     user NAME PASSWORD
     hold LEASE SECONDS              a lease that is about to be granted, and its TTL
     release LEASE                   it was revoked by its owner
+    taken SLOT MARK_KEY MARK        a slot that is about to be taken, by its key, and its mark
+    freed SLOT                      it was released by its owner
     group PGID                      a process group that runs under the lease; 0 for none
     until SECONDS                   by CLOCK_MONOTONIC, when that group must have ended
     bye                             all was revoked, or is meant to lapse
 
 Texts are in hex. Each line is written at once and whole.
 
-Then the order matters: first the group is killed and waited for, then the lease is revoked, as the
-next host starts as soon as that is done. If the group cannot be ended, the lease is left alone.
+Then the order matters: first the group is killed and waited for, then the slots are released and
+the lease is revoked, as the next host starts as soon as that is done. If the group cannot be
+ended, the slots and the lease are left alone.
 
 While the process lives the group is ended only if the moment passes that `until` names. Its owner
 does that by itself, and moves the moment with each renewal; unless it is stopped or hangs. Then
@@ -54,6 +57,7 @@ class Instructions:
         files: of authorities, certificate and key; empty where there is none.
         user: name and password; empty if there is none.
         leases: those that are held, with their TTLs in seconds.
+        slots: those that are held: to each key that of its mark, and what is in it.
         group: the process group, or 0.
         until: by the monotonic clock, when the group must have ended.
         bye: True if there is nothing left to do.
@@ -64,30 +68,57 @@ class Instructions:
         self.files = ("", "", "")
         self.user = ("", "")
         self.leases: dict[int, float] = {}
+        self.slots: dict[bytes, tuple[bytes, bytes]] = {}
         self.group = 0
         self.until: float | None = None
         self.bye = False
 
     def handle(self, line: bytes) -> None:
-        """Apply one line."""
+        """Apply one line. What it begins with is the name of the method that takes the rest."""
         what, *words = line.decode().split(" ")
-        if what == "endpoint":
-            self.endpoints.append((_text(words[0]), _text(words[1]), int(words[2])))
-        elif what == "files":
-            self.files = (_text(words[0]), _text(words[1]), _text(words[2]))
-        elif what == "user":
-            self.user = (_text(words[0]), _text(words[1]))
-        elif what == "hold":
-            self.leases[int(words[0])] = float(words[1])
-        elif what == "release":
-            self.leases.pop(int(words[0]), None)
-        elif what == "group":
-            self.group = int(words[0])
-            self.until = self.until if self.group else None
-        elif what == "until":
-            self.until = float(words[0])
-        elif what == "bye":
-            self.bye = True
+        handle = _HANDLERS.get(what)
+        if handle is not None:
+            handle(self, *words)
+
+    def _endpoint(self, scheme: str, host: str, port: str) -> None:
+        self.endpoints.append((_text(scheme), _text(host), int(port)))
+
+    def _files(self, cacert: str, cert: str, key: str) -> None:
+        self.files = (_text(cacert), _text(cert), _text(key))
+
+    def _user(self, name: str, password: str) -> None:
+        self.user = (_text(name), _text(password))
+
+    def _hold(self, lease: str, seconds: str) -> None:
+        self.leases[int(lease)] = float(seconds)
+
+    def _release(self, lease: str) -> None:
+        self.leases.pop(int(lease), None)
+
+    def _taken(self, slot: str, mark_key: str, mark: str) -> None:
+        self.slots[bytes.fromhex(slot)] = (bytes.fromhex(mark_key), bytes.fromhex(mark))
+
+    def _freed(self, slot: str) -> None:
+        self.slots.pop(bytes.fromhex(slot), None)
+
+    def _group(self, pgid: str) -> None:
+        self.group = int(pgid)
+        self.until = self.until if self.group else None
+
+    def _until(self, moment: str) -> None:
+        self.until = float(moment)
+
+    def _bye(self) -> None:
+        self.bye = True
+
+
+_HANDLERS = {
+    name: getattr(Instructions, f"_{name}")
+    for name in (
+        *("endpoint", "files", "user", "hold", "release"),
+        *("taken", "freed", "group", "until", "bye"),
+    )
+}
 
 
 def _text(word: str) -> str:
@@ -158,16 +189,20 @@ def _end_group(instructions: Instructions) -> bool:
 
 def _revoke(instructions: Instructions) -> None:
     """Try each member in turn, again and again, until the lease must have lapsed."""
-    from trio_sched.reaper.helper.revoke import Refused, Target, revoke_leases  # noqa: PLC0415 # see _warm_up
+    from trio_sched.reaper.helper.revoke import Refused, Target, give_back  # noqa: PLC0415 # see _warm_up
 
     end = time.monotonic() + max(instructions.leases.values()) + _MORE
-    leases = list(instructions.leases)
+    slots, leases = dict(instructions.slots), list(instructions.leases)
     attempt, pause = _ATTEMPT[0], _PAUSE[0]
     while leases:
         for endpoint in instructions.endpoints:
             try:
-                leases = revoke_leases(
-                    Target(*endpoint, *instructions.files), *instructions.user, leases, attempt
+                give_back(
+                    Target(*endpoint, *instructions.files),
+                    *instructions.user,
+                    slots,
+                    leases,
+                    attempt,
                 )
             except (OSError, Refused):
                 continue  # `ssl.SSLError` is an OSError, too

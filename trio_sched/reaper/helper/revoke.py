@@ -1,4 +1,4 @@
-"""Revoke leases with the standard library alone: two unary gRPC calls, written out by hand.
+"""Release slots and revoke leases with the standard library alone: unary gRPC, written by hand.
 
 Theory of operation
 -------------------
@@ -19,7 +19,7 @@ import socket
 import struct
 from typing import NamedTuple
 
-__all__ = ["Refused", "Target", "revoke_leases"]
+__all__ = ["Refused", "Target", "give_back"]
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY = 0, 1, 3, 4, 6, 7
@@ -52,15 +52,21 @@ class Target(NamedTuple):
     key: str = ""
 
 
-def revoke_leases(
-    target: Target, user: str, password: str, leases: list[int], timeout: float
-) -> list[int]:
-    """Revoke leases at one member; return those that it did not revoke.
+def give_back(
+    target: Target,
+    user: str,
+    password: str,
+    slots: dict[bytes, tuple[bytes, bytes]],
+    leases: list[int],
+    timeout: float,
+) -> None:
+    """Release slots, then revoke leases, at one member; what it did is taken out of both.
 
     Args:
         target: the member.
         user: name to authenticate by; empty if there is none.
         password: goes with it.
+        slots: their keys; to each the key of its mark, and what that has to hold.
         leases: their ids.
         timeout: seconds that the member may be silent.
 
@@ -71,7 +77,12 @@ def revoke_leases(
     call = _Connection(target, timeout)
     try:
         token = call.authenticate(user, password) if user else ""
-        return [lease for lease in leases if not call.revoke(lease, token)]
+        for slot, (mark_key, mark) in list(slots.items()):
+            call.release(slot, mark_key, mark, token)  # refused, its mark says what it was
+            del slots[slot]
+        for lease in list(leases):
+            if call.revoke(lease, token):
+                leases.remove(lease)
     finally:
         call.close()
 
@@ -100,6 +111,15 @@ class _Connection:
         """Revoke a lease; False if etcd refuses."""
         request = b"\x08" + _varint(lease & 0xFFFF_FFFF_FFFF_FFFF)
         return self._call("/etcdserverpb.Lease/LeaseRevoke", request, token) is not None
+
+    def release(self, slot: bytes, mark_key: bytes, mark: bytes, token: str) -> None:
+        """Delete a slot and its mark, if that is what it was."""
+        # Compare: target VALUE (2: 3), key (3), value (7); its result EQUAL is 0, left out.
+        compare = b"\x10\x03" + _field(3, mark_key) + _field(7, mark)
+        # RequestOp: request_delete_range (3), a DeleteRangeRequest: key (1).
+        deletes = b"".join(_field(2, _field(3, _field(1, key))) for key in (slot, mark_key))
+        request = _field(1, compare) + deletes
+        self._call("/etcdserverpb.KV/Txn", request, token)
 
     def _call(self, path: str, message: bytes, token: str) -> bytes | None:
         """Carry out a call; return the message of the answer, None if there is none."""

@@ -1,0 +1,330 @@
+"""The stream of watches: many on one, resumed without a gap or a repeat.
+
+Theory of operation
+-------------------
+A service task, `WatchHub._serve`, owns the Watch call that all watchers of a
+client share. Each watcher has an id of our own choosing and knows `next_revision`,
+the first revision that it has not been given. When the call ends with a fault
+that another connection may not have, the task begins a new call, and asks for
+each watcher again from there. So a watcher sees every event exactly once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import trio
+from grpclib.const import Status
+
+from trio_sched._support.arguments import check_int
+from trio_sched.etcd_shim._about import TRANSIENT, is_odd_end
+from trio_sched.etcd_shim._backoff import Backoff
+from trio_sched.etcd_shim._pb import messages_pb2 as pb
+from trio_sched.etcd_shim.channel import deliver, send_message_nowait
+from trio_sched.etcd_shim.errors import (
+    AuthStoreChanged,
+    ClientClosed,
+    Compacted,
+    ConnectionLost,
+    EtcdError,
+    PermissionDenied,
+    Unauthenticated,
+    WatchCanceled,
+    again,
+)
+from trio_sched.etcd_shim.watch import Watcher
+
+if TYPE_CHECKING:
+    from grpclib.client import Stream
+
+    from trio_sched._support.tasks import ServiceNursery
+    from trio_sched.etcd_shim._pb.services_grpc import WatchStub
+    from trio_sched.etcd_shim.channel import Channel
+
+__all__ = ["WatchHub"]
+
+_Call: TypeAlias = "Stream[pb.WatchRequest, pb.WatchResponse]"
+
+HAS_LEADER: Final = {"hasleader": "true"}
+
+_MAX_REFUSALS: Final = 3  # of a token, or of a watch that its user may have, in a row
+_MAX_ODD_ENDS: Final = 5  # in a row, of calls that have brought nothing
+_Read: TypeAlias = Callable[[bytes, bytes], Awaitable[object]]
+
+
+class WatchHub:
+    """The shared stream of watches. See the head of the module.
+
+    Args:
+        services: where its tasks are started.
+        channel: what the stub is on; has the token.
+        stub: to call with.
+        read: reads a key of a range, to see whether that is permitted.
+    """
+
+    def __init__(
+        self, services: ServiceNursery, channel: Channel, stub: WatchStub, read: _Read
+    ) -> None:
+        self._services = services
+        self._channel = channel
+        self._stub = stub
+        self._read = read
+        self._watchers: dict[int, Watcher] = {}
+        self._last_id = 0
+        self._outgoing: list[pb.WatchRequest] = []
+        self._creating: list[int] = []  # ids whose creation is not answered yet
+        self._serving = False
+        self._call: _Call | None = None
+        self._call_scope = trio.CancelScope()
+        self._token: str | None = None  # which the call has
+        # Where the server numbers watches itself:
+        self._one_at_a_time = False
+        self._to_create: list[int] = []  # ids of watches that wait for their turn
+        self._ours: dict[int, int] = {}  # ids by the server's
+        self._theirs: dict[int, int] = {}  # and the other way
+
+    def watch(
+        self, request: pb.WatchCreateRequest, buffer_size: int
+    ) -> AbstractAsyncContextManager[Watcher]:
+        """Open a watch; it is created at the server when the block is entered."""
+        check_int("buffer_size", buffer_size, 1)
+        return self._watching(request, buffer_size)
+
+    @asynccontextmanager
+    async def _watching(
+        self, request: pb.WatchCreateRequest, buffer_size: int
+    ) -> AsyncIterator[Watcher]:
+        if self._services.closing:
+            raise ClientClosed("the client's block was left")
+        self._last_id += 1
+        request.watch_id = self._last_id
+        watcher = Watcher(self._last_id, request, buffer_size)
+        self._watchers[watcher._id] = watcher
+        self._start(watcher)
+        try:
+            await watcher._created.wait()
+            if watcher._error is not None and not watcher._was_created:
+                raise again(watcher._error)
+            yield watcher
+        finally:
+            self._forget(watcher)
+
+    def _start(self, watcher: Watcher) -> None:
+        if not self._serving:
+            self._serving = True
+            self._services.start_soon(self._serve)
+        elif self._call is not None:
+            self._create(self._call, watcher)
+
+    def _forget(self, watcher: Watcher) -> None:
+        known = self._watchers.pop(watcher._id, None)
+        if known is not None and self._call is not None:
+            theirs = self._theirs.pop(watcher._id, watcher._id)
+            self._ours.pop(theirs, None)
+            cancel = pb.WatchCancelRequest(watch_id=theirs)
+            self._send(self._call, pb.WatchRequest(cancel_request=cancel))
+
+    def _create(self, call: _Call, watcher: Watcher) -> None:
+        """Ask for a watch, or resume it; in its turn where that is needed."""
+        if self._one_at_a_time and self._creating:
+            self._to_create.append(watcher._id)
+        else:
+            self._creating.append(watcher._id)
+            self._send(call, watcher._creation())
+
+    def _send(self, call: _Call, request: pb.WatchRequest) -> None:
+        """Send a request at once, or in its turn when that takes waiting."""
+        if self._outgoing or not send_message_nowait(call, request):
+            self._outgoing.append(request)
+            if len(self._outgoing) == 1:
+                self._services.start_soon(self._send_outgoing, call)
+
+    @property
+    def awaits_answer(self) -> bool:
+        """Whether a watch was asked for that is not created yet."""
+        return self._call is not None and bool(self._creating)
+
+    # ---- the service task ------------------------------------------------------
+
+    async def _serve(self) -> None:
+        """Keep a Watch call open as long as there is a watcher that needs it."""
+        backoff = Backoff(cap=2.0)
+        error: EtcdError | None = None
+        failures = 0  # in a row, of calls that have brought nothing
+        try:
+            while error is None and (self._watchers or not backoff.used):
+                self._token = self._channel.token
+                ended, brought = await self._serve_call(backoff)
+                failures = 0 if brought else failures + 1
+                error = await self._recover(ended, failures, backoff)
+            if error is None:
+                return
+            for watcher in tuple(self._watchers.values()):
+                self._drop(watcher, error)
+        except trio.Cancelled:
+            for watcher in tuple(self._watchers.values()):
+                self._drop(watcher, ClientClosed("the client's block was left"))
+            raise
+        finally:
+            self._serving = False
+
+    async def _recover(
+        self, error: EtcdError | None, failures: int, backoff: Backoff
+    ) -> EtcdError | None:
+        """Get ready for another call; return why that is no use.
+
+        Args:
+            error: what the call ended by; None if we ended it.
+            failures: how many in a row have brought nothing.
+            backoff: to wait by.
+        """
+        if error is None:
+            return None
+        if isinstance(error, TRANSIENT) or (is_odd_end(error) and failures < _MAX_ODD_ENDS):
+            await trio.sleep(backoff.next())
+            return None
+        if isinstance(error, (Unauthenticated, AuthStoreChanged)) and failures < _MAX_REFUSALS:
+            return await self._refresh_token(error)
+        return error
+
+    async def _refresh_token(self, refusal: EtcdError) -> EtcdError | None:
+        """Get a token in place of one that was refused; return why that is no use."""
+        try:
+            return None if await self._channel.refresh_token(self._token) else refusal
+        except TRANSIENT:
+            return None  # another round will show
+        except EtcdError as exc:
+            return exc
+
+    async def _serve_call(self, backoff: Backoff) -> tuple[EtcdError | None, bool]:
+        """Run one Watch call to its end; return why it ended, and whether it brought anything."""
+        brought = False
+        try:
+            with trio.CancelScope() as self._call_scope:
+                async with self._stub.Watch.open(metadata=HAS_LEADER) as call:
+                    await call.send_request()
+                    self._begin(call)
+                    answer = await call.recv_message()
+                    if answer is not None:
+                        brought = True
+                        backoff.reset()
+                        self._take(answer)
+                        await deliver(call, self._take)
+        except EtcdError as exc:
+            return exc, brought
+        finally:
+            self._call = None
+        if self._call_scope.cancelled_caught:
+            return None, True
+        return ConnectionLost("the stream of watches ended"), brought
+
+    def _begin(self, call: _Call) -> None:
+        for stale in (self._outgoing, self._creating, self._to_create):
+            stale.clear()
+        self._ours.clear()
+        self._theirs.clear()
+        self._call = call
+        for watcher in self._watchers.values():
+            self._create(call, watcher)
+
+    async def _send_outgoing(self, call: _Call) -> None:
+        with suppress(EtcdError):  # the call has ended, as its reader learns, too
+            while self._outgoing and self._call is call:
+                await call.send_message(self._outgoing[0])
+                self._outgoing.pop(0)
+
+    def _take(self, answer: pb.WatchResponse) -> None:
+        watch_id = answer.watch_id
+        if self._creating and answer.created:
+            watch_id = self._take_creation(answer)
+        elif self._ours:
+            watch_id = self._ours.get(watch_id, 0)
+        watcher = self._watchers.get(watch_id)
+        if watcher is None:
+            return
+        if answer.canceled:
+            self._take_cancellation(watcher, answer)
+        elif answer.created:
+            watcher.refusals = 0
+            watcher._note_created(answer.header.revision)
+        else:
+            watcher._take(answer)
+            if watcher._error is not None:  # it overflowed
+                self._forget(watcher)
+
+    def _take_creation(self, answer: pb.WatchResponse) -> int:
+        """Return whose creation is answered; 0 if that is not known."""
+        # They are answered in their order; etcd 3.4 refuses one without its id.
+        watch_id = self._creating.pop(0)
+        if not answer.canceled and answer.watch_id != watch_id:
+            if self._creating:  # whose it is cannot be known
+                self._one_at_a_time = True
+                self._call_scope.cancel()
+                return 0
+            self._one_at_a_time = True
+        if self._one_at_a_time:
+            self._ours[answer.watch_id] = watch_id
+            self._theirs[watch_id] = answer.watch_id
+            self._create_next()
+        return watch_id
+
+    def _create_next(self) -> None:
+        while self._to_create and self._call is not None:
+            watcher = self._watchers.get(self._to_create.pop(0))
+            if watcher is not None:
+                self._create(self._call, watcher)
+                return
+
+    def _take_cancellation(self, watcher: Watcher, answer: pb.WatchResponse) -> None:
+        error = _cancellation(answer)
+        if isinstance(error, PermissionDenied) and self._channel.token is not None:
+            self._services.start_soon(self._check_permission, watcher, self._call, error)
+        else:
+            self._drop(watcher, error)
+
+    async def _check_permission(
+        self, watcher: Watcher, call: _Call | None, refusal: EtcdError
+    ) -> None:
+        """See whether a watch that was refused is forbidden, or the stream's token too old."""
+        watcher.refusals += 1
+        request = watcher._request
+        try:
+            await self._read(request.key, request.range_end)
+        except (PermissionDenied, AuthStoreChanged, Unauthenticated):
+            self._drop(watcher, refusal)
+            return
+        except TRANSIENT:
+            pass  # another round will show
+        except EtcdError as exc:
+            self._drop(watcher, exc)
+            return
+        if watcher.refusals > _MAX_REFUSALS:
+            self._drop(watcher, refusal)
+        elif self._call is call is not None and watcher._id in self._watchers:
+            if self._token == self._channel.token:  # its user may have been granted it just now
+                self._create(call, watcher)
+            else:
+                self._call_scope.cancel()
+
+    def _drop(self, watcher: Watcher, error: EtcdError) -> None:
+        self._watchers.pop(watcher._id, None)
+        watcher._fail(again(error))
+
+
+def _cancellation(answer: pb.WatchResponse) -> EtcdError:
+    if answer.compact_revision:
+        return Compacted(answer.cancel_reason, answer.compact_revision)
+    if any(words in answer.cancel_reason for words in _REFUSALS):
+        return PermissionDenied(Status.PERMISSION_DENIED, answer.cancel_reason)
+    return WatchCanceled(answer.cancel_reason)
+
+
+_REFUSALS: Final = (
+    "permission denied",
+    "auth token",
+    "auth store is old",
+    "revision in header is old",
+    "user name is empty",
+)
