@@ -203,13 +203,13 @@ def _outcome(state: PathState, change: Change, revision: int) -> Outcome:
 
 def _outcome_for_chosen(state: PathState, change: Change) -> Outcome:
     """Return what came of a change for a host that is to end its work, and is chosen still."""
+    evictions = state.control.evictions
     if state.control.paused:
         return "paused"
-    if not change.evicts or (
-        change.host in state.control.evictions and is_pending(state, change.host)
-    ):
-        return "not-yet"  # as just after a pause: who leads decides in a moment
-    return "decided"  # no other host could take its place
+    pending = any(name == change.host and is_pending(state, name) for name in evictions)
+    if change.evicts and not pending:
+        return "decided"  # no other host could take its place
+    return "not-yet"  # as just after a pause: who leads decides in a moment
 
 
 def _holds_slot(state: PathState, host: str | None) -> bool:
