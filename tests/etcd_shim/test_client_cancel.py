@@ -103,7 +103,9 @@ async def test_nothing_is_leaked_and_the_client_still_works(
             assert connection.open_calls == baseline
             assert (connection.waiting_calls, connection.unread_bytes) == (0, 0)
             assert client.statistics().connects == 1, "a cancellation tore the connection"
-            assert set(await witness.lease_list()) <= leases, "others' may expire, ours may not stay"
+            assert set(await witness.lease_list()) <= leases, (
+                "others' may expire, ours may not stay"
+            )
 
         cancelled = await sweep(cold if fresh else warm, check)
         assert cancelled >= (2 if fresh else 1)

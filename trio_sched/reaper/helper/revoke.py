@@ -1,11 +1,12 @@
-"""Revoke leases with the standard library alone: two unary gRPC calls, written out by hand.
+"""Revoke or renew leases with the standard library alone: three gRPC calls, written out by hand.
 
 Theory of operation
 -------------------
 A unary call in gRPC is one HTTP/2 request: frames of 9 bytes of head and a body. We send headers
 that are never compressed, so there is no table to keep, and read nothing of the answer but its
 DATA: etcd answers a call that it carried out with a message, and a refused one with none. So
-neither HPACK nor a status has to be understood. What was refused is tried again for a while by
+neither HPACK nor a status has to be understood. A renewal is a stream of requests; one of a single
+request looks the same. What was refused is tried again for a while by
 the caller; a lease that is not there costs a few tries.
 
 Why not etcd's JSON gateway, which would be shorter still: it can be switched off, and moved to
@@ -19,7 +20,7 @@ import socket
 import struct
 from typing import NamedTuple
 
-__all__ = ["Refused", "Target", "revoke_leases"]
+__all__ = ["Refused", "Target", "renew_leases", "revoke_leases"]
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY = 0, 1, 3, 4, 6, 7
@@ -76,6 +77,18 @@ def revoke_leases(
         call.close()
 
 
+def renew_leases(
+    target: Target, user: str, password: str, leases: list[int], timeout: float
+) -> list[int]:
+    """Renew leases at one member, as `revoke_leases` revokes them; return those that it did not."""
+    call = _Connection(target, timeout)
+    try:
+        token = call.authenticate(user, password) if user else ""
+        return [lease for lease in leases if not call.renew(lease, token)]
+    finally:
+        call.close()
+
+
 class _Connection:
     """One HTTP/2 connection, for one call after the other."""
 
@@ -98,8 +111,11 @@ class _Connection:
 
     def revoke(self, lease: int, token: str) -> bool:
         """Revoke a lease; False if etcd refuses."""
-        request = b"\x08" + _varint(lease & 0xFFFF_FFFF_FFFF_FFFF)
-        return self._call("/etcdserverpb.Lease/LeaseRevoke", request, token) is not None
+        return self._call("/etcdserverpb.Lease/LeaseRevoke", _lease(lease), token) is not None
+
+    def renew(self, lease: int, token: str) -> bool:
+        """Renew a lease; False if etcd refuses."""
+        return self._call("/etcdserverpb.Lease/LeaseKeepAlive", _lease(lease), token) is not None
 
     def _call(self, path: str, message: bytes, token: str) -> bytes | None:
         """Carry out a call; return the message of the answer, None if there is none."""
@@ -179,6 +195,11 @@ def _header_block(target: Target, path: str, token: str) -> bytes:
     if token:
         fields.append(("token", token))
     return b"".join(b"\0" + _string(name) + _string(value) for name, value in fields)
+
+
+def _lease(lease: int) -> bytes:
+    """Return a message whose one field is the id of a lease."""
+    return b"\x08" + _varint(lease & 0xFFFF_FFFF_FFFF_FFFF)
 
 
 def _string(text: str) -> bytes:
