@@ -144,11 +144,18 @@ RESULT: Final = {
     "wait_unscheduled": Call(Result.wait_unscheduled),
     "statistics": Call(Result.statistics),
 }
+WORK: Final = [None, True, 5, "1", (1, 2, 3)]
 REAPER: Final = {
     "hold": Call(Reaper.hold, {"lease": INT64, "ttl": SECONDS}, {"lease": 1, "ttl": 1}),
     "release": Call(Reaper.release, {"lease": INT64}),
     "group": Call(Reaper.group, {"pgid": [*or_none(POSITIVE), 1]}),
-    "until": Call(Reaper.until, {"deadline": [None, True, "1", [], nan]}),
+    "work": Call(Reaper.work, {"work": WORK}),
+    "over": Call(Reaper.over, {"work": WORK}),
+    "until": Call(
+        Reaper.until,
+        {"deadline": [None, True, "1", [], nan], "work": WORK[1:]},
+        {"deadline": inf, "work": None},
+    ),
 }
 
 PLAN: Final = {

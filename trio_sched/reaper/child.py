@@ -67,7 +67,7 @@ def open_gate() -> tuple[socket.socket, socket.socket]:
 
 
 def keeper_command(
-    gate: socket.socket, command: Sequence[str], env: Mapping[str, str], *, adopts: bool
+    gate: socket.socket, command: Sequence[str], env: Mapping[str, str], *, adopts: bool = False
 ) -> list[str]:
     """Return what starts a command by a keeper; its process has to be our child.
 

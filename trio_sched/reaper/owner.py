@@ -20,7 +20,7 @@ from contextlib import asynccontextmanager, suppress
 
 import trio
 
-from trio_sched._support.arguments import check_int, check_number, check_seconds
+from trio_sched._support.arguments import check_instance, check_int, check_number, check_seconds
 from trio_sched._support.processes import wait_ended
 from trio_sched._support.tasks import open_plain_nursery, open_service_nursery
 from trio_sched.etcd_shim.channel import Access
@@ -38,7 +38,7 @@ _START_TIMEOUT = 5.0  # seconds for the first answer of all, as it has to be loa
 _LATE = 0.1  # seconds; if we wake up later than that, it may be us who were stopped
 _AGAIN = (0.05, 30.0)  # seconds between two helpers: at first, and at most
 _STEADY = 10.0  # seconds: a helper that lived for longer begins at the first pause again
-_PIPE_SIZE = 1 << 20  # bytes
+_PIPE_SIZE = 1 << 18  # bytes
 _MAX_SECONDS = 1e9  # a deadline further away than this is none
 _ENVIRONMENT = ("SSL_CERT_FILE", "SSL_CERT_DIR")  # where OpenSSL finds authorities
 
@@ -100,12 +100,12 @@ class Reaper:
 
     def work(self, work: Work) -> None:
         """End this work first, and revoke only once nothing of it lives. Sent before it can act."""
-        self._works[work] = None
+        self._works[_check_work(work)] = None
         self._send(_work(work))
 
     def over(self, work: Work) -> None:
         """Forget a work of which nothing lives any more."""
-        if self._works.pop(work, 0.0) != 0.0:
+        if self._works.pop(_check_work(work), 0.0) != 0.0:
             self._send(f"over {work.keeper}")
 
     def until(self, deadline: float, work: Work | None = None) -> None:
@@ -119,6 +119,8 @@ class Reaper:
             work: None for the group.
         """
         moment = monotonic_at(deadline)
+        if work is not None:
+            _check_work(work)
         if moment is None:
             return
         if work is None:
@@ -330,6 +332,10 @@ def _files(access: Access) -> tuple[str, str, str]:
             "make one with trio_sched.etcd_shim.tls_context()"
         )
     return (context.cacert, context.cert, context.key)
+
+
+def _check_work(work: Work) -> Work:
+    return check_instance("work", work, Work, "a Work")
 
 
 def _hold(lease: int, ttl: float) -> str:

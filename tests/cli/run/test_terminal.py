@@ -16,11 +16,21 @@ from tests.reaper.process_tools import ended_with_block
 from trio_sched.reaper.child import NO_CGROUP
 
 PATIENCE = 40  # seconds; far more than anything here takes
-# Makes the terminal on its standard input its own, as its foreground, and becomes a program.
-IN_TERMINAL = (
-    "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
-    "os.execvp(sys.argv[1], sys.argv[1:])"
-)
+# Makes the terminal on its standard input its own, runs a program in it, and shows its end. It
+# stays, as the end of a session takes away what has not been read of its terminal yet.
+IN_TERMINAL = """
+import fcntl, os, signal, sys, termios
+os.setsid()
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+pid = os.fork()
+if not pid:
+    os.execvp(sys.argv[1], sys.argv[1:])
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+_, status = os.waitpid(pid, 0)
+signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+print("code", os.waitstatus_to_exitcode(status), flush=True)
+signal.pause()
+"""
 BASH = ["bash", "--norc", "--noprofile", "-i"]
 READ = ["sh", "-c", "echo rea''dy; read x; echo got $x"]  # an echo of the words is no "ready"
 
@@ -79,7 +89,7 @@ async def test_f54_a_command_reads_from_the_terminal(endpoint: str, path: str) -
         await terminal.until("ready")
         await terminal.type("a line\n")
         await terminal.until("got a line")
-        assert await terminal.process.wait() == 0
+        await terminal.until("code 0")
 
 
 async def test_f54_one_ctrl_c_ends_what_reads(endpoint: str, path: str) -> None:
@@ -89,7 +99,7 @@ async def test_f54_one_ctrl_c_ends_what_reads(endpoint: str, path: str) -> None:
         await terminal.until("got a line")
         await terminal.until("ready")  # it has been started again
         await terminal.type("\x03")
-        assert await terminal.process.wait() == 130
+        await terminal.until("code 130")
 
 
 async def test_f54_one_ctrl_c_ends_what_does_not_read(endpoint: str, path: str) -> None:
@@ -98,7 +108,7 @@ async def test_f54_one_ctrl_c_ends_what_does_not_read(endpoint: str, path: str) 
         await terminal.until("ready")
         await terminal.type("\x03")
         await terminal.until("trapped")
-        assert await terminal.process.wait() == 0
+        await terminal.until("code 0")
 
 
 async def test_f54_a_ctrl_c_that_the_command_has_taken_is_the_end_too(
@@ -112,7 +122,7 @@ async def test_f54_a_ctrl_c_that_the_command_has_taken_is_the_end_too(
         await terminal.until("got a line")
         await terminal.type("\x03")
         await terminal.until("trapped")
-        assert await terminal.process.wait() == 0
+        await terminal.until("code 0")
 
 
 async def test_f54_the_terminal_is_given_back(endpoint: str, path: str) -> None:
@@ -124,7 +134,7 @@ async def test_f54_the_terminal_is_given_back(endpoint: str, path: str) -> None:
         await terminal.until("got a")
         await terminal.type("b\n")
         await terminal.until("then b")
-        assert await terminal.process.wait() == 0
+        await terminal.until("code 0")
 
 
 async def test_f54_ctrl_z_and_the_foreground_again(endpoint: str, path: str) -> None:
@@ -146,7 +156,7 @@ async def test_f54_ctrl_z_and_the_foreground_again(endpoint: str, path: str) -> 
         await terminal.type("echo $((60 * 7))\n")
         await terminal.until("\n420")
         await terminal.type("exit\n")
-        assert await terminal.process.wait() == 0
+        await terminal.until("code 0")
 
 
 async def test_f54_in_the_background_it_waits_for_the_foreground(endpoint: str, path: str) -> None:
@@ -162,7 +172,7 @@ async def test_f54_in_the_background_it_waits_for_the_foreground(endpoint: str, 
         await terminal.type("a line\n")
         await terminal.until("\ngot a line")
         await terminal.type("exit\n")
-        assert await terminal.process.wait() == 0
+        await terminal.until("code 0")
 
 
 async def test_f54_in_the_background_it_ends_when_asked_to(endpoint: str, path: str) -> None:
@@ -174,7 +184,7 @@ async def test_f54_in_the_background_it_ends_when_asked_to(endpoint: str, path: 
         await terminal.type("kill %1; wait %1; echo code $?\n")
         await terminal.until("\ncode 143")
         await terminal.type("exit\n")
-        assert await terminal.process.wait() == 0
+        await terminal.until("code 0")
 
 
 async def test_f54_a_pager_at_the_end_of_a_pipe_keeps_the_terminal(
@@ -189,4 +199,4 @@ async def test_f54_a_pager_at_the_end_of_a_pipe_keeps_the_terminal(
         await terminal.type("a key\n")
         await terminal.until("\ntyped a key")
         await terminal.type("exit\n")
-        assert await terminal.process.wait() == 0
+        await terminal.until("code 0")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,15 +25,6 @@ ESCAPES = {
     "no environment": "env -i PATH=$PATH setsid sleep {0} & sleep {0}",
     "su": "su -c 'sleep {0}' 2>/dev/null",
 }
-
-
-@pytest.fixture
-def mark() -> Iterator[str]:
-    """A number of seconds that the processes of this test alone sleep for."""
-    found = f"300.{os.getpid()}{os.urandom(3).hex().translate(str.maketrans('abcdef', '012345'))}"
-    yield found
-    for pid in marked(found):
-        os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture(params=["cgroup", "no cgroup"])
@@ -97,11 +87,9 @@ async def test_f49_what_leaves_the_group_is_gone_before_another_host_begins(
 
 
 async def test_f49_sigchld_ignored_when_we_are_started(endpoint: str, path: str, mark: str) -> None:
-    ignores = [sys.executable, "-c"]
-    ignores += [
-        "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN);"
-        "os.execv(sys.argv[1], sys.argv[1:])"
-    ]
+    words = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); "
+    words += "os.execv(sys.argv[1], sys.argv[1:])"
+    ignores = [sys.executable, "-c", words]
     command = ["sh", "-c", f"setsid sleep {mark} & sh -c 'exit 3'; exit $?"]
     async with open_run(endpoint, path, command=command, under=ignores) as run:
         await run.event("started")
@@ -204,7 +192,7 @@ TREE = (
 )
 TREE_SIZE = 6  # `timeout` has the number among its words, too
 
-# Who is killed ("k"), stopped ("s") or continued ("c"), one after the other: wrapper, reaper, keeper.
+# Who is killed ("k") or stopped ("s"), one after the other: wrapper, reaper, keeper.
 BLOWS = [
     *("k:w", "k:k", "k:w k:r", "k:r k:w", "k:w k:k", "k:k k:w", "k:w s:r"),
     *("s:r k:w", "s:k k:w", "s:k k:w k:r", "s:w k:r k:w", "s:w k:k k:w", "s:w s:r k:w"),

@@ -186,6 +186,8 @@ class _Life:
         self._reporter.event("stopped", signal=name)
         if number == signal.SIGTSTP:  # else it goes on when we are in the foreground
             os.killpg(0, signal.SIGTSTP)
+            if self._child is not None:
+                self._child.resume()
 
     # ---- the child -----------------------------------------------------------------
 

@@ -57,6 +57,7 @@ from trio_sched.reaper.helper.tree import (
 __all__ = ["main"]
 
 _PAUSE = (10, 200)  # milliseconds between two rounds of killing: at first, and at most
+_FOREGROUND = 200  # milliseconds between two checks whether we are in the foreground by now
 _LONG = 60_000  # milliseconds between two checks of the clock
 _OURS = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)  # from the terminal, to be passed on
 _BY_TERMINAL = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
@@ -109,6 +110,8 @@ class _Keeper:
                 self._killing = True
             if self._killing:
                 kill_work(self._work)
+            if self._terminal.waiting:
+                self._terminal.retry()
             for descriptor, _ in poll.poll(pause if self._killing else self._milliseconds()):
                 if descriptor == parent or not self._handle(descriptor):
                     poll.unregister(descriptor)
@@ -202,9 +205,10 @@ class _Keeper:
 
     def _milliseconds(self) -> float:
         """Return how long to wait for whatever comes next."""
+        longest = _FOREGROUND if self._terminal.waiting else _LONG
         if self._until is None:
-            return _LONG
-        return min(max(0.0, (self._until - time.monotonic()) * 1000), _LONG)
+            return longest
+        return min(max(0.0, (self._until - time.monotonic()) * 1000), longest)
 
     # ---- what ends -----------------------------------------------------------------
 

@@ -21,14 +21,14 @@ class Terminal:
         parent: the process that had the keeper started; it has the terminal by right.
 
     Attributes:
-        handed_over: whether the command's group has it, and we are in that group.
+        handed_over: whether the command's group has it; then we are in that group.
     """
 
     def __init__(self, parent: int) -> None:
         self.handed_over = False
         self._owner = _group_of(parent)
         self._group = 0  # of the command, once it has wanted the terminal
-        self._stopped = False
+        self._stopped = 0  # the signal that stopped it
 
     def stopped(self, number: int, child: int) -> bool:
         """Give a command that was stopped by `number` what it waits for; return whether it goes on.
@@ -36,11 +36,23 @@ class Terminal:
         Stopped by Ctrl-Z, it waits, and the terminal is its owner's again.
         """
         self._group = _group_of(child)
-        self._stopped = True
+        self._stopped = number
         if number == signal.SIGTSTP:
             self.give_back()
             return False
         return self._hand_over()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the command waits for its owner to be in the foreground.
+
+        Of which there is no event: a shell's ``fg`` does not signal what was not stopped.
+        """
+        return self._stopped not in {0, signal.SIGTSTP}
+
+    def retry(self) -> None:
+        """Hand it over by now, if we may."""
+        self._hand_over()
 
     def resume(self, child: int) -> None:
         """Go on: with the terminal, if its owner has it again; else in the background."""
@@ -72,7 +84,7 @@ class Terminal:
         return True
 
     def _continue(self, group: int) -> None:
-        self._stopped = False
+        self._stopped = 0
         with suppress(OSError):
             os.killpg(group, signal.SIGCONT)
 
