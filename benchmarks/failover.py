@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ import trio
 
 from trio_sched import Client, open_client
 from trio_sched.reaper.helper.groups import kill_group, living_members
+from trio_sched.reaper.helper.tree import children_of
 from trio_sched.reaper.owner import open_reaper
 from trio_sched.testing import Etcd, open_etcd
 from trio_sched.testing.find import find_etcdctl
@@ -103,7 +104,7 @@ async def open_host(command: Sequence[str]) -> AsyncIterator[trio.Process]:
     try:
         yield process
     finally:
-        group = children(process.pid)
+        group = groups_below(process.pid)
         process.kill()
         with trio.CancelScope(shield=True):
             await process.wait()
@@ -111,14 +112,14 @@ async def open_host(command: Sequence[str]) -> AsyncIterator[trio.Process]:
             kill_group(pid, 5)
 
 
-def children(pid: int) -> set[int]:
-    """Return the groups that a process's children are in, whichever thread started them."""
-    try:
-        threads = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208 # names are wanted, no paths
-    except OSError:
-        return set()
-    found = [read_proc(pid, f"task/{thread}/children") for thread in threads]
-    return {os.getpgid(int(child)) for child in " ".join(found).split()}
+def groups_below(pid: int) -> set[int]:
+    """Return the groups that what is below a process is in."""
+    found = set()
+    for child in children_of(pid):
+        with suppress(ProcessLookupError):
+            found.add(os.getpgid(child))
+        found |= groups_below(child)
+    return found
 
 
 def read_proc(pid: int, name: str) -> str:
@@ -153,7 +154,7 @@ async def take_over(
     command = partial(contender.command, server, path, ttl=ttl)
     async with open_host(command(host="a")) as first:
         await began(first)
-        groups = children(first.pid)
+        groups = groups_below(first.pid)
         async with open_host(command(host="b")) as second:
             await waits(client, contender, path)
             first.kill()

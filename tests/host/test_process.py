@@ -119,11 +119,11 @@ async def test_bad_arguments(command: Any, options: dict[str, Any], error: type)
 
 async def test_a_file_is_passed_on() -> None:
     theirs, ours = os.pipe()
-    with os.fdopen(theirs, "rb") as reads:
-        command = ["sh", "-c", f"echo here > /proc/self/fd/{ours}"]
-        await run_process(right(), command, pass_fds=[ours])
-        os.close(ours)
-        assert reads.read() == b"here\n", "and nothing holds it any more"
+    command = ["sh", "-c", f"echo here > /proc/self/fd/{ours}"]
+    await run_process(right(), command, pass_fds=[ours])
+    os.close(ours)
+    async with trio.lowlevel.FdStream(theirs) as reads:
+        assert [chunk async for chunk in reads] == [b"here\n"], "and nothing holds it any more"
 
 
 # ---- what it starts -------------------------------------------------------------------------
@@ -159,11 +159,13 @@ async def test_f55_a_right_that_is_known_to_be_lost_ends_it_at_once(mark: str) -
             ours.known_lost = before
             nursery.cancel_scope.cancel()
             if not before:
-                nursery.start_soon(set_lost, ours)
+                nursery.start_soon(set_lost, ours)  # when it has been asked
         assert not marked(mark)
 
 
 async def set_lost(lost: Right) -> None:
+    with trio.CancelScope(shield=True):
+        await trio.lowlevel.checkpoint()
     lost.known_lost = True
 
 

@@ -63,11 +63,11 @@ async def run_process(
             full = keeper_command(theirs, words, os.environ if env is None else env)
             options |= {"env": env, "pass_fds": (*pass_fds, theirs.fileno())}
             try:
-                pid: int = await nursery.start(partial(keeper.run, full, **options))
+                process: trio.Process = await nursery.start(partial(keeper.run, full, **options))
             except BaseException:
                 gate.close()
                 raise
-        child = keeper.child = Child(gate, pid, right.reaper)
+        child = keeper.child = Child(gate, process.pid, right.reaper)
         try:
             await _whole(child, right, words[0], nursery)
         finally:
@@ -104,26 +104,15 @@ class _Keeper:
         self.child: Child | None = None  # once there is one, it ends the process
         self.result: subprocess.CompletedProcess[bytes] | None = None
 
-    async def run(
-        self, command: list[str], *, task_status: trio.TaskStatus[int], **options: Any
+    async def run(  # noqa: ASYNC128 # it is trio's `run_process` that says that it has started
+        self, command: list[str], *, task_status: trio.TaskStatus[trio.Process], **options: Any
     ) -> None:
         """Run it to its end."""
         options.setdefault("start_new_session", False)
         if not options["start_new_session"]:
             options.setdefault("process_group", 0)
-        async with open_plain_nursery() as nursery:
-            process = await nursery.start(partial(self._run, command, **options))
-            task_status.started(process.pid)
-
-    async def _run(
-        self, command: list[str], *, task_status: trio.TaskStatus[trio.Process], **options: Any
-    ) -> None:
         self.result = await trio.run_process(
-            command,
-            check=False,
-            deliver_cancel=self._end,
-            task_status=task_status,
-            **options,
+            command, check=False, deliver_cancel=self._end, task_status=task_status, **options
         )
 
     async def _end(self, process: trio.Process) -> None:

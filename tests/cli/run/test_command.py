@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.run.run_tools import Run, done, open_run
-from tests.reaper.process_tools import alive, eventually, exists, open_files
+from tests.reaper.process_tools import alive, eventually, open_files
 from trio_sched.etcd_shim import Client, open_client
 from trio_sched.reaper.helper.groups import living_members
 from trio_sched.testing import open_etcd

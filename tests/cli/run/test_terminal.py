@@ -7,7 +7,7 @@ import pty
 import shlex
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import trio
 
@@ -53,9 +53,8 @@ class Terminal:
         before, _, self._shown = self._shown.partition(text.encode())
         return before.decode()
 
-    async def close(self) -> None:
-        with suppress(OSError):
-            await self._screen.aclose()
+    def close(self) -> None:
+        self._screen.close()
 
 
 @asynccontextmanager
@@ -76,7 +75,7 @@ async def open_terminal(*command: str) -> AsyncIterator[Terminal]:
         async with ended_with_block(process, PATIENCE):
             yield terminal
     finally:
-        await terminal.close()
+        terminal.close()
 
 
 def run(endpoint: str, path: str, *options: str, command: list[str]) -> list[str]:

@@ -99,6 +99,9 @@ class _Life:
         self._reporter = reporter
         self._scope = trio.CancelScope()
         self._child: RunChild | None = None
+        self._early: list[signal.Signals] | None = (
+            None  # while the child starts: what came meanwhile
+        )
         self._ending = False  # a signal that was passed on asks for the end
         self._code: int | None = None
 
@@ -168,6 +171,9 @@ class _Life:
             if self._child is not None:
                 self._child.resume()
             return
+        if self._early is not None:
+            self._early.append(number)
+            return
         self._reporter.event("signal", signal=number.name, passed_on=self._child is not None)
         if self._child is None:
             self._finish(128 + number)
@@ -216,11 +222,8 @@ class _Life:
         Cancelled means lost; so does a child that ended after its time, as the reaper
         ends it if we cannot.
         """
-        command = self._settings.command
-        env = self._environment(slot, result)
-        child = await start_child(command, env, reaper, slot.deadline, adopts=self._adopts)
+        child = await self._start(slot, self._environment(slot, result), reaper)
         self._scope.deadline = inf  # this was in time
-        self._child = child
         self._reporter.event(
             "started",
             pid=child.pid,
@@ -242,6 +245,18 @@ class _Life:
             with trio.CancelScope(shield=True):
                 await self._end(child, slot, code)
         return code
+
+    async def _start(self, slot: Slot, env: dict[str, str], reaper: Reaper) -> RunChild:
+        """Start the child; signals that come meanwhile are for it, if it runs."""
+        command, self._early = self._settings.command, []
+        try:
+            child = await start_child(command, env, reaper, slot.deadline, adopts=self._adopts)
+            self._child = child
+        finally:
+            early, self._early = self._early, None
+            for number in early:
+                self._take_signal(number)
+        return child
 
     async def _end(self, child: RunChild, slot: Slot, code: int | None) -> None:
         """End what is left of the child, and say what came of it."""

@@ -86,6 +86,7 @@ class _Keeper:
         self._rest = b""
         self._until: float | None = None
         self._killing = False
+        self._started = False
         self._ended = False  # the command itself
         self._terminal = Terminal(parent)
         os.set_inheritable(gate, False)  # noqa: FBT003 # takes no keyword
@@ -177,7 +178,7 @@ class _Keeper:
         if descriptor == self._wakeup:
             self._handle_signals(data)
         elif descriptor == self._failure:
-            self._say(f"failed {data.decode()}" if data else "running")
+            self._note_start(data)
             return False
         elif data:
             *lines, self._rest = (self._rest + data).split(b"\n")
@@ -248,9 +249,15 @@ class _Keeper:
         else:
             self._note_end(found.si_status if found.si_code == os.CLD_EXITED else -found.si_status)
 
+    def _note_start(self, failure: bytes) -> None:
+        if not self._started:
+            self._started = True
+            self._say(f"failed {failure.decode()}" if failure else "running")
+
     def _note_end(self, code: int) -> None:
         if not self._ended:
             self._ended = True
+            self._note_start(os.read(self._failure, 16))
             self._handle(self._wakeup)  # a Ctrl-C that ended it came before its end
             self._say(f"ended {code}")
 
