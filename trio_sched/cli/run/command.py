@@ -150,7 +150,7 @@ def run(
     """Run COMMAND only while this host is one of those chosen for PATH.
 
     All hosts that run this for the same PATH and etcd find each other; at most
-    MAX_COUNT of them run COMMAND. It is ended, with all of its process group, before
+    MAX_COUNT of them run COMMAND. It is ended, with all that it has started, before
     another host may take its place. Signals are passed on to it.
 
     If it ends by itself, so do we, with its exit code. If the right to run is lost,
