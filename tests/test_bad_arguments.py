@@ -171,6 +171,7 @@ PLAN: Final = {
     "hosts": POSITIVE,
     "members": POSITIVE,
     "max_count": MAX_COUNT,
+    "takeover_pause": [each for each in SECONDS if each != 0],
     "ttl": POSITIVE,
     "seconds": [each for each in SECONDS if each != 0],
     "actions": SEQUENCE,

@@ -37,10 +37,12 @@ from trio_sched.model.records import HostData, Options, check_max_count
 from trio_sched.reaper.owner import Reaper, open_reaper
 from trio_sched.strategies import Strategy, StrategyFunction, get_strategy
 
-__all__ = ["observe", "schedule"]
+__all__ = ["MAX_TAKEOVER_PAUSE", "observe", "schedule"]
 
-_MAX_PAUSE: Final = 3600.0  # seconds
 _MIN_SHUTDOWN: Final = 0.2  # seconds: some round trips to an etcd that answers
+MAX_TAKEOVER_PAUSE: Final = 3600.0
+"""The longest `takeover_pause`, in seconds."""
+
 _MAX_FILTER: Final = 64 * 1024  # letters; all of them are published, and in each decision
 
 
@@ -220,8 +222,10 @@ def _check_shutdown(shutdown_timeout: float | None, session_ttl: int) -> float:
 
 
 def _check_pause(takeover_pause: float) -> float:
-    if check_seconds("takeover_pause", takeover_pause, zero=True) > _MAX_PAUSE:
-        raise ValueError(f"takeover_pause must be at most {_MAX_PAUSE:g} s, not {takeover_pause!r}")
+    if check_seconds("takeover_pause", takeover_pause, zero=True) > MAX_TAKEOVER_PAUSE:
+        raise ValueError(
+            f"takeover_pause must be at most {MAX_TAKEOVER_PAUSE:g} s, not {takeover_pause!r}"
+        )
     return takeover_pause
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 
 import click
 import pytest
 
 from tests.cli.run.run_tools import open_run
 from tests.places import DOCS, TESTS
+from tests.reaper.process_tools import alive, eventually
 from trio_sched.cli.exits import Exit
 from trio_sched.cli.run.command import run
 from trio_sched.etcd_shim import open_client
@@ -89,11 +91,14 @@ async def test_f59_its_transaction_is_refused_once_the_slot_is_gone(
         assert await process.line() == "once"
         first = (await client.get(where)).kv
         assert first is not None
-        # While it is being asked to end, and does not heed that, another client takes the slot.
+        # While the wrapper does not notice, another client takes the slot.
+        process.send(signal.SIGSTOP)
         await client.put(f"{path}/slots/0", "other")
         await client.delete(f"{path}/slots/0")
         await client.put(f"{path}/slots/0", "other")
         await process.process.stdin.send_all(b"go\n")
+        await eventually(lambda: not alive(started["pid"]))
+        process.send(signal.SIGCONT)
         assert (await process.event("ended"))["code"] == 1, "it did not come to echo"
         second = (await client.get(where)).kv
         assert second is not None

@@ -20,6 +20,7 @@ from trio_sched.cli.run.signals import parse_on_lost
 from trio_sched.etcd_shim.lease import check_ttl
 from trio_sched.exceptions import TrioSchedError
 from trio_sched.model.keys import check_hostname, check_path
+from trio_sched.scheduler import MAX_TAKEOVER_PAUSE
 from trio_sched.strategies import get_strategy, known_strategies
 
 __all__ = ["run"]
@@ -109,6 +110,14 @@ Exit codes:
     metavar="SECONDS",
     show_default="0.3 of the TTL",
     help="Time for the command to end, before it is killed. At most half the TTL.",
+)
+@click.option(
+    "--takeover-pause",
+    type=click.FloatRange(min=0, max=MAX_TAKEOVER_PAUSE),
+    metavar="SECONDS",
+    default=0.5,
+    show_default=True,
+    help="Time to wait before a slot is taken that its holder did not release.",
 )
 @click.option(
     "--wait",

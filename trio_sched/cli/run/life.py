@@ -55,6 +55,7 @@ class RunSettings:
         strategy: how hosts are chosen.
         ttl: of the session, in seconds.
         grace: seconds between asking the child to end and killing it.
+        takeover_pause: seconds before a slot is taken that went with its lease.
         wait: seconds to be scheduled in, the first time; None for ever.
         no_wait: end unless it is scheduled at once.
         once: end with the child, even if it was ended by a loss.
@@ -71,6 +72,7 @@ class RunSettings:
     strategy: str
     ttl: int
     grace: float
+    takeover_pause: float
     wait: float | None
     no_wait: bool
     once: bool
@@ -127,6 +129,7 @@ class _Life:
                     max_count=settings.max_count,
                     session_ttl=settings.ttl,
                     shutdown_timeout=min(settings.ttl, _LEAVE),
+                    takeover_pause=settings.takeover_pause,
                     reaper=reaper if settings.reaper else False,
                 ) as result,
             ):
