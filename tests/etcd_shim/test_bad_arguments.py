@@ -219,7 +219,9 @@ FUNCTIONS: Final = {
             "grace": [each for each in SECONDS if each != 0],
         },
     ),
-    "tls_context": Call(tls_context, {"cacert": FILE, "cert": FILE, "key": FILE}),
+    "tls_context": Call(
+        tls_context, {"cacert": FILE, "cert": FILE, "key": FILE, "key_password": or_none(TEXT)}
+    ),
     "prefix_range": Call(prefix_range, {"prefix": RANGE_END}),
 }
 

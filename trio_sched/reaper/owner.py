@@ -346,10 +346,10 @@ def _files(access: Access) -> tuple[str, str, str]:
     context = access.ssl_context
     if context is None or all(endpoint.scheme != "https" for endpoint in access.endpoints):
         return ("", "", "")
-    if not isinstance(context, TLSContext):
-        raise ValueError(  # noqa: TRY004 # the type is right, but not good enough
+    if not isinstance(context, TLSContext) or context.key_encrypted:
+        raise ValueError(
             "a reaper is another process and cannot use this ssl_context; "
-            "make one with trio_sched.etcd_shim.tls_context()"
+            "make one with trio_sched.etcd_shim.tls_context(), of a key without a password"
         )
     return (context.cacert, context.cert, context.key)
 
