@@ -79,6 +79,7 @@ TESTED_BY = {
     "reaper/helper/cgroups.py": ["reaper/test_tree.py", "reaper/test_child.py"],
     "reaper/helper/groups.py": ["reaper/test_owner.py"],
     "reaper/helper/keep.py": ["reaper/test_keep.py"],
+    "reaper/helper/light.py": ["reaper/test_keep.py"],
     "reaper/helper/kernel.py": ["reaper/test_keep.py", "cli/run/test_trees.py"],
     "reaper/helper/reap.py": ["reaper/test_owner.py", "cli/run/test_trees.py"],
     "reaper/helper/revoke.py": ["reaper/test_owner.py"],

@@ -185,7 +185,8 @@ async def test_f55_its_deadline_ends_it_though_it_could_take_longer(mark: str) -
 async def test_f55_cancelled_anywhere_nothing_is_left(mark: str, steps: int) -> None:
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(lambda: run_process(right(), ["sleep", mark], grace=0))
+            command = ["sh", "-c", f"exec sleep {mark}"]
+            nursery.start_soon(lambda: run_process(right(), command, grace=0))
             for _ in range(steps):
                 await trio.lowlevel.checkpoint()
             scope.cancel()

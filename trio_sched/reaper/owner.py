@@ -363,8 +363,7 @@ def _hold(lease: int, ttl: float) -> str:
 
 
 def _work(work: Work) -> str:
-    *numbers, cgroup = work
-    return f"work {' '.join(map(str, numbers))} {_word(str(cgroup))}"
+    return f"work {' '.join(map(str, work.numbers))} {_word(work.cgroup)}"
 
 
 def _until(moment: float, work: Work | None) -> str:

@@ -49,7 +49,11 @@ class Terminal:
     async def until(self, text: str) -> str:
         """Wait until a text is shown; return all up to it, which is not found again."""
         while text.encode() not in self._shown:
-            self._shown += await self._screen.receive_some()
+            try:
+                self._shown += await self._screen.receive_some()
+            except trio.Cancelled:
+                print(f"{text!r} is not shown, but {self._shown!r}")  # noqa: T201 # if a test fails
+                raise
         before, _, self._shown = self._shown.partition(text.encode())
         return before.decode()
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import suppress
+
+from trio_sched.reaper.helper.light import quiet
 
 __all__ = ["cgroup_members", "enter_cgroup", "kill_cgroup", "make_cgroup", "remove_cgroup"]
 
@@ -47,7 +48,7 @@ def cgroup_members(folder: str) -> list[int]:
     """Return the ids of all processes in a cgroup, and in those below it."""
     found: list[int] = []
     for inner, _folders, _files in os.walk(folder) if folder else ():
-        with suppress(OSError, ValueError), open(f"{inner}/cgroup.procs", "rb") as file:  # noqa: PTH123 # the same
+        with quiet(OSError, ValueError), open(f"{inner}/cgroup.procs", "rb") as file:  # noqa: PTH123 # the same
             found += [int(word) for word in file.read().split()]
     return found
 
@@ -70,7 +71,7 @@ def remove_cgroup(folder: str) -> None:
 
 def _our_cgroup() -> str:
     """Return the folder of our own cgroup; empty if there is none of version 2."""
-    with suppress(OSError, UnicodeDecodeError, ValueError):
+    with quiet(OSError, UnicodeDecodeError, ValueError):
         mounts = [line.split(" ") for line in _read("/proc/self/mountinfo").splitlines()]
         # ID PARENT DEVICE ROOT MOUNTPOINT OPTIONS… - TYPE SOURCE OPTIONS
         found = [words for words in mounts if words[words.index("-") + 1] == "cgroup2"]

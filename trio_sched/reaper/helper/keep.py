@@ -36,13 +36,12 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import sys
 import time
-from contextlib import suppress
 
 from trio_sched.reaper.helper.cgroups import enter_cgroup, make_cgroup, remove_cgroup
 from trio_sched.reaper.helper.kernel import adopt_orphans, signal_with_parent
+from trio_sched.reaper.helper.light import quiet, signals
 from trio_sched.reaper.helper.terminal import Terminal
 from trio_sched.reaper.helper.tree import (
     COOKIE,
@@ -59,13 +58,13 @@ __all__ = ["main"]
 _PAUSE = (10, 200)  # milliseconds between two rounds of killing: at first, and at most
 _FOREGROUND = 200  # milliseconds between two checks whether we are in the foreground by now
 _LONG = 60_000  # milliseconds between two checks of the clock
-_OURS = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)  # from the terminal, to be passed on
-_BY_TERMINAL = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
+_OURS = (signals.SIGINT, signals.SIGQUIT, signals.SIGHUP)  # from the terminal, to be passed on
+_BY_TERMINAL = (signals.SIGTSTP, signals.SIGTTIN, signals.SIGTTOU)
 _HANDLED = (
-    *(*_OURS, *_BY_TERMINAL, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM),
-    *(signal.SIGVTALRM, signal.SIGPROF, signal.SIGIO, signal.SIGPWR, signal.SIGXCPU),
+    *(*_OURS, *_BY_TERMINAL, signals.SIGTERM, signals.SIGUSR1, signals.SIGUSR2, signals.SIGALRM),
+    *(signals.SIGVTALRM, signals.SIGPROF, signals.SIGIO, signals.SIGPWR, signals.SIGXCPU),
 )
-_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+_IGNORED_BY_PYTHON = (signals.SIGPIPE, signals.SIGXFSZ)
 
 
 def main() -> None:
@@ -96,7 +95,7 @@ class _Keeper:
         """Start the command, and stay until nothing of it is left."""
         self._wakeup = self._take_signals()
         adopt_orphans()
-        signal_with_parent(signal.SIGCONT)
+        signal_with_parent(signals.SIGCONT)
         parent = _watch_process(self._parent)
         if os.getppid() != self._parent:
             return  # it died before we could ask; then we are another's child by now
@@ -129,12 +128,12 @@ class _Keeper:
         ours, theirs = os.pipe()
         for descriptor in (ours, theirs):
             os.set_blocking(descriptor, False)
-        signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
+        signals.set_wakeup_fd(theirs, warn_on_full_buffer=False)
         for number in _HANDLED:
-            if signal.getsignal(number) != signal.SIG_IGN:
-                signal.signal(number, lambda *_: None)
-        signal.signal(
-            signal.SIGCHLD, lambda *_: None
+            if signals.getsignal(number) != signals.SIG_IGN:
+                signals.signal(number, lambda *_: None)
+        signals.signal(
+            signals.SIGCHLD, lambda *_: None
         )  # if it is ignored, there is nothing to wait for
         return ours
 
@@ -153,7 +152,7 @@ class _Keeper:
             _become(command, keeper, start, word, failure, self._options)
         os.close(word)
         os.close(failure)
-        with suppress(OSError):  # it does the same
+        with quiet(OSError):  # it does the same
             os.setpgid(self._child, self._child)
         if folder and not enter_cgroup(folder, self._child):
             remove_cgroup(folder)
@@ -189,7 +188,7 @@ class _Keeper:
     def _handle_line(self, line: bytes) -> None:
         what, *words = line.decode().split(" ")
         if what == "go":
-            with suppress(OSError):  # it was killed
+            with quiet(OSError):  # it was killed
                 os.write(self._word, b"!")
         elif what == "until":
             self._until = float(words[0])
@@ -266,7 +265,7 @@ class _Keeper:
             self._say(f"stopped {number}")
 
     def _say(self, line: str) -> None:
-        with suppress(OSError):  # it is gone, or does not read
+        with quiet(OSError):  # it is gone, or does not read
             os.write(self._gate, f"{line}\n".encode())
 
 
@@ -274,14 +273,14 @@ def _become(
     command: list[str], keeper: int, start: int, word: int, failure: int, options: str
 ) -> None:
     """Become the command, once the word is given. Returns never."""
-    signal.set_wakeup_fd(-1)
+    signals.set_wakeup_fd(-1)
     os.setpgid(0, 0)
-    signal_with_parent(signal.SIGKILL)
+    signal_with_parent(signals.SIGKILL)
     # The keeper may have died before the line above.
     if os.getppid() != keeper or os.read(word, 1) != b"!":
         os._exit(0)
-    for number in (*_IGNORED_BY_PYTHON, signal.SIGCHLD):
-        signal.signal(number, signal.SIG_DFL)
+    for number in (*_IGNORED_BY_PYTHON, signals.SIGCHLD):
+        signals.signal(number, signals.SIG_DFL)
     if "l" in options:
         os.environ.pop("LC_CTYPE", None)
     os.environ[COOKIE] = cookie_of(keeper, start)
@@ -302,7 +301,7 @@ def _has_been_reaped(pid: int) -> bool:
 def _let_go_of_files() -> None:
     """Hold no file of the command's, nor its folder: who reads them would wait for our end, too."""
     for name in os.listdir("/proc/self/fd") if os.path.exists("/proc/self/fd") else ():  # noqa: PTH110, PTH208 # pathlib is too heavy
-        with suppress(OSError):  # what listed them is closed by now
+        with quiet(OSError):  # what listed them is closed by now
             if int(name) > 2 and os.get_inheritable(int(name)):
                 os.close(int(name))
     null = os.open(os.devnull, os.O_RDWR)

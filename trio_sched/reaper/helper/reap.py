@@ -39,14 +39,13 @@ from __future__ import annotations
 import importlib
 import os
 import select
-import signal
 import sys
 import time
-from contextlib import suppress
 
 from trio_sched.reaper.helper.cgroups import remove_cgroup
 from trio_sched.reaper.helper.groups import kill_group
 from trio_sched.reaper.helper.kernel import signal_with_parent
+from trio_sched.reaper.helper.light import quiet, signals
 from trio_sched.reaper.helper.tree import Work, is_over, kill_work
 
 TYPE_CHECKING = False  # typing's own costs as much as all the rest
@@ -186,8 +185,8 @@ def main() -> None:
 
 def _ignore_signals() -> None:
     """Stay: what stops all of a service signals us, too, but we have to see our owner's end."""
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    for number in (signals.SIGHUP, signals.SIGINT, signals.SIGTERM):
+        signals.signal(number, signals.SIG_IGN)
 
 
 def serve(instructions: Instructions, pipe: int) -> None:
@@ -215,7 +214,7 @@ def serve(instructions: Instructions, pipe: int) -> None:
 def _answer(instructions: Instructions) -> None:
     """Show that we are alive."""
     for word in instructions.pings:
-        with suppress(OSError):  # it is gone
+        with quiet(OSError):  # it is gone
             os.write(1, f"pong {word}\n".encode())
     instructions.pings.clear()
 
@@ -231,7 +230,7 @@ def _end_overdue(instructions: Instructions) -> None:
 
 def _warm_up(instructions: Instructions) -> None:
     """Import now, while there is time, what will be needed when there is none."""
-    signal_with_parent(signal.SIGCONT)  # if we are stopped then
+    signal_with_parent(signals.SIGCONT)  # if we are stopped then
     importlib.import_module("trio_sched.reaper.helper.revoke")
     if any(scheme == "https" for scheme, _, _ in instructions.endpoints):
         importlib.import_module("ssl")

@@ -8,8 +8,8 @@ alone: the pager at the end of ``run … | less`` keeps it.
 from __future__ import annotations
 
 import os
-import signal
-from contextlib import suppress
+
+from trio_sched.reaper.helper.light import quiet, signals
 
 __all__ = ["Terminal", "take_terminal"]
 
@@ -37,7 +37,7 @@ class Terminal:
         """
         self._group = _group_of(child)
         self._stopped = number
-        if number == signal.SIGTSTP:
+        if number == signals.SIGTSTP:
             self.give_back()
             return False
         return self._hand_over()
@@ -48,7 +48,7 @@ class Terminal:
 
         Of which there is no event: a shell's ``fg`` does not signal what was not stopped.
         """
-        return self._stopped not in {0, signal.SIGTSTP}
+        return self._stopped not in {0, signals.SIGTSTP}
 
     def retry(self) -> None:
         """Hand it over by now, if we may."""
@@ -72,7 +72,7 @@ class Terminal:
         try:
             if os.tcgetpgrp(tty) != self._owner or not self._group:
                 return False
-            with suppress(OSError):  # we lead a session; then there is no Ctrl-C for us
+            with quiet(OSError):  # we lead a session; then there is no Ctrl-C for us
                 os.setpgid(0, self._group)
             _set_foreground(tty, self._group)
         except OSError:  # its group is gone, or in another session
@@ -85,8 +85,8 @@ class Terminal:
 
     def _continue(self, group: int) -> None:
         self._stopped = 0
-        with suppress(OSError):
-            os.killpg(group, signal.SIGCONT)
+        with quiet(OSError):
+            os.killpg(group, signals.SIGCONT)
 
 
 def take_terminal(group: int, owner: int) -> None:
@@ -106,11 +106,11 @@ def take_terminal(group: int, owner: int) -> None:
 
 def _set_foreground(tty: int, group: int) -> None:
     """Change the foreground group; from the background that would stop us, but for the mask."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTTOU])
+    before = signals.pthread_sigmask(signals.SIG_BLOCK, [signals.SIGTTOU])
     try:
         os.tcsetpgrp(tty, group)
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signals.pthread_sigmask(signals.SIG_SETMASK, before)
 
 
 def _open_terminal() -> int:

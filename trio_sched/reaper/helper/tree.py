@@ -21,12 +21,10 @@ A number may be given to another process once its own has been reaped. So a proc
 from __future__ import annotations
 
 import os
-import signal
-from contextlib import suppress
-from typing import NamedTuple
 
 from trio_sched.reaper.helper.cgroups import cgroup_members, kill_cgroup
 from trio_sched.reaper.helper.groups import has_ended, living_members, signal_group
+from trio_sched.reaper.helper.light import quiet, signals
 
 __all__ = [
     "COOKIE",
@@ -45,8 +43,8 @@ __all__ = [
 COOKIE = "TRIO_SCHED_WORK"  # a variable in the environment of a command, see `cookie_of`
 
 
-class Work(NamedTuple):
-    """A command that runs, with all that it starts.
+class Work:
+    """A command that runs, with all that it starts. Not to be changed.
 
     Attributes:
         keeper: id of the keeper's process.
@@ -58,19 +56,38 @@ class Work(NamedTuple):
         cgroup: folder of the command's cgroup; empty if it has none of its own.
     """
 
-    keeper: int
-    start: int
-    group: int
-    above: int = 0
-    above_start: int = 0
-    cgroup: str = ""
+    __slots__ = ("above", "above_start", "cgroup", "group", "keeper", "start")
+
+    def __init__(
+        self,
+        keeper: int,
+        start: int,
+        group: int,
+        above: int = 0,
+        above_start: int = 0,
+        cgroup: str = "",
+    ) -> None:
+        self.keeper = keeper
+        self.start = start
+        self.group = group
+        self.above = above
+        self.above_start = above_start
+        self.cgroup = cgroup
+
+    @property
+    def numbers(self) -> tuple[int, int, int, int, int]:
+        """All but the cgroup, in order."""
+        return self.keeper, self.start, self.group, self.above, self.above_start
 
 
-class _Process(NamedTuple):
-    parent: int
-    group: int
-    start: int
-    ended: bool
+class _Process:
+    __slots__ = ("ended", "group", "parent", "start")
+
+    def __init__(self, parent: int, group: int, start: int, *, ended: bool) -> None:
+        self.parent = parent
+        self.group = group
+        self.start = start
+        self.ended = ended
 
 
 def cookie_of(keeper: int, start: int) -> str:
@@ -129,11 +146,11 @@ def kill_work(work: Work, besides: int = 0) -> tuple[dict[int, int], list[int]]:
     """
     found = members(work, besides)
     kill_cgroup(work.cgroup)
-    refused = signal_all(found, signal.SIGKILL)
+    refused = signal_all(found, signals.SIGKILL)
     if not _has_proc():
-        signal_group(work.group, signal.SIGKILL)
+        signal_group(work.group, signals.SIGKILL)
     if lives(work.keeper, work.start):  # it has to reap, and may have been stopped
-        signal_all({work.keeper: work.start}, signal.SIGCONT)
+        signal_all({work.keeper: work.start}, signals.SIGCONT)
     return found, refused
 
 
@@ -148,7 +165,7 @@ def children_of(pid: int) -> list[int]:
     One may be missing if others end meanwhile.
     """
     found: list[int] = []
-    with suppress(OSError):  # it has just ended
+    with quiet(OSError):  # it has just ended
         for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208 # the same
             with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:  # noqa: PTH123 # the same
                 found += map(int, file.read().split())
@@ -165,7 +182,7 @@ def _send(pid: int, start: int, number: int) -> bool:
         return _send_by_number(pid, start, number)
     try:
         if start_of(pid) == start:
-            signal.pidfd_send_signal(descriptor, number)
+            signals.pidfd_send_signal(descriptor, number)
     except ProcessLookupError:
         pass
     except PermissionError:
@@ -248,10 +265,12 @@ def _table() -> dict[int, _Process]:
 
 def _read(pid: str) -> _Process | None:
     text = b""
-    with suppress(OSError), open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 # the same
+    with quiet(OSError), open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 # the same
         text = file.read()
     if not text:
         return None  # it has just ended
     # The second field is the program's name in brackets, and may hold anything.
     fields = text[text.rindex(b")") + 2 :].split()
-    return _Process(int(fields[1]), int(fields[2]), int(fields[19]), has_ended(pid, fields[0]))
+    return _Process(
+        int(fields[1]), int(fields[2]), int(fields[19]), ended=has_ended(pid, fields[0])
+    )
