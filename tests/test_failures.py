@@ -291,7 +291,5 @@ def test_f35_what_the_body_raises_in_a_group_leaves_it_without_what_was_cancelle
             await client.put("/jobs/exchange/b", "TODO")
             await trio.sleep_forever()
 
-    with pytest.raises(ExceptionGroup) as caught:  # and no BaseExceptionGroup
+    with pytest.RaisesGroup(KeyError, StrategyError):  # nor anything that was cancelled
         trio.run(main, clock=MockClock(autojump_threshold=0))
-    assert caught.group_contains(KeyError, match="mine")
-    assert not caught.group_contains(trio.Cancelled)
