@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock
 
 from tests.host.test_policy import client_to_be_left
-from trio_sched import Client, Strategy, StrategyOptions, observe, schedule
+from trio_sched import Client, Observation, Slot, Strategy, StrategyOptions, observe, schedule
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
 from trio_sched.etcd_shim.errors import ClientClosed, LeaseLost
 from trio_sched.exceptions import StrategyError
@@ -225,3 +226,70 @@ def test_f35_what_the_body_raises_meanwhile_is_not_lost(block: Block) -> None:
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.__name__)
 def test_f35_a_keyboard_interrupt_passes_through_a_failure(block: Block) -> None:
     run(block, is_interrupted_as_it_is_cancelled, KeyboardInterrupt)
+
+
+# ---- waiting for what the block gives, in nurseries of the body -----------------------------
+
+
+async def work(_slot: Slot) -> None:
+    await trio.sleep_forever()
+
+
+async def read(result: Observation) -> None:
+    async for _ in result:
+        pass
+
+
+@pytest.mark.parametrize("beside", [0, 1, 2])
+def test_f36_a_failure_leaves_the_block_once_though_tasks_of_a_nursery_wait_for_it(
+    beside: int,
+) -> None:
+    """Each is given the failure, and beside them others are cancelled: it is one exception."""
+
+    async def main() -> None:
+        strategy = Broken()
+        async with (
+            MemoryEtcd().open_client() as client,
+            schedule(client, PATH, "a", strategy=strategy, strict=True) as result,
+            trio.open_nursery() as outer,
+            trio.open_nursery() as nursery,
+        ):
+            for _ in range(beside):
+                nursery.start_soon(trio.sleep_forever)
+                outer.start_soon(trio.sleep_forever)
+            nursery.start_soon(read, result)
+            outer.start_soon(result.wait_scheduled)
+            nursery.start_soon(result.run_while_scheduled, work)
+            await trio.testing.wait_all_tasks_blocked()
+            strategy.broken = True
+            await client.put("/jobs/exchange/b", "TODO")
+            await trio.sleep_forever()
+
+    with pytest.raises(StrategyError) as caught:
+        trio.run(main, clock=MockClock(autojump_threshold=0))
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+def test_f35_what_the_body_raises_in_a_group_leaves_it_without_what_was_cancelled() -> None:
+    async def fail_as_it_is_cancelled() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise KeyError("mine")
+
+    async def main() -> None:
+        strategy = Broken()
+        async with (
+            MemoryEtcd().open_client() as client,
+            schedule(client, PATH, "a", strategy=strategy, strict=True) as result,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(fail_as_it_is_cancelled)
+            nursery.start_soon(result.run_while_scheduled, work)
+            await trio.testing.wait_all_tasks_blocked()
+            strategy.broken = True
+            await client.put("/jobs/exchange/b", "TODO")
+            await trio.sleep_forever()
+
+    with pytest.RaisesGroup(KeyError, StrategyError):  # nor anything that was cancelled
+        trio.run(main, clock=MockClock(autojump_threshold=0))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import inf
 
-__all__ = ["Change", "Life", "Run", "Verdict", "judge", "stale_writes"]
+__all__ = ["Change", "Life", "Run", "Verdict", "judge", "overlaps", "stale_writes"]
 
 
 @dataclass
@@ -66,17 +66,28 @@ class Verdict:
         violations: in plain words.
         excused: overlaps with a process that had been frozen beyond its lease.
         most: the highest number that ran at once, the excused left out.
+        predicted: overlaps that began in a time for which they are predicted.
     """
 
     violations: list[str]
     excused: list[str]
     most: int
+    predicted: list[str] = field(default_factory=list)
 
 
-def judge(runs: Iterable[Run], changes: Sequence[Change]) -> Verdict:
-    """Check each beginning: how many ran, and how many might have, by the decision then?"""
+def judge(
+    runs: Iterable[Run], changes: Sequence[Change], risky: Sequence[tuple[float, float]] = ()
+) -> Verdict:
+    """Check each beginning: how many ran, and how many might have, by the decision then?
+
+    Args:
+        runs: what ran.
+        changes: of the decision.
+        risky: times for which overlaps are predicted, by CLOCK_MONOTONIC.
+    """
     ordered = sorted(runs, key=lambda run: run.began)
     violations, excused, most = _tokens(ordered), [], 0
+    predicted: list[str] = []
     revisions = [change.revision for change in changes]
     for run in ordered:
         others = [other for other in ordered if other is not run]
@@ -91,11 +102,24 @@ def judge(runs: Iterable[Run], changes: Sequence[Change]) -> Verdict:
         words = f"{1 + len(possible)} ran where {allowed} may, when {_shown(run)} began: " + (
             ", ".join(map(_shown, possible))
         )
-        if 1 + len(certain) > allowed:
+        is_risky = any(first <= run.began <= last for first, last in risky)
+        if 1 + len(certain) > allowed and is_risky:
+            predicted.append(words)
+        elif 1 + len(certain) > allowed:
             violations.append(words)
         elif 1 + len(possible) > allowed:
             excused.append(words)
-    return Verdict(violations, excused, most)
+    return Verdict(violations, excused, most, predicted)
+
+
+def overlaps(earlier: Iterable[Run], later: Iterable[Run]) -> list[str]:
+    """Return what still went on when something of a restored store began."""
+    return [
+        f"{_shown(old)} went on when {_shown(new)} began, after a restore"
+        for new in later
+        for old in earlier
+        if old.goes_on_at(new.began, until_frozen=True)
+    ]
 
 
 def _tokens(ordered: Sequence[Run]) -> list[str]:

@@ -63,7 +63,7 @@ async def live(order: dict[str, Any]) -> None:
             note("end", slot)
 
     async with (
-        open_client(order["endpoint"]) as client,
+        open_client(*order["endpoints"]) as client,
         schedule(
             client,
             order["path"],

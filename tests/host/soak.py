@@ -17,7 +17,16 @@ from pathlib import Path
 
 import trio
 
-from tests.host.slot_checker import Change, Life, Run, Verdict, judge, stale_writes
+from tests.host.slot_checker import (
+    Change,
+    Life,
+    Run,
+    Verdict,
+    judge,
+    overlaps,
+    stale_writes,
+)
+from tests.host.soak_etcd import restore, save
 from trio_sched import Client, Control, open_client
 from trio_sched.etcd_shim import EventType
 from trio_sched.model.keys import PathKeys
@@ -35,11 +44,11 @@ FEWEST = 3  # hosts that are left alive
 
 @dataclass(eq=False)
 class Host:
-    """A host's process, and the link that it reaches etcd by."""
+    """A host's process, and the links that it reaches etcd's members by."""
 
     life: Life
     process: trio.Process
-    link: FaultyLink
+    links: list[FaultyLink]
 
 
 @dataclass
@@ -53,6 +62,8 @@ class Report:
         runs: how many there were.
         writes: how many guarded writes went through.
         gaps: the longest time, in seconds, that nothing ran after each kind of fault.
+        predicted: overlaps that docs/guarantees.md predicts: after a raft leader stood still, and
+            between work from before a restore and from after it.
     """
 
     verdict: Verdict
@@ -61,6 +72,20 @@ class Report:
     runs: int
     writes: int
     gaps: dict[str, float] = field(default_factory=dict)
+    predicted: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Epoch:
+    """The time between two restores.
+
+    Attributes:
+        began: by CLOCK_MONOTONIC.
+        history: of the store, once it is over.
+    """
+
+    began: float = -inf
+    history: History = field(default_factory=list)
 
 
 class Soak:
@@ -73,7 +98,7 @@ class Soak:
         log: Path,
         seed: int,
         nursery: trio.Nursery,
-        links: Callable[[], Awaitable[FaultyLink]],
+        links: Callable[[str], Awaitable[FaultyLink]],
         *,
         slots: bool,
     ) -> None:
@@ -86,6 +111,8 @@ class Soak:
         self._links = links
         self._lives: dict[str, Life] = {}
         self._hosts: dict[str, Host] = {}
+        self._epochs = [Epoch()]
+        self._stood_still: list[tuple[float, float]] = []  # raft leaders; by CLOCK_MONOTONIC
         self.faults: dict[str, int] = {}
         self.gaps: dict[str, float] = {}
 
@@ -97,9 +124,9 @@ class Soak:
         if name is None:
             return
         life = Life(f"{name}{len(self._lives)}")
-        link = await self._links()
+        links = [await self._links(endpoint) for endpoint in self._etcd.endpoints]
         orders = {
-            "endpoint": link.endpoint,
+            "endpoints": [link.endpoint for link in links],
             "path": self.path,
             "data": f"{self.path}-data",
             "name": name,
@@ -117,7 +144,7 @@ class Soak:
         )
         process: trio.Process = await self._nursery.start(run)
         self._lives[life.name] = life
-        self._hosts[name] = Host(life, process, link)
+        self._hosts[name] = Host(life, process, links)
         assert process.stdout is not None
         await process.stdout.receive_some()  # it has joined
 
@@ -141,6 +168,7 @@ class Soak:
         kinds = [
             *(self.kill, self.pause, self.freeze, self.leave),
             *(self.join, self.cut, self.restart, self.recount),
+            self.restore if len(self._etcd.members) == 1 else self.pause_leader,
         ]
         ends_at = trio.current_time() + seconds
         while trio.current_time() < ends_at:
@@ -190,23 +218,56 @@ class Soak:
 
     async def cut(self) -> None:
         """Cut a host off: for a moment, or for longer than its lease lives."""
-        link = self._any().link
-        trouble = self._dice.choice([link.cut, link.refuse, link.stall, link.mute])
-        trouble()
+        links = self._any().links
+        trouble = self._dice.choice(["cut", "refuse", "stall", "mute"])
+        for link in links:
+            getattr(link, trouble)()
         await trio.sleep(self._dice.choice([0.1, 0.5, 2 * TTL]))
-        link.heal()
+        for link in links:
+            link.heal()
 
     async def recount(self) -> None:
         """Say how many may run, as an operator does."""
-        async with open_client(self._etcd.endpoint) as client:
+        async with open_client(*self._etcd.endpoints) as client:
             await Control(client, self.path).set_count(self._dice.choice([None, 1, 2, 3]))
 
     async def restart(self) -> None:
-        """Kill etcd, and start it again."""
-        (member,) = self._etcd.members
+        """Kill a member of etcd, and start it again."""
+        member = self._dice.choice(self._etcd.members)
         member.kill()
         await trio.sleep(self._dice.random())
         await member.start()
+
+    async def pause_leader(self) -> None:
+        """Stop the raft leader for longer than a TTL: what it had renewed lapses elsewhere."""
+        member = await self._etcd.raft_leader()
+        began = time.monotonic()
+        member.pause()
+        try:
+            await trio.sleep(TTL + self._dice.random() * TTL)
+        finally:
+            member.resume()
+            self._stood_still.append((began, time.monotonic() + 2 * TTL))
+
+    async def restore(self) -> None:
+        """Let etcd go back to what it was some time ago.
+
+        No host reaches it meanwhile, so that all that it holds is in the history that is read.
+        """
+        file = self._log.with_name("snapshot")
+        await save(self._etcd, file)
+        await trio.sleep(self._dice.random() * TTL)
+        links = [link for host in self._hosts.values() for link in host.links]
+        for link in links:
+            link.refuse()
+        async with open_client(self._etcd.endpoint) as client:
+            self._epochs[-1].history = await read_history(client, self.path)
+        (member,) = self._etcd.members
+        member.kill()
+        self._epochs.append(Epoch(time.monotonic()))
+        await restore(self._etcd, file)
+        for link in links:
+            link.heal()
 
     async def wait_running(self) -> None:
         """Wait until some work goes on, by what the hosts have written down."""
@@ -238,20 +299,38 @@ class Soak:
 
     async def report(self, client: Client) -> Report:
         """Judge it all."""
+        self._epochs[-1].history = await read_history(client, self.path)
+        runs, ends = self.runs(), [*(epoch.began for epoch in self._epochs[1:]), inf]
+        report = Report(Verdict([], [], 0), [], self.faults, len(runs), 0, self.gaps)
+        earlier: list[Run] = []
+        for epoch, end in zip(self._epochs, ends, strict=True):
+            its = [run for run in runs if epoch.began <= run.began < end]
+            self._judge(epoch, its, report)
+            report.predicted += overlaps(earlier, its)
+            earlier += its
+        return report
+
+    def _judge(self, epoch: Epoch, runs: list[Run], report: Report) -> None:
+        """Judge what was in one epoch."""
         keys = PathKeys(self.path)
-        history = await read_history(client, self.path)
         changes = [
             Change(revision, int(str(record.options["max_count"])))
-            for revision, key, value in history
+            for revision, key, value in epoch.history
             if key == keys.record and value and (record := DecisionRecord.decode(value))
         ]
-        slots = list(slot_lives(history, keys.slots))
+        slots = list(slot_lives(epoch.history, keys.slots))
         data = f"{self.path}-data".encode()
-        writes = [(rev, int(value)) for rev, key, value in history if key == data and value]
-        runs = self.runs()
-        verdict = judge(runs, changes)
-        stale = stale_writes(writes, slots) if self._slots else []
-        return Report(verdict, stale, self.faults, len(runs), len(writes), self.gaps)
+        writes = [(rev, int(value)) for rev, key, value in epoch.history if key == data and value]
+        verdict = judge(runs, changes, self._stood_still)
+        whole = report.verdict
+        report.verdict = Verdict(
+            [*whole.violations, *verdict.violations],
+            [*whole.excused, *verdict.excused],
+            max(whole.most, verdict.most),
+        )
+        report.predicted += verdict.predicted
+        report.stale += stale_writes(writes, slots) if self._slots else []
+        report.writes += len(writes)
 
 
 History = list[tuple[int, bytes, bytes | None]]
@@ -295,8 +374,8 @@ async def open_soak(
     """Give hosts to make trouble for; they are killed when the block is left."""
     async with trio.open_nursery() as nursery:
 
-        async def open_link(task_status: trio.TaskStatus[FaultyLink]) -> None:
-            async with open_faulty_link(etcd.endpoint) as link:
+        async def open_link(endpoint: str, task_status: trio.TaskStatus[FaultyLink]) -> None:
+            async with open_faulty_link(endpoint) as link:
                 task_status.started(link)
                 await trio.sleep_forever()
 
@@ -309,5 +388,5 @@ async def open_soak(
 
 async def judged(etcd: Etcd, soak: Soak) -> Report:
     """Judge it all, by a client of our own."""
-    async with open_client(etcd.endpoint) as client:
+    async with open_client(*etcd.endpoints) as client:
         return await soak.report(client)

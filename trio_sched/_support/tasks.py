@@ -9,7 +9,7 @@ cancelled when the block is left, after the body has ended.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Generic, Self, TypeVar, TypeVarTuple
@@ -105,6 +105,8 @@ class ServiceNursery:
             return await self._manager.__aexit__(exc_type, exc, traceback)  # noqa: ASYNC102 # a nursery's
         except BaseException as raised:  # noqa: BLE001 # chosen from and raised below
             failure = _choose(raised, exc)
+        if failure is exc and self._nursery.cancel_scope.cancel_called:
+            failure = _without_cancelled(failure)
         if failure is exc:
             return False
         context = failure.__context__
@@ -205,17 +207,50 @@ def _choose(raised: BaseException, body: BaseException | None) -> BaseException:
     for exc in leaves:
         if not isinstance(exc, (Exception, trio.Cancelled, GeneratorExit)):
             return exc
-    if body is not None and not _is_echo(body):
+    of_tasks = _not_in(leaves, body)
+    if body is not None and not _is_echo(body, of_tasks):
         return body
-    for exc in leaves:
+    for exc in (*of_tasks, *leaves):
         if not isinstance(exc, trio.Cancelled):
             return exc
     return body if body is not None else leaves[0]
 
 
-def _is_echo(body: BaseException) -> bool:
-    """Return whether a body ended only because it was cancelled."""
-    return all(isinstance(exc, trio.Cancelled) for exc in _leaves(body))
+def _is_echo(body: BaseException, failures: Collection[BaseException]) -> bool:
+    """Return whether a body ended only because it was cancelled, or by copies of a failure.
+
+    What waits in a nursery of the body is given copies of what has failed.
+    """
+    is_group = isinstance(body, BaseExceptionGroup)
+    return all(
+        isinstance(exc, trio.Cancelled) or (is_group and any(_is_copy(exc, of) for of in failures))
+        for exc in _leaves(body)
+    )
+
+
+def _is_copy(exc: BaseException, of: BaseException) -> bool:
+    """Return whether an exception says exactly what another one says."""
+    return (
+        type(exc) is type(of) and exc.args == of.args and exc.__cause__ is of.__cause__
+    ) and _attributes(exc) == _attributes(of)
+
+
+def _attributes(exc: BaseException) -> dict[str, object]:
+    return {name: value for name, value in vars(exc).items() if name != "__notes__"}
+
+
+def _not_in(leaves: Iterable[BaseException], body: BaseException | None) -> list[BaseException]:
+    """Return those that are not of the body."""
+    of_body = set() if body is None else {id(exc) for exc in _leaves(body)}
+    return [exc for exc in leaves if id(exc) not in of_body]
+
+
+def _without_cancelled(exc: BaseException) -> BaseException:
+    """Return a group without what it has only because the block was cancelled."""
+    if not isinstance(exc, BaseExceptionGroup):
+        return exc
+    _, rest = exc.split(trio.Cancelled)
+    return exc if rest is None or len(_leaves(rest)) == len(_leaves(exc)) else rest
 
 
 def _leaves(exc: BaseException) -> list[BaseException]:
