@@ -37,7 +37,10 @@ from trio_sched.model.records import HostData, Options, check_max_count
 from trio_sched.reaper.owner import Reaper, open_reaper
 from trio_sched.strategies import Strategy, StrategyFunction, get_strategy
 
-__all__ = ["MAX_TAKEOVER_PAUSE", "observe", "schedule"]
+__all__ = ["MAX_SESSION_TTL", "MAX_TAKEOVER_PAUSE", "observe", "schedule"]
+
+MAX_SESSION_TTL: Final = MAX_TTL // DECISION_TTLS
+"""Seconds: the decision's lease, which lasts a few times as long, may have that TTL."""
 
 _MIN_SHUTDOWN: Final = 0.2  # seconds: some round trips to an etcd that answers
 MAX_TAKEOVER_PAUSE: Final = 3600.0
@@ -138,7 +141,7 @@ async def schedule(
         strategy=chosen,
         health_check=_check_health(health_check),
         health_interval=check_seconds("health_interval", health_interval),
-        session_ttl=check_ttl(session_ttl, MAX_TTL // DECISION_TTLS),
+        session_ttl=check_ttl(session_ttl, MAX_SESSION_TTL),
         reuse_lease=reuse_lease,
         shutdown_timeout=_check_shutdown(shutdown_timeout, session_ttl),
         logger=_check_logger(logger),

@@ -66,6 +66,17 @@ WRONG = [
     (["set-count", "/p", "0"], "1 or more"),
     (["set-count", "/p", "²"], "1 or more"),
     (["set-count", "/p", "many"], "'none'"),
+    (["set-count", "/p", "1000001"], "at most 1000000"),
+    (["set-count", "/p", "9" * 5000], "at most 1000000"),
+    (["set-count", "/p", "0" * 5000], "1 or more"),
+    (["run", "/p", "-n", "1000001", "--", "x"], "1000000"),
+    (["run", "/p", "--ttl", "3000000001", "--", "x"], "3000000000"),
+    (["run", "/p", "--grace", "nan", "--", "x"], "seconds"),
+    (["run", "/p", "--wait", "nan", "--", "x"], "seconds"),
+    (["status", "/p", "--timeout", "nan"], "seconds"),
+    (["status", "/p", "--wait", "nan"], "seconds"),
+    (["drain", "/p", "a", "--wait", "NaN"], "seconds"),
+    (["decide", "--dry-run", "/p", "-n", "1000001"], "1000000"),
     (["decide", "/p"], "give --dry-run"),
     (["decide", "--dry-run"], "give PATH, or --from FILE"),
     (["decide", "--dry-run", "/p", "--strategy", "zz"], "known are 'alpha'"),
@@ -77,7 +88,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("arguments", "words"), WRONG)
-def test_wrong_usage_is_one_line(arguments: list[str], words: str) -> None:
+def test_f72_wrong_usage_is_one_line(arguments: list[str], words: str) -> None:
     done = offline(arguments)
     assert (done.code, done.out, done.err.count("\n")) == (2, "", 1), done
     assert done.err.startswith("trio-sched: ")

@@ -9,12 +9,13 @@ import click
 import trio
 
 from trio_sched._support.tasks import open_plain_nursery
-from trio_sched.cli.connect import Connection, connection_options, usage_errors
+from trio_sched.cli.connect import Connection, Seconds, connection_options, usage_errors
 from trio_sched.etcd_shim import Client
 from trio_sched.etcd_shim.errors import LeaseNotFound, PermissionDenied
 from trio_sched.host.following import read_path as read_keys
 from trio_sched.model.keys import PathKeys, check_hostname, check_path
 from trio_sched.model.path_state import PathState
+from trio_sched.model.records import MAX_COUNT
 from trio_sched.strategies import known_strategies
 
 __all__ = [
@@ -54,7 +55,7 @@ output_option = click.option(
 )
 timeout_option = click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Seconds(min=0, min_open=True),
     default=10,
     show_default=True,
     metavar="SECONDS",
@@ -65,7 +66,7 @@ timeout_option = click.option(
 def max_count_option(default: str, text: str) -> Callable[[F], F]:
     """Return the option ``--max-count``, described by `text`; None stands for `default`."""
     return click.option(
-        "-n", "--max-count", type=click.IntRange(min=1), show_default=default, help=text
+        "-n", "--max-count", type=click.IntRange(1, MAX_COUNT), show_default=default, help=text
     )
 
 

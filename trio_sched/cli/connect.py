@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import ssl
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -14,7 +15,7 @@ import click
 from trio_sched.etcd_shim import Client, open_client, tls_context
 from trio_sched.etcd_shim.channel import Endpoint
 
-__all__ = ["Connection", "connection_options", "usage_errors"]
+__all__ = ["Connection", "Seconds", "connection_options", "usage_errors"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -110,6 +111,19 @@ def connection_options(command: F) -> F:
     for option in reversed(_OPTIONS):
         wrapper = option(wrapper)
     return wrapper  # type: ignore[return-value] # with these options, it is one
+
+
+class Seconds(click.FloatRange):
+    """A time in seconds, from 0 on; NaN, which compares with nothing, is none."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number; fail with usage if it is none, or out of range."""
+        seconds = float(super().convert(value, param, ctx))
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is not a number of seconds", param, ctx)
+        return seconds
 
 
 def usage_errors(check: Callable[..., Any]) -> Callable[[click.Context, click.Parameter, Any], Any]:

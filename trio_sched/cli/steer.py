@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -14,8 +14,11 @@ from trio_sched.cli.steering import (
     steer,
     steering_options,
 )
+from trio_sched.model.records import MAX_COUNT
 
 __all__ = ["drain", "evict", "pause", "resume", "set_count", "undrain"]
+
+_MAX_DIGITS: Final = 4000  # Python refuses to read more
 
 why_option = click.option("--why", default="", metavar="TEXT", help="Why, in a few words.")
 
@@ -87,8 +90,10 @@ def resume(**options: Any) -> None:
 def _count(_context: click.Context, _parameter: click.Parameter, value: str) -> int | None:
     if value == "none":
         return None
-    if not value.isascii() or not value.isdigit() or not int(value):
+    if not value.isascii() or not value.isdigit() or not value.strip("0"):
         raise click.BadParameter(f"{value!r} is no whole number of 1 or more, and not 'none'")
+    if len(value) > _MAX_DIGITS or int(value) > MAX_COUNT:
+        raise click.BadParameter(f"at most {MAX_COUNT} hosts may be chosen")
     return int(value)
 
 

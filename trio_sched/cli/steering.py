@@ -15,7 +15,7 @@ import click
 import trio
 
 from trio_sched.cli.common import CODES, output_option, path_argument, read_path, timeout_option
-from trio_sched.cli.connect import Connection, connection_options
+from trio_sched.cli.connect import Connection, Seconds, connection_options
 from trio_sched.cli.exits import NO_HOST, Exit
 from trio_sched.cli.output import perform, show, show_json, within
 from trio_sched.cli.reporter import Reporter
@@ -100,7 +100,7 @@ def steering_options(command: F) -> F:
         ),
         click.option(
             "--wait",
-            type=click.FloatRange(min=0),
+            type=Seconds(min=0),
             default=5,
             show_default=True,
             metavar="SECONDS",

@@ -17,6 +17,7 @@ from trio_sched._support.arguments import check_int
 from trio_sched._support.text import bytewise, clip
 
 __all__ = [
+    "MAX_COUNT",
     "MAX_WORDS",
     "DecisionRecord",
     "Host",
@@ -34,7 +35,7 @@ _MIN_WEIGHT, _MAX_WEIGHT = 1e-6, 1e6
 _MAX_ZONE = 255  # characters
 _MIN_PRIORITY, _MAX_PRIORITY = -(2**31), 2**31 - 1
 MAX_WORDS: Final = 200  # characters of a reason, or a trouble
-_MAX_COUNT = 1_000_000  # hosts that may be chosen: more than etcd has room for in a decision
+MAX_COUNT: Final = 1_000_000  # hosts that may be chosen: more than etcd has room for in a decision
 _MAX_DEPTH: Final = 100  # levels of JSON that are read; Pythons differ in how many they take
 _MAX_DATA_DEPTH: Final = 90  # levels of a host's data, which is a part of that
 _MAX_DATA = 64 * 1024  # bytes, as JSON
@@ -116,7 +117,7 @@ class HostData:
 
 def check_max_count(max_count: int) -> int:
     """Return how many hosts may be chosen: 1 to a million."""
-    return check_int("max_count", max_count, 1, _MAX_COUNT)
+    return check_int("max_count", max_count, 1, MAX_COUNT)
 
 
 def _check_weight(weight: object) -> None:

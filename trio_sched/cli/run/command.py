@@ -6,12 +6,13 @@ import logging
 import signal
 import socket
 import sys
+from functools import partial
 from typing import Any
 
 import click
 import trio
 
-from trio_sched.cli.connect import Connection, connection_options, usage_errors
+from trio_sched.cli.connect import Connection, Seconds, connection_options, usage_errors
 from trio_sched.cli.exits import explain
 from trio_sched.cli.reporter import Reporter
 from trio_sched.cli.run.child import CannotRun, check_command
@@ -20,7 +21,8 @@ from trio_sched.cli.run.signals import parse_on_lost
 from trio_sched.etcd_shim.lease import check_ttl
 from trio_sched.exceptions import TrioSchedError
 from trio_sched.model.keys import check_hostname, check_path
-from trio_sched.scheduler import MAX_TAKEOVER_PAUSE
+from trio_sched.model.records import MAX_COUNT
+from trio_sched.scheduler import MAX_SESSION_TTL, MAX_TAKEOVER_PAUSE
 from trio_sched.strategies import get_strategy, known_strategies
 
 __all__ = ["run"]
@@ -84,7 +86,7 @@ Exit codes:
 @click.option(
     "-n",
     "--max-count",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MAX_COUNT),
     default=1,
     show_default=True,
     help="How many hosts run it at a time, at most.",
@@ -100,13 +102,13 @@ Exit codes:
     "--ttl",
     type=int,
     default=10,
-    callback=usage_errors(check_ttl),
+    callback=usage_errors(partial(check_ttl, most=MAX_SESSION_TTL)),
     show_default=True,
     help="Seconds after which the others take over from a host that is cut off.",
 )
 @click.option(
     "--grace",
-    type=click.FloatRange(min=0),
+    type=Seconds(min=0),
     metavar="SECONDS",
     show_default="0.3 of the TTL",
     help="Time for the command to end, before it is killed. At most half the TTL.",
@@ -121,7 +123,7 @@ Exit codes:
 )
 @click.option(
     "--wait",
-    type=click.FloatRange(min=0),
+    type=Seconds(min=0),
     metavar="SECONDS",
     show_default="for ever",
     help="Give up unless the command starts within this time.",

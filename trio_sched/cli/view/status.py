@@ -13,7 +13,7 @@ import trio
 from grpclib.const import Status
 
 from trio_sched.cli.common import CODES, read_path, read_ttls, reading_options
-from trio_sched.cli.connect import Connection
+from trio_sched.cli.connect import Connection, Seconds
 from trio_sched.cli.output import perform, show, show_json, within
 from trio_sched.cli.view.document import document_of
 from trio_sched.cli.view.silence import wait_for_etcd
@@ -38,7 +38,7 @@ Examples:
 @click.command(short_help="Show all there is to know about a path.", epilog=f"{_EXAMPLES}\n{CODES}")
 @click.option(
     "--wait",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Seconds(min=0, min_open=True),
     metavar="SECONDS",
     show_default="give up at once",
     help="Wait so long if etcd cannot be reached.",
