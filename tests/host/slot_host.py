@@ -1,7 +1,8 @@
 """A host as a process, for the soak test. Its one argument is a JSON object.
 
 It runs a piece of work whenever it is scheduled. The work writes down when it begins and ends,
-makes guarded writes, and takes a while to end. Closing standard input makes the host leave.
+makes guarded writes, and takes a while to end; or it is a tree of processes, see ``tree_work.py``.
+Closing standard input makes the host leave.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import random
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -22,6 +24,7 @@ from trio_sched.host.slots import SlotHold, SlotKeys
 
 WRITE_EVERY = 0.05  # seconds
 SLOWEST_END = 0.3  # seconds
+TREE = [sys.executable, "-I", "-S", str(Path(__file__).with_name("tree_work.py"))]
 
 
 class SlotsSwitchedOff(SlotKeys):
@@ -62,6 +65,12 @@ async def live(order: dict[str, Any]) -> None:
                 await trio.sleep_forever()
             note("end", slot)
 
+    async def tree(slot: Slot, _client: Client) -> None:
+        name = f"{order['life']}-{slot.token}"
+        words = {"life": order["life"], "event": "begin", "token": slot.token, "index": slot.index}
+        arguments = [order["log"], f"{order['log']}-{name}", json.dumps(words | {"tree": True})]
+        await slot.run_process([*TREE, *arguments], check=False, grace=dice.random() * SLOWEST_END)
+
     async with (
         open_client(*order["endpoints"]) as client,
         schedule(
@@ -71,12 +80,14 @@ async def live(order: dict[str, Any]) -> None:
             session_ttl=order["ttl"],
             max_count=order["max_count"],
             strategy=order["strategy"],
+            reaper=order["tree"],
         ) as result,
         trio.open_nursery() as nursery,
     ):
         sys.stdout.write("joined\n")
         sys.stdout.flush()
-        nursery.start_soon(lambda: result.run_while_scheduled(work, client, grace=0.4))
+        fn = tree if order["tree"] else work
+        nursery.start_soon(lambda: result.run_while_scheduled(fn, client, grace=0.4, restart=True))
         await trio.lowlevel.FdStream(0).receive_some()
         nursery.cancel_scope.cancel()
 

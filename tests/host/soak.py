@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf
@@ -27,6 +28,7 @@ from tests.host.slot_checker import (
     stale_writes,
 )
 from tests.host.soak_etcd import restore, save
+from tests.reaper.tree_tools import helpers_of
 from trio_sched import Client, Control, open_client
 from trio_sched.etcd_shim import EventType
 from trio_sched.model.keys import PathKeys
@@ -40,6 +42,8 @@ TTL = 2  # seconds
 SHORT_PAUSE = 0.15  # seconds: less than the margin that is taken off a TTL of 2
 NAMES = "abcdef"
 FEWEST = 3  # hosts that are left alive
+BEATS = 0.1  # seconds: a process that has not written for longer is taken for gone, while it runs
+LONG_AGO = 10.0  # seconds: one that has not written for so long is gone, however busy the machine
 
 
 @dataclass(eq=False)
@@ -49,6 +53,7 @@ class Host:
     life: Life
     process: trio.Process
     links: list[FaultyLink]
+    tree: bool
 
 
 @dataclass
@@ -113,6 +118,7 @@ class Soak:
         self._hosts: dict[str, Host] = {}
         self._epochs = [Epoch()]
         self._stood_still: list[tuple[float, float]] = []  # raft leaders; by CLOCK_MONOTONIC
+        self._ended: dict[str, float] = {}  # of trees
         self.faults: dict[str, int] = {}
         self.gaps: dict[str, float] = {}
 
@@ -137,6 +143,7 @@ class Soak:
             "log": str(self._log),
             "seed": self._dice.random(),
             "no_slots": not self._slots,
+            "tree": self._slots and self._dice.random() < 0.5,
         }
         command = [sys.executable, str(PROGRAM), json.dumps(orders)]
         run = partial(
@@ -144,7 +151,7 @@ class Soak:
         )
         process: trio.Process = await self._nursery.start(run)
         self._lives[life.name] = life
-        self._hosts[name] = Host(life, process, links)
+        self._hosts[name] = Host(life, process, links, bool(orders["tree"]))
         assert process.stdout is not None
         await process.stdout.receive_some()  # it has joined
 
@@ -169,12 +176,13 @@ class Soak:
             *(self.kill, self.pause, self.freeze, self.leave),
             *(self.join, self.cut, self.restart, self.recount),
             self.restore if len(self._etcd.members) == 1 else self.pause_leader,
+            *(self.kill_both, self.kill_helper, self.stop_helper),
         ]
         ends_at = trio.current_time() + seconds
         while trio.current_time() < ends_at:
             kind = self._dice.choice(kinds)
             spare = len(self._hosts) - FEWEST
-            if (spare <= 0 and kind in (self.kill, self.leave)) or (
+            if (spare <= 0 and kind in (self.kill, self.kill_both, self.leave)) or (
                 kind == self.freeze and spare < 1
             ):
                 kind = self.join
@@ -191,6 +199,32 @@ class Soak:
         host = self._any()
         host.process.kill()
         await self._remove(host)
+
+    async def kill_both(self) -> None:
+        """SIGKILL a host and its reaper, so that its lease lapses; or a host and a keeper."""
+        host = self._any()
+        helper = self._helper(host)
+        for pid in self._dice.sample([host.process.pid, *helper], 1 + len(helper)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        await self._remove(host)
+
+    async def kill_helper(self) -> None:
+        """SIGKILL a reaper or a keeper."""
+        for pid in self._helper(self._any()):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    async def stop_helper(self) -> None:
+        """Stop a reaper or a keeper, and let nothing but its own people continue it."""
+        for pid in self._helper(self._any()):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+
+    def _helper(self, host: Host) -> list[int]:
+        """Return one of a host's helpers, by chance; none if it has none."""
+        helpers = helpers_of(host.process.pid)
+        return [self._dice.choice(helpers)] if helpers else []
 
     async def leave(self) -> None:
         """Let a host leave in its own time."""
@@ -289,13 +323,29 @@ class Soak:
             event = json.loads(line)
             life = self._lives[event["life"]]
             key = (life.name, event["token"])
-            if event["event"] == "begin":
+            if event.get("tree"):
+                # Neither its host's end nor that it was stopped excuses what goes on of a tree.
+                own = Life(life.name)
+                ended = self._last_beat(f"{life.name}-{event['token']}")
+                begun[key] = Run(own, event["token"], event["index"], event["at"], ended)
+            elif event["event"] == "begin":
                 begun[key] = Run(life, event["token"], event["index"], event["at"])
             else:
                 begun[key] = Run(
                     life, event["token"], event["index"], begun[key].began, event["at"]
                 )
         return list(begun.values())
+
+    def _last_beat(self, name: str) -> float:
+        """Return when the last process of a tree wrote; infinity if it does still."""
+        if name in self._ended:
+            return self._ended[name]
+        files = Path(f"{self._log}-{name}").iterdir()
+        last = max(float(text) for file in files if (text := file.read_text()))
+        age = time.monotonic() - last
+        if age > LONG_AGO:
+            self._ended[name] = last
+        return last if age > BEATS else inf
 
     async def report(self, client: Client) -> Report:
         """Judge it all."""

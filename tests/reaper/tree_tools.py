@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 from trio_sched.reaper.helper.cgroups import make_cgroup, remove_cgroup
-from trio_sched.reaper.helper.tree import Work, members, start_of
+from trio_sched.reaper.helper.tree import Work, children_of, members, start_of
 
-__all__ = ["has_cgroups", "kept", "marked", "work_of"]
+__all__ = ["has_cgroups", "helpers_of", "kept", "marked", "work_of"]
 
 
 def work_of(keeper: int, group: int) -> Work:
@@ -38,6 +38,19 @@ def marked(mark: str) -> list[int]:
             continue
         if mark.encode() in words:  # a zombie has none
             found.append(int(folder.name))
+    return found
+
+
+def helpers_of(pid: int) -> list[int]:
+    """The reaper and the keepers of a process."""
+    found = []
+    for child in children_of(pid):
+        try:
+            words = Path(f"/proc/{child}/cmdline").read_bytes()
+        except OSError:
+            continue
+        if b"trio_sched.reaper.helper." in words:
+            found.append(child)
     return found
 
 
