@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -351,3 +352,22 @@ async def test_a_mark_is_deleted_with_its_slot_only(endpoint: str, path: str) ->
         assert [kv.value for kv in await client.get_prefix(keys.marks)] == [b"another's"]
         assert list(await client.get_prefix(keys.slots)) == []
         await client.delete(keys.mark(0))
+
+
+@in_no_time
+async def test_a_release_that_is_not_answered_is_no_work_that_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A host that is cut off ends its work in time, and cannot release its slot."""
+    etcd, work = MemoryEtcd(), Work()
+    async with etcd.open_client(host="a") as client, working(client, "a", work, session_ttl=5) as a:
+        await work.wait_running(1)
+        for way in etcd.network.paths("a").values():
+            way.hold()
+        await until(a)
+        await trio.sleep(60)
+        for way in etcd.network.paths("a").values():
+            way.release()
+        await a.wait_scheduled()
+        await work.wait_running(1)
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]

@@ -50,14 +50,23 @@ class Worker:
         self._busy = False
         self._slot: Slot | None = None
         self._working: Session | None = None  # under which the work goes on
+        self._freeing: Session | None = None  # under which a slot is being released
         self._ended = trio.lowlevel.ParkingLot()
 
     async def wait_ended(self, session: Session) -> bool:
-        """Wait until no work goes on under a session, its deadline at most; True if so."""
+        """Wait until no work goes on under a session, its deadline at most; True if so.
+
+        Then its slot is being released: that is waited for as well, for a moment.
+        """
         with trio.CancelScope(deadline=session.deadline, shield=True):
             while self._working is session:
                 await self._ended.park()
-        return self._working is not session
+        if self._working is session:
+            return False
+        with trio.move_on_after(_CLEANUP_TIMEOUT, shield=True):
+            while self._freeing is session:
+                await self._ended.park()
+        return True
 
     async def run(
         self, fn: Callable[[Slot], Awaitable[T]], grace: float | None, *, restart: bool
@@ -91,14 +100,17 @@ class Worker:
                 return []
             return await self._work(self._slot, fn, grace)
         finally:
+            slot, self._slot = self._slot, None
+            self._freeing, self._working = self._working, None
             try:
+                self._ended.unpark_all()
                 # By itself, before the lease is revoked: so the next host knows that the work
                 # has ended, and need not pause.
-                if self._slot is not None:
-                    with trio.move_on_after(self._patience_left(self._slot), shield=True):
-                        await self._slots.free(self._slot)
+                if slot is not None:
+                    with trio.move_on_after(self._patience_left(slot), shield=True):
+                        await self._slots.free(slot)
             finally:
-                self._slot = self._working = None
+                self._freeing = None
                 self._ended.unpark_all()
 
     def _patience_left(self, slot: Slot) -> float:
