@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -126,6 +127,7 @@ class Membership:
             pause=settings.takeover_pause,
             reaper=settings.reaper,
         )
+        self._slots = slots
         self._worker = Worker(state, slots, settings.session_ttl, settings.shutdown_timeout)
         self.result = Result(state, self._publisher, self._worker)
 
@@ -437,6 +439,8 @@ class Membership:
             self._log(logging.ERROR, "work goes on beyond its deadline; the lease lapses by itself")
             return
         self._former.add(session.lease)
+        with trio.move_on_after(timeout, shield=True), suppress(EtcdError):
+            await self._slots.release_made()
         if keep:
             if settings.reaper is not None:
                 settings.reaper.release(session.lease)

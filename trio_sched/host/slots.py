@@ -283,7 +283,9 @@ class SlotKeys:
         self._hostname = hostname
         self._marks = Marks(keys, pause)
         self._reaper = reaper
-        self._made: set[bytes] = set()  # marks of ours that may not be released
+        self._made: dict[
+            bytes, int
+        ] = {}  # marks of ours that may not be released, with their numbers
         self._hold: SlotHold | None = None  # of the slot that was taken last
 
     # ---- taking ------------------------------------------------------------------------
@@ -368,7 +370,7 @@ class SlotKeys:
     def _make_mark(self, number: int, session: Session) -> bytes:
         """Return the mark for a slot that is about to be taken; the reaper is sent it first."""
         mark = new_mark(self._hostname, session.lease)
-        self._made.add(mark)
+        self._made[mark] = number
         if self._reaper is not None:
             self._reaper.taken(self._keys.slot(number), self._keys.mark(number), mark)
         return mark
@@ -442,6 +444,17 @@ class SlotKeys:
             elif not hold.session.gone:
                 await self._patience.insist(self._delete, slot.key, slot.token)
 
+    async def release_made(self) -> None:
+        """Release what was not released when work ended, as by an interruption just then.
+
+        To be called when no work goes on.
+
+        Raises:
+            EtcdError: etcd refused.
+        """
+        for mark, number in list(self._made.items()):
+            await self._patience.insist(self._release, number, mark)
+
     async def _release(self, number: int, mark: bytes, token: int = 0) -> None:
         """Delete a slot's key and its mark, if it is this one still; or the key, by its token."""
         key, mark_key = self._keys.slot(number), self._keys.mark(number)
@@ -457,7 +470,7 @@ class SlotKeys:
         await self._client.txn([Compare.create_revision(key, "==", token)], [Delete(key)])
 
     def _note_released(self, number: int, mark: bytes) -> None:
-        self._made.discard(mark)
+        self._made.pop(mark, None)
         if self._reaper is not None and mark:
             self._reaper.freed(self._keys.slot(number))
 
