@@ -115,6 +115,7 @@ CLIENT: Final = {
         },
         {"key": "k", "value": "v"},
     ),
+    "set_endpoints": Call(Client.set_endpoints, {"endpoints": ENDPOINT}),
     "compact": Call(Client.compact, {"revision": POSITIVE, "physical": FLAG}, {"revision": 1}),
     "delete": Call(
         Client.delete, {"key": KEY, "range_end": RANGE_END, "prev_kv": FLAG}, {"key": "k"}

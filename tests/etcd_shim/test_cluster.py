@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import trio
 
 from trio_sched.etcd_shim import open_client
 from trio_sched.etcd_shim.errors import FailedPrecondition, NotFound, RpcError
@@ -58,3 +59,33 @@ async def test_bad_arguments_are_told_at_once() -> None:
         with pytest.raises(TypeError):
             await client.cluster.member_list(linearizable=1)  # type: ignore[arg-type] # as tested
         assert client.statistics().connects == 0
+
+
+async def test_endpoints_change_while_a_client_is_open(path: str) -> None:
+    """Calls, a watch and a lease go on; the member that is no endpoint any more is let go."""
+    async with open_etcd(members=3) as server, open_client(server.endpoints[0]) as client:
+        async with client.watch(path) as watcher, client.open_lease(5) as lease:
+            await client.put(path, "1", lease=lease.id)
+            client.set_endpoints(*server.endpoints[1:])
+            assert client.endpoints == server.endpoints[1:]
+            await client.put(path, "2", lease=lease.id)
+            await client.lease_renew(lease.id)
+            seen = [(await watcher.__anext__()).kv.value for _ in range(2)]
+            assert seen == [b"1", b"2"]
+            assert client.statistics().endpoint in server.endpoints[1:]
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(client.statistics().connections) == 1
+        with pytest.raises(ValueError, match="an endpoint, or more"):
+            client.set_endpoints()
+        with pytest.raises(ValueError, match="not understood"):
+            client.set_endpoints("nonsense")
+        assert client.endpoints == server.endpoints[1:]
+
+
+async def test_endpoints_are_those_that_the_cluster_says() -> None:
+    async with open_etcd(members=3) as server, open_client(server.endpoints[0]) as client:
+        assert set(await client.cluster.sync_endpoints()) == set(server.endpoints)
+        assert set(client.endpoints) == set(server.endpoints)
+        await client.put("a", "1")
+        server.members[0].kill()
+        assert (await client.get("a")).value == b"1"

@@ -403,6 +403,16 @@ class Client:
         """The URLs of the members that this client connects to."""
         return tuple(endpoint.url for endpoint in self._channel.endpoints)
 
+    def set_endpoints(self, *endpoints: str) -> None:
+        """Connect to other members of the cluster from now on, as `open_client` would.
+
+        If the member that is used is none of them any more, watches, renewals, and calls that may
+        be made twice go on at another one. See `Cluster.sync_endpoints`, too.
+        """
+        if not endpoints:
+            raise ValueError("set_endpoints needs an endpoint, or more")
+        self._channel.set_endpoints([Endpoint.parse(url) for url in endpoints])
+
     @property
     def _access(self) -> Access:
         """What a reaper needs to connect as this client does. It holds the password."""

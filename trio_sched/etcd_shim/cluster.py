@@ -10,6 +10,7 @@ from trio_sched._support.arguments import check_bools, check_int, check_tuple
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
 from trio_sched.etcd_shim._pb.services_grpc import ClusterStub
 from trio_sched.etcd_shim._retry import call
+from trio_sched.etcd_shim.channel import Endpoint
 from trio_sched.etcd_shim.maintenance import MAX_MEMBER_ID
 
 if TYPE_CHECKING:
@@ -66,6 +67,23 @@ class Cluster:
         request = pb.MemberListRequest(linearizable=linearizable)
         answer = await call(self._channel, self._stub.MemberList, request, repeatable=True)
         return _decode(answer.members)
+
+    async def sync_endpoints(self) -> tuple[str, ...]:
+        """Connect to all members from now on, where they say that clients reach them.
+
+        Learners are left out, as they do not serve. Members come and go, so do it now and then.
+
+        Returns:
+            The URLs. If there are none, as no member says where, the endpoints stay as they were.
+
+        Raises:
+            EtcdError: there is no answer, and the endpoints stay as they were.
+        """
+        members = [member for member in await self.member_list() if not member.learner]
+        urls = tuple(url for member in members for url in member.client_urls)
+        if urls:
+            self._channel.set_endpoints([Endpoint.parse(url) for url in urls])
+        return urls
 
     async def member_add(
         self, peer_urls: Sequence[str], *, learner: bool = False

@@ -115,6 +115,7 @@ def check_ttl(ttl: int, most: int = MAX_TTL) -> int:
 
 
 _MIN_PATIENCE: Final = 0.15  # seconds
+_PATIENCE_BEHIND: Final = 0.3  # of a renewal that waits behind another, or for its stream
 _MAX_PATIENCE: Final = 1.0
 _LAST_CHANCE: Final = 0.001  # seconds: enough to read what the kernel has already
 
@@ -125,17 +126,13 @@ class _Renewal:
     """One renewal that a task waits for.
 
     Attributes:
-        patience: seconds within which an answer is due once it is sent.
-        due: by trio's clock, when it is.
+        due: by trio's clock, when an answer is due; 0.0 if it is not worked out yet.
     """
 
-    __slots__ = ("due", "error", "patience", "ttl", "wakeup")
+    __slots__ = ("due", "error", "ttl", "wakeup")
 
     def __init__(self) -> None:
-        now = trio.current_time()
-        time_left = trio.current_effective_deadline() - now
-        self.patience = min(_MAX_PATIENCE, max(_MIN_PATIENCE, time_left / 4))
-        self.due = now + self.patience
+        self.due = 0.0
         self.wakeup = Wakeup()
         self.error: EtcdError | None = None
         self.ttl: int | None = None
@@ -143,6 +140,13 @@ class _Renewal:
     @property
     def done(self) -> bool:
         return self.error is not None or self.ttl is not None
+
+
+def _due_of_this_task() -> float:
+    """Return when an answer is due to a renewal that this task sends now, by trio's clock."""
+    now = trio.current_time()
+    time_left = trio.current_effective_deadline() - now
+    return now + min(_MAX_PATIENCE, max(_MIN_PATIENCE, time_left / 4))
 
 
 class Renewals:
@@ -203,8 +207,8 @@ class Renewals:
             self._queued.append(lease)
         else:
             self._send(self._call, lease)
-            if self._due is not None and renewal.due < self._due.deadline:
-                self._due.deadline = renewal.due
+            if self._due is not None and self._due.deadline == inf:  # else there is a look soon
+                self._due.deadline = renewal.due = _due_of_this_task()
         if not self._serving:
             self._serving = True
             self._services.start_soon(self._serve)
@@ -233,9 +237,6 @@ class Renewals:
                 queued, self._queued = self._queued, []
                 for lease in queued:
                     self._send(call, lease)
-                now = trio.current_time()
-                for renewal in self._waiting():
-                    renewal.due = now + renewal.patience
                 await self._deliver(call)
         except EtcdError as exc:
             error = exc
@@ -255,8 +256,10 @@ class Renewals:
         """Take answers until the call ends, or one that is due does not come."""
         last_chance = False
         while True:
-            due = min((renewal.due for renewal in self._waiting()), default=inf)
             now = trio.current_time()
+            for renewal in self._waiting():
+                renewal.due = renewal.due or now + _PATIENCE_BEHIND
+            due = min((renewal.due for renewal in self._waiting()), default=inf)
             if due <= now:
                 if last_chance:
                     error = ConnectionLost("a renewal was not answered in time")

@@ -7,7 +7,7 @@ the stubs hold in their hands.
 
 from trio_sched.etcd_shim.channel._call import deliver, leave_member, send_message_nowait
 from trio_sched.etcd_shim.channel._call_state import READS_ONLY
-from trio_sched.etcd_shim.channel._channel import Access, Channel, open_channel
+from trio_sched.etcd_shim.channel._channel import Channel, open_channel
 from trio_sched.etcd_shim.channel._endpoint import ByteStream, Endpoint
 from trio_sched.etcd_shim.channel._network_users import network_awaited
 from trio_sched.etcd_shim.channel._settings import ChannelSettings, Credentials, PingPolicy
@@ -16,7 +16,7 @@ from trio_sched.etcd_shim.channel._statistics import (
     ConnectionStatistics,
     EndpointStatistics,
 )
-from trio_sched.etcd_shim.channel._transport import ClientProtocol, Transport
+from trio_sched.etcd_shim.channel._transport import Access, ClientProtocol, Transport
 
 __all__ = [
     "READS_ONLY",

@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Final, cast
@@ -42,12 +41,17 @@ from trio_sched.etcd_shim._pb.services_grpc import KVStub
 from trio_sched.etcd_shim.channel._attempt import Attempt, LeftMembers
 from trio_sched.etcd_shim.channel._caller import Caller, OneConnection
 from trio_sched.etcd_shim.channel._connection import Connection
-from trio_sched.etcd_shim.channel._endpoint import ByteStream, Endpoint, root_cause
+from trio_sched.etcd_shim.channel._endpoint import Endpoint, root_cause
 from trio_sched.etcd_shim.channel._network_users import Stream, note_network_user
 from trio_sched.etcd_shim.channel._settings import ChannelSettings, Credentials, PingPolicy
 from trio_sched.etcd_shim.channel._statistics import ChannelStatistics, EndpointStatistics
 from trio_sched.etcd_shim.channel._tokens import fetch_token
-from trio_sched.etcd_shim.channel._transport import NetworkTransport, Transport
+from trio_sched.etcd_shim.channel._transport import (
+    Access,
+    NetworkTransport,
+    Transport,
+    send_preface,
+)
 from trio_sched.etcd_shim.errors import (
     ClientClosed,
     ConnectionFailed,
@@ -61,24 +65,9 @@ from trio_sched.etcd_shim.errors import (
 if TYPE_CHECKING:
     import grpclib.client
 
-__all__ = ["Access", "Channel", "open_channel"]
+__all__ = ["Channel", "open_channel"]
 
 _LAST_CHANCE: Final = 0.001  # seconds: enough to read what the kernel has already
-
-
-@dataclass(frozen=True)
-class Access:
-    """Where a channel connects to, and as which user. The password is in no repr.
-
-    Attributes:
-        endpoints: the members.
-        credentials: user and password, if there are any.
-        ssl_context: for ``https``, if one was given.
-    """
-
-    endpoints: tuple[Endpoint, ...]
-    credentials: Credentials | None
-    ssl_context: ssl.SSLContext | None
 
 
 class Channel(Caller):
@@ -140,6 +129,14 @@ class Channel(Caller):
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Where the channel connects to."""
         return self._endpoints
+
+    def set_endpoints(self, endpoints: Sequence[Endpoint]) -> None:
+        """Connect to others from now on; the member that is used is left if it is none of them."""
+        self._endpoints, self._next = tuple(dict.fromkeys(endpoints)), 0
+        urls = {endpoint.url for endpoint in self._endpoints}
+        current = self._current
+        if current is not None and current.accepting and current.endpoint.url not in urls:
+            current.leave(ConnectionLost(f"{current.endpoint} is no endpoint any more"))
 
     @property
     def access(self) -> Access:
@@ -337,7 +334,7 @@ class Channel(Caller):
             with trio.CancelScope(deadline=trio.current_time() + timeout):
                 endpoint = await self._resolved(attempt, endpoint)
                 stream = await self._transport.open_stream(endpoint, self._ssl_context)
-                sent = _send_preface(stream, self._transport.preface())
+                sent = send_preface(stream, self._transport.preface())
                 return Connection(
                     endpoint,
                     stream,
@@ -450,15 +447,6 @@ class Channel(Caller):
             self._refreshing = None
             refreshing.set()
         return True
-
-
-def _send_preface(stream: ByteStream, preface: bytes) -> int:
-    """Send the connection preface, to be answered meanwhile; return how much was sent."""
-    try:
-        return stream.send_nowait(preface)
-    except OSError:
-        stream.close()
-        raise
 
 
 def open_channel(

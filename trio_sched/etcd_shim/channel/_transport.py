@@ -9,6 +9,7 @@ from __future__ import annotations
 import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from trio_sched.etcd_shim.channel._endpoint import (
@@ -17,13 +18,14 @@ from trio_sched.etcd_shim.channel._endpoint import (
     open_byte_stream,
     resolve,
 )
+from trio_sched.etcd_shim.channel._settings import Credentials
 from trio_sched.etcd_shim.channel.http2 import Http2Connection, connection_preface
 
 if TYPE_CHECKING:
     from trio_sched.etcd_shim.channel.http2.events import Event
     from trio_sched.etcd_shim.channel.http2.header_blocks import Field
 
-__all__ = ["ClientProtocol", "NetworkTransport", "Transport"]
+__all__ = ["Access", "ClientProtocol", "NetworkTransport", "Transport", "send_preface"]
 
 
 class ClientProtocol(Protocol):
@@ -98,6 +100,21 @@ class ClientProtocol(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Access:
+    """Where a channel connects to, and as which user. The password is in no repr.
+
+    Attributes:
+        endpoints: the members.
+        credentials: user and password, if there are any.
+        ssl_context: for ``https``, if one was given.
+    """
+
+    endpoints: tuple[Endpoint, ...]
+    credentials: Credentials | None
+    ssl_context: ssl.SSLContext | None
+
+
 class Transport(ABC):
     """Opens byte streams, and says what they carry.
 
@@ -166,3 +183,12 @@ class NetworkTransport(Transport):
     def preface(self) -> bytes:
         """Return the connection preface."""
         return connection_preface()
+
+
+def send_preface(stream: ByteStream, preface: bytes) -> int:
+    """Send the connection preface, to be answered meanwhile; return how much was sent."""
+    try:
+        return stream.send_nowait(preface)
+    except OSError:
+        stream.close()
+        raise
