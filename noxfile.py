@@ -8,6 +8,7 @@ installer's own ``--group`` needs a newer pip than some systems have.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import shutil
 from pathlib import Path
@@ -189,6 +190,16 @@ def coexist(session: nox.Session) -> None:
     # The versions of aetcd and etcd3aio decide what is shown here, so they are not left to chance.
     session.install("-e", ".", "aetcd==1.0.0", "etcd3aio==0.3.0")
     session.run("python", "tests/etcd_shim/coexistence/check.py")
+
+
+@nox.session
+def proxies(session: nox.Session) -> None:
+    """The client behind HAProxy, nginx, nghttpx, stunnel and etcd's own; those that are there."""
+    session.install("-e", ".[cli]", *group("tests"))
+    for program in ("haproxy", "nginx", "nghttpx", "stunnel4"):
+        if shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin") is None:
+            session.warn("%s is not installed, so it is left out", program)
+    session.run("pytest", "tests/etcd_shim/proxies", *session.posargs)
 
 
 @nox.session

@@ -20,4 +20,5 @@ autodoc_typehints_description_target = "documented"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 nitpicky = False
+myst_heading_anchors = 3
 exclude_patterns = ["_build"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import signal
 import sys
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.reaper.tree_tools import marked
 from trio_sched import strategies
 from trio_sched.testing import Etcd, etcd_in_a_thread
 
@@ -47,6 +49,15 @@ def untraced() -> Iterator[None]:
 def strategies_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no registered strategy outlive its test."""
     monkeypatch.setattr(strategies, "_registry", dict(strategies._registry))
+
+
+@pytest.fixture
+def mark() -> Iterator[str]:
+    """A number of seconds that the processes of this test alone sleep for; none outlives it."""
+    found = f"300.{os.getpid()}{next(_numbers):04}"
+    yield found
+    for pid in marked(found):
+        os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture

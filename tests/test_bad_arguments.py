@@ -146,6 +146,7 @@ RESULT: Final = {
     "statistics": Call(Result.statistics),
 }
 BYTES: Final[list[object]] = [None, 5, 1.5, True, "x", [], bytearray(b"x")]
+WORK: Final = [None, True, 5, "1", (1, 2, 3)]
 REAPER: Final = {
     "hold": Call(Reaper.hold, {"lease": INT64, "ttl": SECONDS}, {"lease": 1, "ttl": 1}),
     "release": Call(Reaper.release, {"lease": INT64}),
@@ -156,7 +157,13 @@ REAPER: Final = {
         {"slot": b"s", "mark_key": b"k", "mark": b"m"},
     ),
     "freed": Call(Reaper.freed, {"slot": BYTES}),
-    "until": Call(Reaper.until, {"deadline": [None, True, "1", [], nan]}),
+    "work": Call(Reaper.work, {"work": WORK}),
+    "over": Call(Reaper.over, {"work": WORK}),
+    "until": Call(
+        Reaper.until,
+        {"deadline": [None, True, "1", [], nan], "work": WORK[1:]},
+        {"deadline": inf, "work": None},
+    ),
 }
 
 PLAN: Final = {
@@ -164,6 +171,7 @@ PLAN: Final = {
     "hosts": POSITIVE,
     "members": POSITIVE,
     "max_count": MAX_COUNT,
+    "takeover_pause": [each for each in SECONDS if each != 0],
     "ttl": POSITIVE,
     "seconds": [each for each in SECONDS if each != 0],
     "actions": SEQUENCE,

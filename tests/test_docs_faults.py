@@ -1,10 +1,13 @@
-"""docs/faults.md has each fault once, and the tests that show it."""
+"""docs/faults.md has each fault once, and the tests that show it; and what pages name is there."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
-from tests.places import DOCS, TESTS
+import pytest
+
+from tests.places import DOCS, ROOT, TESTS
 
 PAGE = DOCS.joinpath("faults.md").read_text()
 ROWS = dict(re.findall(r"^\| F(\d+) \|.*\| ([^|]*) \|$", PAGE, re.MULTILINE))
@@ -29,8 +32,14 @@ def test_each_number_in_a_tests_name_is_a_row() -> None:
     assert not {number for name in NAMES for number in numbers(name)} - ROWS.keys()
 
 
-def test_each_test_on_the_page_exists() -> None:
-    assert not set(re.findall(r"\btest_\w+", PAGE)) - NAMES
+FILES = {file.stem for file in TESTS.rglob("test_*.py")}
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_each_test_that_a_page_names_exists(page: Path) -> None:
+    prose = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    assert not set(re.findall(r"\btest_\w+", prose)) - NAMES - FILES
 
 
 def test_each_row_has_tests_of_its_number_or_says_that_there_are_none() -> None:

@@ -59,7 +59,6 @@ TESTED_BY = {
     "etcd_shim/channel/_transport.py": ["etcd_shim/channel/test_channel_connecting.py"],
     "etcd_shim/client.py": ["etcd_shim/test_client_cancel.py", "etcd_shim/test_client_coexists.py"],
     "etcd_shim/errors.py": ["etcd_shim/test_transport.py", "etcd_shim/test_auth.py"],
-    "etcd_shim/maintenance.py": ["etcd_shim/test_versions.py", "cli/test_trouble.py"],
     "etcd_shim/tls.py": ["etcd_shim/test_transport.py", "reaper/test_owner.py"],
     "exceptions.py": ["host/test_schedule_options.py", "strategies/test_strategies.py"],
     "host/marks.py": ["host/test_takeover.py"],
@@ -76,10 +75,15 @@ TESTED_BY = {
     "leader/preview.py": ["cli/test_pure.py"],
     "leader/reasons.py": ["leader/test_machine_rules.py", "leader/test_machine_control.py"],
     "model/path_state.py": ["cli/test_pure.py", "host/test_observation.py"],
-    "reaper/helper/exec_child.py": ["cli/run/test_child.py"],
+    "reaper/helper/cgroups.py": ["reaper/test_tree.py", "reaper/test_child.py"],
     "reaper/helper/groups.py": ["reaper/test_owner.py"],
-    "reaper/helper/reap.py": ["reaper/test_owner.py"],
+    "reaper/helper/keep.py": ["reaper/test_keep.py"],
+    "reaper/helper/light.py": ["reaper/test_keep.py"],
+    "reaper/helper/kernel.py": ["reaper/test_keep.py", "cli/run/test_trees.py"],
+    "reaper/helper/reap.py": ["reaper/test_owner.py", "cli/run/test_trees.py"],
     "reaper/helper/revoke.py": ["reaper/test_owner.py"],
+    "reaper/helper/terminal.py": ["cli/run/test_terminal.py"],
+    "reaper/helper/tree.py": ["reaper/test_tree.py"],
     "scheduler.py": ["host/test_schedule.py", "host/test_schedule_options.py"],
     "simulation/chart.py": ["simulation/test_replay.py"],
     "simulation/memory_checks.py": ["simulation/contract/test_txn.py"],
@@ -140,6 +144,7 @@ TESTED_BY = {
 # Folders of tests and of the package that have no counterpart, each with the reason.
 ONLY_TESTS = {
     "cli/examples": "what the commands print",
+    "etcd_shim/proxies": "the client behind real proxies",
     "etcd_shim/coexistence": "programs that import other etcd clients",
     "simulation/contract": "what a real etcd and the one in memory both do",
 }
@@ -168,6 +173,7 @@ STILL_PRIVATE_IN_ETCD_SHIM = {
     "KeyValue",
     "PingPolicy",
     "PutResult",
+    "ResponseHeader",
     "TxnResult",
 }
 

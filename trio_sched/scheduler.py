@@ -37,13 +37,15 @@ from trio_sched.model.records import HostData, Options, check_max_count
 from trio_sched.reaper.owner import Reaper, open_reaper
 from trio_sched.strategies import Strategy, StrategyFunction, get_strategy
 
-__all__ = ["MAX_SESSION_TTL", "observe", "schedule"]
+__all__ = ["MAX_SESSION_TTL", "MAX_TAKEOVER_PAUSE", "observe", "schedule"]
 
 MAX_SESSION_TTL: Final = MAX_TTL // DECISION_TTLS
 """Seconds: the decision's lease, which lasts a few times as long, may have that TTL."""
 
 _MIN_SHUTDOWN: Final = 0.2  # seconds: some round trips to an etcd that answers
-_MAX_PAUSE: Final = 3600.0  # seconds
+MAX_TAKEOVER_PAUSE: Final = 3600.0
+"""The longest `takeover_pause`, in seconds."""
+
 _MAX_FILTER: Final = 64 * 1024  # letters; all of them are published, and in each decision
 
 
@@ -223,8 +225,10 @@ def _check_shutdown(shutdown_timeout: float | None, session_ttl: int) -> float:
 
 
 def _check_pause(takeover_pause: float) -> float:
-    if check_seconds("takeover_pause", takeover_pause, zero=True) > _MAX_PAUSE:
-        raise ValueError(f"takeover_pause must be at most {_MAX_PAUSE:g} s, not {takeover_pause!r}")
+    if check_seconds("takeover_pause", takeover_pause, zero=True) > MAX_TAKEOVER_PAUSE:
+        raise ValueError(
+            f"takeover_pause must be at most {MAX_TAKEOVER_PAUSE:g} s, not {takeover_pause!r}"
+        )
     return takeover_pause
 
 

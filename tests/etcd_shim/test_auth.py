@@ -9,9 +9,10 @@ import pytest
 import trio
 
 from tests.helpers import PASSWORD, guard
-from trio_sched.etcd_shim import Client, open_client
+from trio_sched.etcd_shim import Client, Permission, open_client
 from trio_sched.etcd_shim.errors import (
     AuthenticationFailed,
+    FailedPrecondition,
     PermissionDenied,
     RpcError,
 )
@@ -166,3 +167,69 @@ def test_an_endpoint_with_a_password_in_it_is_refused_without_showing_it() -> No
     with pytest.raises(ValueError, match="not understood") as caught:
         Endpoint.parse(f"http://app:{PASSWORD}@127.0.0.1:2379")
     assert PASSWORD not in str(caught.value)
+
+
+# ---- changing users and roles ------------------------------------------------------------
+
+
+async def test_users_and_roles_are_administered() -> None:
+    async with open_etcd() as server:
+        async with open_client(server.endpoint) as client:
+            await client.auth.user_add("root", "first")
+            await client.auth.user_add("app", PASSWORD)
+            await client.auth.user_add("by-certificate", None)
+            await client.auth.role_add("app")
+            await client.auth.role_grant_permission("app", Permission.prefix("readwrite", "/app/"))
+            await client.auth.role_grant_permission("app", Permission("read", "/one"))
+            await client.auth.user_grant_role("app", "app")
+            await client.auth.user_grant_role("root", "root")
+            await client.auth.user_passwd("root", PASSWORD)
+            assert set(await client.auth.user_list()) == {"root", "app", "by-certificate"}
+            with pytest.raises(FailedPrecondition, match="already exists"):
+                await client.auth.user_add("app", PASSWORD)
+            if server.version >= (3, 5):
+                assert not (await client.auth.status()).enabled
+            await client.auth.enable()
+        async with (
+            open_client(server.endpoint, user="root", password=PASSWORD) as root,
+            open_client(server.endpoint, user="app", password=PASSWORD) as app,
+        ):
+            if server.version >= (3, 5):
+                assert (await root.auth.status()).enabled
+            await app.put("/app/a", "1")
+            with pytest.raises(PermissionDenied):
+                await app.put("/one", "1")
+            with pytest.raises(PermissionDenied):
+                await app.auth.user_add("another", "x")
+            assert await root.auth.user_get("app") == ("app",)
+            assert await root.auth.role_list() == ("app",)
+            assert set(await root.auth.role_get("app")) == {
+                Permission("readwrite", b"/app/", b"/app0"),
+                Permission("read", b"/one"),
+            }
+            await root.auth.role_revoke_permission("app", "/app/", "/app0")
+            with pytest.raises(PermissionDenied):
+                await app.get("/app/a")
+            await root.auth.user_revoke_role("app", "app")
+            assert await root.auth.user_get("app") == ()
+            await root.auth.role_delete("app")
+            await root.auth.user_delete("app")
+            assert "app" not in await root.auth.user_list()
+            await root.auth.disable()
+        async with open_client(server.endpoint) as client:
+            assert (await client.get("/app/a")).value == b"1"
+
+
+async def test_bad_arguments_about_users_are_told_at_once() -> None:
+    async with open_client("http://127.0.0.1:1") as client:
+        for call in (client.auth.user_delete, client.auth.role_add, client.auth.role_get):
+            with pytest.raises(ValueError, match="must not be empty"):
+                await call("")
+        with pytest.raises(TypeError):
+            await client.auth.user_passwd("a", 5)  # type: ignore[arg-type] # what is tested
+        with pytest.raises(ValueError, match="type"):
+            await client.auth.role_grant_permission(
+                "a",
+                Permission("all", "k"),  # type: ignore[arg-type] # what is tested
+            )
+        assert client.statistics().connects == 0

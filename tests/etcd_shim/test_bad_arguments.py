@@ -105,9 +105,17 @@ CLIENT: Final = {
     "read": Call(Client.read, {"request": [*OBJECT, Get, Put("k")]}),
     "put": Call(
         Client.put,
-        {"key": KEY, "value": RANGE_END, "lease": INT64, "prev_kv": FLAG},
+        {
+            "key": KEY,
+            "value": RANGE_END,
+            "lease": INT64,
+            "prev_kv": FLAG,
+            "ignore_value": FLAG,
+            "ignore_lease": FLAG,
+        },
         {"key": "k", "value": "v"},
     ),
+    "compact": Call(Client.compact, {"revision": POSITIVE, "physical": FLAG}, {"revision": 1}),
     "delete": Call(
         Client.delete, {"key": KEY, "range_end": RANGE_END, "prev_kv": FLAG}, {"key": "k"}
     ),
@@ -219,29 +227,40 @@ FUNCTIONS: Final = {
             "grace": [each for each in SECONDS if each != 0],
         },
     ),
-    "tls_context": Call(tls_context, {"cacert": FILE, "cert": FILE, "key": FILE}),
+    "tls_context": Call(
+        tls_context, {"cacert": FILE, "cert": FILE, "key": FILE, "key_password": or_none(TEXT)}
+    ),
     "prefix_range": Call(prefix_range, {"prefix": RANGE_END}),
 }
 
 # What the client gives, and so nobody makes.
 GIVEN: Final = {
     "ALL_KEYS",
+    "Alarm",
+    "Auth",
+    "AuthStatus",
     "ChannelStatistics",
     "Client",
+    "Cluster",
+    "ClusterMember",
     "ConnectionStatistics",
-    "EndpointStatistics",
     "DeleteResult",
+    "EndpointStatistics",
     "EtcdError",
     "Event",
     "EventType",
     "Follower",
     "GetResult",
+    "Hash",
     "KeptLease",
     "KeyValue",
     "Lease",
     "LeaseInfo",
+    "Maintenance",
     "MemberStatus",
+    "Permission",
     "PutResult",
+    "ResponseHeader",
     "TLSContext",
     "TxnResult",
     "WatchBatch",

@@ -281,3 +281,38 @@ async def test_a_revision_that_is_compacted(etcd: Etcd, client: Client, path: st
     await etcd.etcdctl("compact", str(new))
     with pytest.raises(RevisionCompacted):
         await client.get(path, revision=old)
+
+
+async def test_a_put_that_keeps_the_value_or_the_lease(endpoint: str, path: str) -> None:
+    async with open_client(endpoint) as client:
+        lease = await client.lease_grant(60)
+        with pytest.raises(InvalidArgument):
+            await client.put(path, b"", ignore_value=True)  # there is none to keep
+        await client.put(path, "1", lease=lease.id)
+        await client.put(path, "2", ignore_lease=True)
+        kv = (await client.get(path)).kv
+        assert kv is not None
+        assert (kv.value, kv.lease) == (b"2", lease.id)
+        await client.put(path, b"", ignore_value=True)
+        kv = (await client.get(path)).kv
+        assert kv is not None
+        assert (kv.value, kv.lease) == (b"2", 0)
+        with pytest.raises(InvalidArgument):
+            await client.put(path, "3", ignore_value=True)
+        with pytest.raises(InvalidArgument):
+            await client.put(path, "3", lease=lease.id, ignore_lease=True)
+        await client.lease_revoke(lease.id)
+
+
+async def test_each_answer_has_a_header(endpoint: str, path: str) -> None:
+    async with open_client(endpoint) as client:
+        put = await client.put(path, "1")
+        txn = await client.txn((), [Get(path), Put(path, "2")])
+        answers = [put, await client.get(path), txn, await client.delete(path)]
+        for answer in answers:
+            assert answer.header.revision == answer.revision
+            assert answer.header.cluster_id == put.header.cluster_id != 0
+            assert answer.header.member_id == put.header.member_id != 0
+            assert answer.header.raft_term == put.header.raft_term != 0
+        assert txn.get(0).header == (0, 0, txn.revision, 0)
+        assert "header" not in repr(put)

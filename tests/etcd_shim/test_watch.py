@@ -246,3 +246,14 @@ async def test_a_watch_survives_a_restart_of_etcd(path: str) -> None:
             await put_and_check(client, watcher, path, 0)
             await server.members[0].restart()
             await put_and_check(client, watcher, path, 5)
+
+
+async def test_an_event_says_whether_the_key_was_created(endpoint: str, path: str) -> None:
+    async with open_client(endpoint) as client, client.watch(path) as events:
+        for value in ("1", "2"):
+            await client.put(path, value)
+        await client.delete(path)
+        await client.put(path, "3")
+        seen = await take(events, 4)
+        assert [event.is_create for event in seen] == [True, False, False, True]
+        assert [event.is_modify for event in seen] == [False, True, False, False]

@@ -448,7 +448,7 @@ async def test_f47_an_old_lease_is_revoked_again_and_again_while_its_successor_w
         await client.delete(KEYS.host("a"))
         await until(a)
         with trio.fail_after(30):
-            await until(a, "a")
+            await a.wait_scheduled()  # that is, under its new session
         assert len(await client.get_prefix(KEYS.election)) == 1
         assert a.statistics().sessions == 2
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -194,6 +193,29 @@ async def test_a_mark_moves_to_the_lease_of_the_newest_decision() -> None:
 
 
 @in_no_time
+async def test_f45_who_leaves_last_leaves_the_marks_of_others() -> None:
+    """All sessions have ended, and one of their works has not: found by worlds."""
+    etcd, works = MemoryEtcd(), [Work(), Work()]
+    async with (
+        etcd.open_client(host="a") as cut_off,
+        etcd.open_client(host="b") as client,
+        working(cut_off, "a", works[0], session_ttl=30),
+    ):
+        await works[0].wait_running(1)
+        for way in etcd.network.paths("a").values():
+            way.hold()
+        async with working(client, "b", works[1], session_ttl=30, takeover_pause=LONG) as b:
+            await until(b, "a")
+            vanish(etcd, "a")
+        assert await stored(client, KEYS.exchange) == []
+        assert len(await stored(client, KEYS.marks)) == 1
+        async with working(client, "b", works[1], takeover_pause=PAUSE):
+            began = trio.current_time()
+            await works[1].wait_running(1)
+            assert trio.current_time() - began >= PAUSE
+
+
+@in_no_time
 async def test_under_a_leader_of_another_kind_there_are_no_marks() -> None:
     etcd, work = MemoryEtcd(), Work()
     async with etcd.open_client() as client:
@@ -323,7 +345,6 @@ async def test_a_mark_is_deleted_with_its_slot_only(endpoint: str, path: str) ->
         keys = PathKeys(path)
         others = [Put(keys.mark(0), "another's")]
         await client.txn([], others)
-        logging.getLogger("trio_sched").setLevel(logging.CRITICAL)
         nursery.cancel_scope.cancel()
         await work.wait_running(0)
     async with open_client(endpoint) as client:

@@ -10,6 +10,7 @@ import trio
 
 from trio_sched.etcd_shim import Compare, _keep
 from trio_sched.host import following, leading, slots, state, work
+from trio_sched.host.marks import Marks
 from trio_sched.host.session import Session
 from trio_sched.simulation.explore import command_of, describe, explore, shrink
 from trio_sched.simulation.plan import Plan
@@ -31,6 +32,7 @@ class _ComparesNoFence:
 class _ComparesNothing:
     create_revision = staticmethod(_always)
     mod_revision = staticmethod(_always)
+    value = staticmethod(_always)
 
 
 def no_fence(patch: pytest.MonkeyPatch) -> None:
@@ -79,6 +81,11 @@ def predecessor_once(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(following.PathFollower, "_expected", without)
 
 
+def no_takeover_pause(patch: pytest.MonkeyPatch) -> None:
+    """A slot that went with its lease is taken at once."""
+    patch.setattr(Marks, "over_at", lambda _marks, _mark: -inf)
+
+
 def back_is_ignored(patch: pytest.MonkeyPatch) -> None:
     """A store whose revision goes back is taken for the same."""
     patch.setattr(following, "_check_revision", lambda *_: None)
@@ -93,6 +100,7 @@ FAULTS: tuple[Callable[[pytest.MonkeyPatch], None], ...] = (
     revoke_before_the_end,
     predecessor_once,
     back_is_ignored,
+    no_takeover_pause,
 )
 
 

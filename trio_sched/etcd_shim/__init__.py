@@ -7,6 +7,11 @@ if TYPE_CHECKING:
     from trio_sched.etcd_shim import errors as errors
     from trio_sched.etcd_shim._following import Follower as Follower
     from trio_sched.etcd_shim._keep import KeptLease as KeptLease
+    from trio_sched.etcd_shim.auth import (
+        Auth as Auth,
+        AuthStatus as AuthStatus,
+        Permission as Permission,
+    )
     from trio_sched.etcd_shim.channel import (
         ChannelStatistics as ChannelStatistics,
         ConnectionStatistics as ConnectionStatistics,
@@ -14,6 +19,7 @@ if TYPE_CHECKING:
         PingPolicy as PingPolicy,
     )
     from trio_sched.etcd_shim.client import Client as Client, open_client as open_client
+    from trio_sched.etcd_shim.cluster import Cluster as Cluster, ClusterMember as ClusterMember
     from trio_sched.etcd_shim.errors import EtcdError as EtcdError
     from trio_sched.etcd_shim.kv import (
         ALL_KEYS as ALL_KEYS,
@@ -25,12 +31,18 @@ if TYPE_CHECKING:
         KeyValue as KeyValue,
         Put as Put,
         PutResult as PutResult,
+        ResponseHeader as ResponseHeader,
         Txn as Txn,
         TxnResult as TxnResult,
         prefix_range as prefix_range,
     )
     from trio_sched.etcd_shim.lease import Lease as Lease, LeaseInfo as LeaseInfo
-    from trio_sched.etcd_shim.maintenance import MemberStatus as MemberStatus
+    from trio_sched.etcd_shim.maintenance import (
+        Alarm as Alarm,
+        Hash as Hash,
+        Maintenance as Maintenance,
+        MemberStatus as MemberStatus,
+    )
     from trio_sched.etcd_shim.tls import TLSContext as TLSContext, tls_context as tls_context
     from trio_sched.etcd_shim.watch import (
         Event as Event,
@@ -44,17 +56,20 @@ _HOMES = homes(
     {
         "trio_sched.etcd_shim._following": "Follower",
         "trio_sched.etcd_shim._keep": "KeptLease",
+        "trio_sched.etcd_shim.auth": "Auth AuthStatus Permission",
         "trio_sched.etcd_shim.channel": "ChannelStatistics ConnectionStatistics "
         "EndpointStatistics PingPolicy",
         "trio_sched.etcd_shim.client": "Client open_client",
+        "trio_sched.etcd_shim.cluster": "Cluster ClusterMember",
         "trio_sched.etcd_shim.errors": "EtcdError",
         "trio_sched.etcd_shim.kv": "ALL_KEYS Compare Delete DeleteResult Get GetResult "
-        "KeyValue Put PutResult Txn TxnResult prefix_range",
+        "KeyValue Put PutResult ResponseHeader Txn TxnResult prefix_range",
         "trio_sched.etcd_shim.lease": "Lease LeaseInfo",
-        "trio_sched.etcd_shim.maintenance": "MemberStatus",
+        "trio_sched.etcd_shim.maintenance": "Alarm Hash Maintenance MemberStatus",
         "trio_sched.etcd_shim.tls": "TLSContext tls_context",
         "trio_sched.etcd_shim.watch": "Event EventType WatchBatch Watcher",
     }
 )
 
+__all__ = [*_HOMES]  # noqa: PLE0604 # pyright: ignore[reportUnsupportedDunderAll] # strings all
 __getattr__, __dir__ = lazy(__name__, _HOMES)

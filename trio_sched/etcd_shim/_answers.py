@@ -3,12 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Self, TypeAlias
 
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
 
-__all__ = ["DeleteResult", "GetResult", "KeyValue", "OperationResult", "PutResult", "TxnResult"]
+__all__ = [
+    "DeleteResult",
+    "GetResult",
+    "KeyValue",
+    "OperationResult",
+    "PutResult",
+    "ResponseHeader",
+    "TxnResult",
+]
+
+
+class ResponseHeader(NamedTuple):
+    """Where an answer comes from.
+
+    Attributes:
+        cluster_id: of the cluster.
+        member_id: of the member that answered.
+        revision: the store's, when it did.
+        raft_term: of the member's raft leader; 0 if it knows none.
+    """
+
+    cluster_id: int
+    member_id: int
+    revision: int
+    raft_term: int
+
+
+class _Answered:
+    """An answer with a header."""
+
+    __slots__ = ()
+
+    revision: int
+    _header: pb.ResponseHeader | None
+
+    @property
+    def header(self) -> ResponseHeader:
+        """Where it comes from. In the answers within a transaction only the revision is known."""
+        header = self._header
+        if header is None:
+            return ResponseHeader(0, 0, self.revision, 0)
+        ids = header.cluster_id, header.member_id
+        return ResponseHeader(*ids, header.revision, header.raft_term)
 
 
 class KeyValue(NamedTuple):
@@ -41,7 +83,7 @@ class KeyValue(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class GetResult:
+class GetResult(_Answered):
     """What a read found.
 
     Attributes:
@@ -56,16 +98,16 @@ class GetResult:
     revision: int
     count: int
     more: bool
+    _header: pb.ResponseHeader | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def decode(cls, answer: pb.RangeResponse, revision: int = 0) -> Self:
         """Return the value for a message."""
-        return cls(
-            tuple(KeyValue.decode(kv) for kv in answer.kvs),
-            answer.header.revision or revision,
-            answer.count,
-            answer.more,
-        )
+        header = answer.header
+        kvs = tuple(KeyValue.decode(kv) for kv in answer.kvs)
+        if revision:  # within a transaction
+            return cls(kvs, revision, answer.count, answer.more)
+        return cls(kvs, header.revision, answer.count, answer.more, header)
 
     @property
     def kv(self) -> KeyValue | None:
@@ -85,7 +127,7 @@ class GetResult:
 
 
 @dataclass(frozen=True, slots=True)
-class PutResult:
+class PutResult(_Answered):
     """What a put did.
 
     Attributes:
@@ -95,16 +137,20 @@ class PutResult:
 
     revision: int
     prev_kv: KeyValue | None
+    _header: pb.ResponseHeader | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def decode(cls, answer: pb.PutResponse, revision: int = 0) -> Self:
         """Return the value for a message."""
         prev_kv = KeyValue.decode(answer.prev_kv) if answer.HasField("prev_kv") else None
-        return cls(answer.header.revision or revision, prev_kv)
+        if revision:  # within a transaction
+            return cls(revision, prev_kv)
+        header = answer.header
+        return cls(header.revision, prev_kv, header)
 
 
 @dataclass(frozen=True, slots=True)
-class DeleteResult:
+class DeleteResult(_Answered):
     """What a delete did.
 
     Attributes:
@@ -116,19 +162,20 @@ class DeleteResult:
     revision: int
     deleted: int
     prev_kvs: tuple[KeyValue, ...]
+    _header: pb.ResponseHeader | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def decode(cls, answer: pb.DeleteRangeResponse, revision: int = 0) -> Self:
         """Return the value for a message."""
-        return cls(
-            answer.header.revision or revision,
-            answer.deleted,
-            tuple(KeyValue.decode(kv) for kv in answer.prev_kvs),
-        )
+        prev_kvs = tuple(KeyValue.decode(kv) for kv in answer.prev_kvs)
+        if revision:  # within a transaction
+            return cls(revision, answer.deleted, prev_kvs)
+        header = answer.header
+        return cls(header.revision, answer.deleted, prev_kvs, header)
 
 
 @dataclass(frozen=True, slots=True)
-class TxnResult:
+class TxnResult(_Answered):
     """What a transaction did.
 
     Attributes:
@@ -140,13 +187,15 @@ class TxnResult:
     succeeded: bool
     responses: tuple[OperationResult, ...]
     revision: int
+    _header: pb.ResponseHeader | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def decode(cls, answer: pb.TxnResponse, revision: int = 0) -> Self:
         """Return the value for a message."""
-        revision = answer.header.revision or revision
+        header = None if revision else answer.header
+        revision = revision or answer.header.revision
         responses = tuple(_decode_response(op, revision) for op in answer.responses)
-        return cls(answer.succeeded, responses, revision)
+        return cls(answer.succeeded, responses, revision, header)
 
     def get(self, index: int) -> GetResult:
         """Return the answer at `index`, which must be that of a `Get`."""

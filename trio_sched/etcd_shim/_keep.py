@@ -16,16 +16,19 @@ that it is gone.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Final, Protocol
 
 import trio
 
 from trio_sched._support.suspension import lease_time, suspended
+from trio_sched._support.tasks import open_service_nursery, run_shielded
 from trio_sched.etcd_shim._backoff import Backoff
 from trio_sched.etcd_shim.errors import EtcdError, LeaseLost, LeaseNotFound
+from trio_sched.etcd_shim.lease import Lease
 
-__all__ = ["KeptLease", "margin_of"]
+__all__ = ["KeptLease", "margin_of", "open_kept_lease"]
 
 _RENEWALS_PER_TTL: Final = 3
 
@@ -128,3 +131,35 @@ class KeptLease:
             self.ttl = ttl
             self._until = until
             self._scope.deadline = self.deadline
+
+
+class Leasing(Protocol):
+    """What a client can do of it."""
+
+    async def lease_grant(self, ttl: int, lease: int | None = None) -> Lease:
+        """Grant a lease."""
+
+    async def lease_renew(self, lease: int) -> int:
+        """Renew it; return its TTL."""
+
+    async def lease_revoke(self, lease: int) -> int:
+        """Revoke it."""
+
+
+@asynccontextmanager
+async def open_kept_lease(client: Leasing, ttl: int, lease: int) -> AsyncIterator[KeptLease]:
+    """Do what `Client.open_lease` says."""
+    sent = lease_time()
+    granted = ttl
+    try:
+        granted = (await run_shielded(ttl, client.lease_grant, ttl, lease)).ttl
+        kept = KeptLease(client.lease_renew, lease, granted, sent)
+        async with open_service_nursery() as services:
+            services.start_soon(kept.keep_alive)
+            try:
+                yield kept
+            finally:
+                kept.mark_lost("its block was left")
+    finally:
+        with trio.move_on_after(granted, shield=True), suppress(EtcdError):
+            await client.lease_revoke(lease)

@@ -7,13 +7,12 @@ RST_STREAM, and a write may then have been carried out or not.
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from functools import partial
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
+from functools import cached_property, partial
 from types import NoneType
-from typing import TYPE_CHECKING, TypedDict, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, TypeVar, Unpack, cast
 
-import trio
 from grpclib.const import Status
 
 from trio_sched._support.arguments import (
@@ -23,15 +22,13 @@ from trio_sched._support.arguments import (
     check_seconds,
     shown,
 )
-from trio_sched._support.suspension import lease_time
 from trio_sched._support.tasks import (
     ServiceBlock,
     ServiceNursery,
-    open_service_nursery,
     run_shielded,
 )
 from trio_sched.etcd_shim._following import Follower, open_follower
-from trio_sched.etcd_shim._keep import KeptLease
+from trio_sched.etcd_shim._keep import KeptLease, open_kept_lease
 from trio_sched.etcd_shim._pages import read_ranges
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
 from trio_sched.etcd_shim._pb.services_grpc import KVStub, LeaseStub, WatchStub
@@ -48,18 +45,19 @@ from trio_sched.etcd_shim.channel import (
     PingPolicy,
     Transport,
 )
-from trio_sched.etcd_shim.errors import ConnectionLost, EtcdError, LeaseExists, LeaseNotFound
+from trio_sched.etcd_shim.errors import ConnectionLost, LeaseExists, LeaseNotFound
 from trio_sched.etcd_shim.kv import (
     Compare,
     Delete,
     DeleteResult,
     Get,
+    GetOptions,
     GetResult,
     Key,
     Operation,
+    PrefixOptions,
+    Put,
     PutResult,
-    SortOrder,
-    SortTarget,
     Txn,
     TxnResult,
     prefix_range,
@@ -73,6 +71,9 @@ from trio_sched.etcd_shim.watch import Watcher, creation
 if TYPE_CHECKING:
     import grpclib.client
 
+    from trio_sched.etcd_shim.auth import Auth
+    from trio_sched.etcd_shim.cluster import Cluster
+
 __all__ = ["Client", "check_client", "client_block", "open_client"]
 
 
@@ -82,26 +83,12 @@ Rep = TypeVar("Rep")
 _CLEANUP_TIMEOUT = 1.0  # seconds for the answer to a transaction that etcd must not see cancelled
 
 
-class _PrefixOptions(TypedDict, total=False):
-    limit: int
-    revision: int
-    sort_order: SortOrder | None
-    sort_target: SortTarget
-    serializable: bool
-    keys_only: bool
-    count_only: bool
-    min_mod_revision: int
-    max_mod_revision: int
-    min_create_revision: int
-    max_create_revision: int
-
-
-class _GetOptions(_PrefixOptions, total=False):
-    range_end: Key
-
-
 class Client:
-    """A client of one etcd cluster. Made by `open_client`."""
+    """A client of one etcd cluster. Made by `open_client`.
+
+    Attributes:
+        maintenance: what is about members: defragment, hash, alarms, snapshots.
+    """
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -109,8 +96,8 @@ class Client:
         stub_channel = cast("grpclib.client.Channel", channel)  # the part of it that stubs touch
         self._kv = KVStub(stub_channel)
         self._lease = LeaseStub(stub_channel)
-        self._maintenance = Maintenance(channel)
-        warn = self._maintenance.warn_of_faults if channel.on_network else None
+        self.maintenance = Maintenance(channel)
+        warn = self.maintenance.warn_of_faults if channel.on_network else None
         self._renewals = Renewals(services, self._lease, warn)
         watches = WatchStub(stub_channel)
         self._watches = WatchHub(services, channel, watches, self._read_first)
@@ -127,11 +114,11 @@ class Client:
 
     # ---- keys ----------------------------------------------------------------
 
-    async def get(self, key: Key, **options: Unpack[_GetOptions]) -> GetResult:
+    async def get(self, key: Key, **options: Unpack[GetOptions]) -> GetResult:
         """Read one key, or with `range_end` a range. Options as for `Get`."""
         return await self.read(Get(key, **options))
 
-    async def get_prefix(self, prefix: Key, **options: Unpack[_PrefixOptions]) -> GetResult:
+    async def get_prefix(self, prefix: Key, **options: Unpack[PrefixOptions]) -> GetResult:
         """Read all keys that start with `prefix`. Options as for `Get`."""
         key, range_end = prefix_range(prefix)
         return await self.read(Get(key, range_end, **options))
@@ -147,14 +134,26 @@ class Client:
         await self._repeatable(self._kv.Range, request)
 
     async def put(
-        self, key: Key, value: Key, *, lease: int = 0, prev_kv: bool = False
+        self,
+        key: Key,
+        value: Key,
+        *,
+        lease: int = 0,
+        prev_kv: bool = False,
+        ignore_value: bool = False,
+        ignore_lease: bool = False,
     ) -> PutResult:
         """Write one key. Arguments as for `Put`.
 
         Raises:
             LeaseNotFound: there is no such lease.
+            InvalidArgument: with `ignore_value` or `ignore_lease`, the key is not there, or a value
+                or lease is given all the same.
         """
-        request = put_request(key, value, lease, prev_kv=prev_kv)
+        if ignore_value is ignore_lease is False:
+            request = put_request(key, value, lease, prev_kv=prev_kv)
+        else:
+            request = Put(key, value, lease, prev_kv, ignore_value, ignore_lease).encode()
         return PutResult.decode(await self._once(self._kv.Put, request))
 
     async def delete(
@@ -189,6 +188,23 @@ class Client:
         else:
             answer = await self._once(self._kv.Txn, message)
         return TxnResult.decode(answer)
+
+    async def compact(self, revision: int, *, physical: bool = False) -> None:
+        """Forget the history before a revision.
+
+        Args:
+            revision: the oldest that can be read or watched then.
+            physical: wait until it is gone from the database, too.
+
+        Raises:
+            RevisionCompacted: it is gone already.
+            FutureRevision: it is not there yet.
+        """
+        check_bool("physical", physical)
+        request = pb.CompactionRequest(
+            revision=check_int("revision", revision, 1), physical=physical
+        )
+        await self._once(self._kv.Compact, request)
 
     # ---- leases ----------------------------------------------------------------
 
@@ -275,24 +291,7 @@ class Client:
             ttl: as for `lease_grant`.
             lease: its id; None for a random one.
         """
-        return self._kept_lease(check_ttl(ttl), id_to_grant(lease))
-
-    @asynccontextmanager
-    async def _kept_lease(self, ttl: int, lease: int) -> AsyncIterator[KeptLease]:
-        sent = lease_time()
-        granted = ttl
-        try:
-            granted = (await run_shielded(ttl, self.lease_grant, ttl, lease)).ttl
-            kept = KeptLease(self.lease_renew, lease, granted, sent)
-            async with open_service_nursery() as services:
-                services.start_soon(kept.keep_alive)
-                try:
-                    yield kept
-                finally:
-                    kept.mark_lost("its block was left")
-        finally:
-            with trio.move_on_after(granted, shield=True), suppress(EtcdError):
-                await self.lease_revoke(lease)
+        return open_kept_lease(self, check_ttl(ttl), id_to_grant(lease))
 
     # ---- watches ------------------------------------------------------------------
 
@@ -383,7 +382,21 @@ class Client:
         A client that renews leases does so once by itself. If that version of etcd has known
         faults, they are logged, as one warning of the logger ``trio_sched.etcd_shim``.
         """
-        return await self._maintenance.status()
+        return await self.maintenance.status()
+
+    @cached_property
+    def cluster(self) -> Cluster:
+        """The members of the cluster."""
+        from trio_sched.etcd_shim.cluster import Cluster  # noqa: PLC0415 # most do not need it
+
+        return Cluster(self._channel)
+
+    @cached_property
+    def auth(self) -> Auth:
+        """Users and roles."""
+        from trio_sched.etcd_shim.auth import Auth  # noqa: PLC0415 # most do not need it
+
+        return Auth(self._channel)
 
     @property
     def endpoints(self) -> tuple[str, ...]:

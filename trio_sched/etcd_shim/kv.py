@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, Self, TypeAlias, cast
+from typing import Any, Final, Literal, Self, TypeAlias, TypedDict, cast
 
 from trio_sched._support.arguments import (
     check_bools,
@@ -23,6 +23,7 @@ from trio_sched.etcd_shim._answers import (
     KeyValue,
     OperationResult,
     PutResult,
+    ResponseHeader,
     TxnResult,
 )
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
@@ -33,13 +34,16 @@ __all__ = [
     "Delete",
     "DeleteResult",
     "Get",
+    "GetOptions",
     "GetResult",
     "Key",
     "KeyValue",
     "Operation",
     "OperationResult",
+    "PrefixOptions",
     "Put",
     "PutResult",
+    "ResponseHeader",
     "Txn",
     "TxnResult",
     "prefix_range",
@@ -111,6 +115,28 @@ def prefix_range(prefix: Key) -> tuple[bytes, bytes]:
     if not stem:
         return start or b"\0", ALL_KEYS
     return start, stem[:-1] + bytes([stem[-1] + 1])
+
+
+class PrefixOptions(TypedDict, total=False):
+    """Options of a read of a prefix; as for `Get`."""
+
+    limit: int
+    revision: int
+    sort_order: SortOrder | None
+    sort_target: SortTarget
+    serializable: bool
+    keys_only: bool
+    count_only: bool
+    min_mod_revision: int
+    max_mod_revision: int
+    min_create_revision: int
+    max_create_revision: int
+
+
+class GetOptions(PrefixOptions, total=False):
+    """Options of a read; as for `Get`."""
+
+    range_end: Key
 
 
 @dataclass(frozen=True, slots=True)

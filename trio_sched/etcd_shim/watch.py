@@ -54,6 +54,16 @@ class Event(NamedTuple):
     kv: KeyValue
     prev_kv: KeyValue | None
 
+    @property
+    def is_create(self) -> bool:
+        """Whether the key was put that was not there before."""
+        return self.type is _PUT and self.kv.version == 1
+
+    @property
+    def is_modify(self) -> bool:
+        """Whether the key was put that was there already."""
+        return self.type is _PUT and self.kv.version > 1
+
     @classmethod
     def decode(cls, event: pb.Event) -> Self:
         """Return the value for a message. In line, as thousands may come in a second."""

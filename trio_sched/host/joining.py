@@ -247,6 +247,9 @@ async def _wait_lease_gone(client: Client, lease: int, in_use: HostnameInUse) ->
 async def clear_if_last(client: Client, keys: PathKeys, decision_leases: set[int]) -> bool:
     """Take the decision away if no host is left; True if it was so.
 
+    Nor any mark of a slot that was not released: its holder may be at work still, and the mark
+    hangs on the decision's lease. Then that lapses by itself.
+
     Args:
         client: the client to ask with.
         keys: of the path.
@@ -257,7 +260,10 @@ async def clear_if_last(client: Client, keys: PathKeys, decision_leases: set[int
         EtcdError: etcd did not answer.
     """
     answer = await client.txn(
-        [Compare.create_revision(keys.exchange, "==", 0).over_prefix()],
+        [
+            Compare.create_revision(prefix, "==", 0).over_prefix()
+            for prefix in (keys.exchange, keys.marks)
+        ],
         [
             *_read_decision(keys),
             Delete(keys.scheduled),

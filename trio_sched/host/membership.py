@@ -255,7 +255,7 @@ class Membership:
         sent = lease_time()
         try:
             ttl = await self._client.lease_renew(lease)
-            session = Session(self._client, lease, ttl, sent)
+            session = Session(self._client, lease, ttl, sent, settings.reaper)
             joined = await resume(self._client, self._keys, settings.hostname, session)
         except LeaseNotFound:
             return None

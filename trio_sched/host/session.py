@@ -26,9 +26,12 @@ __all__ = ["FormerLeases", "Session", "grant_session", "revoke_quietly", "revoke
 class Session(KeptLease):
     """A lease of ours. Made by `grant_session`; `keep_alive` renews it."""
 
-    def __init__(self, client: Client, lease: int, ttl: int, sent: float) -> None:
+    def __init__(
+        self, client: Client, lease: int, ttl: int, sent: float, reaper: Reaper | None = None
+    ) -> None:
         super().__init__(client.lease_renew, lease, ttl, sent)
         self._client = client
+        self.reaper = reaper  # that holds it
 
     @property
     def client(self) -> Client:
@@ -71,7 +74,7 @@ async def grant_session(
             if await revoke_quietly(client, lease) and reaper is not None:
                 reaper.release(lease)
         raise
-    return Session(client, granted.id, granted.ttl, sent)
+    return Session(client, granted.id, granted.ttl, sent, reaper)
 
 
 async def revoke_quietly(client: Client, lease: int) -> bool:

@@ -23,9 +23,12 @@ is guarded by a `Roster`: which slots were held at a revision, so that it depend
 from __future__ import annotations
 
 import contextlib
+import os
+import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import inf
+from typing import Any
 
 import trio
 
@@ -47,6 +50,7 @@ from trio_sched.exceptions import SlotLost
 from trio_sched.host.following import PathFollower
 from trio_sched.host.marks import Marks, is_of_lease, new_mark
 from trio_sched.host.policy import Then, Where, outcome
+from trio_sched.host.process import run_process
 from trio_sched.host.session import Session
 from trio_sched.host.state import HostState
 from trio_sched.model.keys import PathKeys
@@ -122,6 +126,42 @@ class Slot:
     def lease(self) -> int:
         """Id of the session lease that the slot hangs on."""
         return self._hold.session.lease
+
+    @property
+    def reaper(self) -> Reaper | None:
+        """The reaper that holds its lease, if there is one."""
+        return self._hold.session.reaper
+
+    async def run_process(
+        self,
+        command: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        **options: Any,
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run a process as work under this slot, as `trio.run_process` does.
+
+        ``await slot.run_process(["backup", "--all"])``. All that the process starts belongs to it,
+        whatever groups and sessions it is in. When the process ends, and when this is
+        cancelled, as work is that loses its slot, all of it is ended before this
+        returns: by SIGTERM, and by SIGKILL `grace` seconds later, and in any case before
+        `deadline`. If our own process is killed it is ended at once, and before its lease is
+        revoked if there is a reaper.
+
+        Args:
+            command: the program and its arguments; with ``shell=True``, a string.
+            **options: those of `trio.run_process`: ``stdin``, ``capture_stdout``,
+                ``capture_stderr``, ``check``, ``env``, ``cwd`` and so on, but neither
+                ``deliver_cancel`` nor ``task_status``; and ``grace``, 5 seconds by default.
+
+        Returns:
+            How it ended, and what was captured.
+
+        Raises:
+            CalledProcessError: it failed; unless ``check=False``.
+            OSError: it cannot be run.
+            TypeError: an argument is of a wrong type, or not taken.
+            ValueError: an argument is not allowed.
+        """
+        return await run_process(self, command, **options)
 
     def guard(self) -> tuple[Compare, ...]:
         """Return what makes a transaction of yours fail once the slot is lost.

@@ -26,6 +26,7 @@ from trio_sched._support.arguments import check_instance
 from trio_sched._support.chance import set_chance
 from trio_sched._support.suspension import set_suspension
 from trio_sched._support.wall_time import set_wall_clock
+from trio_sched.model.keys import KeyRange, PathKeys
 from trio_sched.simulation.diary import Diary
 from trio_sched.simulation.memory_cluster import Cluster, Member
 from trio_sched.simulation.memory_store import Commit, Snapshot
@@ -46,6 +47,7 @@ from trio_sched.simulation.world_hosts import (
 __all__ = ["World", "WorldReport"]
 
 _EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
+_KEYS: Final = PathKeys(PATH)
 _DELAY: Final = (0.0005, 0.02)  # seconds that bytes travel for
 _ELECTION: Final = 2.0  # seconds that etcd takes for one, at most
 _DECISION_TTLS: Final = 3  # how much longer a decision's lease lives than a session
@@ -302,7 +304,10 @@ class World:
             store.compact(store.revision)
 
     def _expire_early(self, variant: int) -> None:
-        leases = sorted(lease.id for lease in self._cluster.store.leases)
+        found = list(self._cluster.store.leases)
+        if self._plan.never_too_many:  # then that of the decision, and of marks of slots, stays
+            found = [lease for lease in found if not any(map(_of_decision, lease.keys))]
+        leases = sorted(lease.id for lease in found)
         if leases:
             self._cluster.expire(leases[variant % len(leases)])
 
@@ -311,3 +316,7 @@ class World:
             self._cluster.restore(self._snapshot)
             store = self._cluster.store
             self._diary.see_restore(trio.current_time(), store.revision, store.kvs())
+
+
+def _of_decision(key: bytes) -> bool:
+    return key in _KEYS.decision or key in KeyRange.below(_KEYS.marks)

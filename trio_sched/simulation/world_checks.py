@@ -178,7 +178,7 @@ def _limits(plan: Plan, diary: Diary) -> list[tuple[float, int]]:
 
 def _check_overlap(plan: Plan, diary: Diary, _outcome: Outcome) -> Iterator[str]:
     """No more hosts work at once than may, or might when the longest of the works began."""
-    if not plan.assumes:
+    if not plan.never_too_many:
         return
     limits = _limits(plan, diary)
     for work in diary.works:

@@ -291,6 +291,7 @@ class WorldHost:
                 strategy=_Delicate(),
                 max_count=plan.max_count,
                 session_ttl=plan.ttl,
+                takeover_pause=plan.takeover_pause,
                 health_check=health_check,
                 health_interval=1.0,
                 logger=logger,

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.run.run_tools import Run, done, open_run
-from tests.reaper.process_tools import alive, eventually, exists, open_files
+from tests.reaper.process_tools import alive, eventually, open_files
+from trio_sched import Control
 from trio_sched.etcd_shim import Client, open_client
 from trio_sched.reaper.helper.groups import living_members
 from trio_sched.testing import open_etcd
@@ -210,11 +211,12 @@ async def test_f26_a_polite_child_is_not_killed(endpoint: str, path: str) -> Non
     ):
         await run.event("started")
         assert await run.line() == "ready"
-        await client.delete_prefix(f"{path}/slots/")
+        await Control(client, path).drain("host")
         assert await run.line() == "USR1"
         ended = await run.event("ended")
         assert (ended["code"], ended["lost"], ended["killed"]) == (3, True, False)
         assert await run.code() == 76
+        await client.delete(f"{path}/control")  # it outlives the hosts
         await nothing_left(client, path)
 
 
@@ -226,8 +228,29 @@ async def test_f26_a_stopped_child_is_ended_too(endpoint: str, path: str) -> Non
         await run.event("started")
         assert await run.line() == "ready"
         os.killpg(run.child, signal.SIGSTOP)
-        await client.delete_prefix(f"{path}/slots/")
+        await Control(client, path).drain("host")
         assert await run.line() == "TERM"
+        assert await run.code() == 76
+
+
+@pytest.mark.parametrize("revoked", [False, True])
+async def test_f45_a_slot_that_is_gone_leaves_no_time_for_a_grace(
+    endpoint: str, path: str, revoked: bool
+) -> None:
+    """The slot's key is deleted; or the lease is gone with all that hangs on it."""
+    async with (
+        open_client(endpoint) as client,
+        open_run(endpoint, path, "--once", "--grace", "5", command=POLITE) as run,
+    ):
+        await run.event("started")
+        assert await run.line() == "ready"
+        if revoked:
+            (lease,) = {kv.lease for kv in await client.get_prefix(f"{path}/slots/")}
+            await client.lease_revoke(lease)
+        else:
+            await client.delete_prefix(f"{path}/slots/")
+        ended = await run.event("ended")
+        assert (ended["code"], ended["lost"], ended["killed"]) == (137, True, True)
         assert await run.code() == 76
 
 
@@ -392,10 +415,10 @@ async def test_f26_killed_nothing_outlives_us(endpoint: str, path: str, options:
         await run.event("started")
         assert await run.line() == "ready"
         assert len(living_members(run.child)) == 3
-        async with client.watch(f"{path}/slots/0") as events:
+        async with client.watch(f"{path}/exchange/host") as events:
             await killed(run)
             if options == ["--reaper"]:
-                await anext(events)
+                await anext(events)  # the last of it: the slot is released before
                 await nothing_left_but_decision(client, path)
             else:
                 assert await slots(client, path) == ["host"]
@@ -413,9 +436,9 @@ async def test_f26_killed_together_with_the_helper_the_kernel_ends_the_child(
 ) -> None:
     async with open_client(endpoint) as client, open_run(endpoint, path, command=SLEEP) as run:
         await run.event("started")
-        (helper,) = helpers(run)
-        os.kill(helper, signal.SIGKILL)
-        await eventually(lambda: not exists(helper))
+        run.send(signal.SIGSTOP)  # or it would start another one
+        for helper in helpers(run):
+            os.kill(helper, signal.SIGKILL)
         await killed(run)
         (lease,) = {kv.lease for kv in await client.get_prefix(f"{path}/slots/")}
         await client.lease_revoke(lease)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 
 import click
 import pytest
 
 from tests.cli.run.run_tools import open_run
 from tests.places import DOCS, TESTS
+from tests.reaper.process_tools import alive, eventually
 from trio_sched.cli.exits import Exit
 from trio_sched.cli.run.command import run
 from trio_sched.etcd_shim import open_client
@@ -46,8 +48,8 @@ async def test_once_runs_again_on_a_host_that_comes_later(endpoint: str, path: s
 
 
 @pytest.mark.parametrize("command", ["timeout", "su -c", "setsid"])
-def test_commands_that_escape_are_named(command: str) -> None:
-    (named,) = re.findall(r"\*\*What escapes:\*\*.*?\n\n", PAGE, re.DOTALL)
+def test_commands_that_do_not_escape_are_named(command: str) -> None:
+    (named,) = re.findall(r"\*\*What belongs to it:\*\*.*?\n\n", PAGE, re.DOTALL)
     assert f"`{command}`" in named
 
 
@@ -89,11 +91,14 @@ async def test_f59_its_transaction_is_refused_once_the_slot_is_gone(
         assert await process.line() == "once"
         first = (await client.get(where)).kv
         assert first is not None
-        # While it is being asked to end, and does not heed that, another client takes the slot.
+        # While the wrapper does not notice, another client takes the slot.
+        process.send(signal.SIGSTOP)
         await client.put(f"{path}/slots/0", "other")
         await client.delete(f"{path}/slots/0")
         await client.put(f"{path}/slots/0", "other")
         await process.process.stdin.send_all(b"go\n")
+        await eventually(lambda: not alive(started["pid"]))
+        process.send(signal.SIGCONT)
         assert (await process.event("ended"))["code"] == 1, "it did not come to echo"
         second = (await client.get(where)).kv
         assert second is not None

@@ -284,7 +284,7 @@ async def test_the_header_of_each_answer_is_of_one_member(client: Client, path: 
         (await client._kv.DeleteRange(pb.DeleteRangeRequest(key=key))).header,
         (await client._kv.Txn(pb.TxnRequest())).header,
         (await client._lease.LeaseLeases(pb.LeaseLeasesRequest())).header,
-        (await client._maintenance._stub.Status(pb.StatusRequest())).header,
+        (await client.maintenance._stub.Status(pb.StatusRequest())).header,
     ]
     for header in headers:
         assert header.cluster_id == headers[0].cluster_id != 0

@@ -1,15 +1,6 @@
-"""The child: a program in a process group of its own, which ends as a whole.
+"""The command of ``trio-sched run``: how it is found, started and reaped.
 
-Theory of operation
--------------------
-*Beginning.* What is started first is a helper, ``_helper/exec_child.py``. It asks the kernel to
-kill it when we die, and then waits for our word. Before we give it, the reaper is sent the
-group; so there is no moment at which we could die and leave something running. The kernel kills the
-child when the *thread* that started it ends, so it is started in the thread that Trio runs in, the
-main one, and not in one of Trio's workers, which live for seconds.
-
-*Ending.* The child is not reaped before its group is gone and the reaper knows that, as until then
-its number stands for no other process: a signal sent to the group reaches the group or nothing.
+How it ends, with all that it has started, is in ``reaper/child.py``.
 """
 
 from __future__ import annotations
@@ -21,18 +12,14 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from math import inf
 
 import trio
 
-from trio_sched._support.processes import wait_ended
-from trio_sched.reaper.helper import helper_command
-from trio_sched.reaper.helper.groups import living_members, signal_group
+from trio_sched.reaper.child import Child, KeeperLost, keeper_command, open_gate
 from trio_sched.reaper.owner import Reaper
 
-__all__ = ["CannotRun", "Child", "check_command", "start_child"]
-
-_EXEC_PATIENCE = 10.0  # seconds for a program to be loaded, perhaps over a network
+__all__ = ["CannotRun", "RunChild", "check_command", "shell_code", "start_child"]
 
 
 class CannotRun(Exception):
@@ -62,77 +49,51 @@ def check_command(command: str) -> None:
     raise CannotRun(command, errno.ENOENT)
 
 
-class Child:
-    """A running command and its process group. Made by `start_child`.
+class RunChild(Child):
+    """The command, and the process of its keeper. Made by `start_child`."""
 
-    Attributes:
-        pid: id of its process, and of its group.
-    """
-
-    def __init__(self, process: subprocess.Popen[bytes], reaper: Reaper) -> None:
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        gate: socket.socket,
+        reaper: Reaper,
+        *,
+        adopts: bool,
+    ) -> None:
+        super().__init__(gate, process.pid, reaper, adopts=adopts)
         self._process = process
-        self._reaper = reaper
-        self.pid = process.pid
 
     @property
-    def code(self) -> int:
-        """The exit code of the command, once `end` has returned."""
-        code = self._process.returncode
-        return code if code >= 0 else 128 - code
+    def exit_code(self) -> int:
+        """The exit code of the command as a shell has it, once `end` has returned."""
+        assert self.code is not None
+        return shell_code(self.code)
 
-    def send(self, number: signal.Signals) -> None:
-        """Send a signal to all of the group."""
-        signal_group(self.pid, number)
-
-    async def wait(self) -> int:
-        """Wait until the command itself has ended; return its exit code as a shell has it.
-
-        Cancellation leaves it as it is.
-        """
-        await wait_ended(self.pid)
-        found = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222 # it has ended
-        assert found is not None
-        return found.si_status + (0 if found.si_code == os.CLD_EXITED else 128)
-
-    async def end(self, number: signal.Signals, until: Callable[[], float]) -> bool:
-        """End what is left of the group: by `number`, and by SIGKILL when that is too slow.
-
-        Returns when nothing is left of it. To be called once, and shielded.
-
-        Args:
-            number: the signal to begin with.
-            until: returns, at each call, how long to wait, by trio's clock.
-
-        Returns:
-            Whether SIGKILL was needed.
-        """
-        killed = False
-        if await self._members():
-            self.send(number)
-            self.send(signal.SIGCONT)  # a stopped process does not notice SIGTERM
-        while members := await self._members():
-            left = until() - trio.current_time()
-            if left <= 0:
-                killed = True
-                self.send(signal.SIGKILL)
-            with trio.move_on_after(min(left, 1.0) if left > 0 else 1.0):
-                await wait_ended(members[0])
-        self._reaper.group(None)
+    async def end(
+        self, number: signal.Signals, until: Callable[[], float], *, at_once: bool = False
+    ) -> bool:
+        """End what is left of the tree, as `Child.end` does, and reap the keeper."""
+        killed = await super().end(number, until, at_once=at_once)
         self._process.wait()
         return killed
 
-    async def _members(self) -> list[int]:
-        """Return who has not ended; by a thread, as it goes through all processes."""
-        return await trio.to_thread.run_sync(living_members, self.pid)
 
-
-async def start_child(command: Sequence[str], env: Mapping[str, str], reaper: Reaper) -> Child:
+async def start_child(
+    command: Sequence[str],
+    env: Mapping[str, str],
+    reaper: Reaper,
+    deadline: float = inf,
+    *,
+    adopts: bool = False,
+) -> RunChild:
     """Start a command.
 
     Args:
         command: the program and its arguments.
         env: its environment.
-        reaper: is sent its group before it runs.
+        reaper: is sent what it has to end, before the command runs.
+        deadline: by trio's clock, when it must have ended, as for `Child.until`.
+        adopts: whether this process adopts orphans.
 
     Raises:
         CannotRun: it was not found, or may not be run.
@@ -141,44 +102,30 @@ async def start_child(command: Sequence[str], env: Mapping[str, str], reaper: Re
     returned all the same.
     """
     await trio.lowlevel.checkpoint()
-    ours, theirs = socket.socketpair()
-    with ours:
-        with theirs:
-            process = _spawn(command, env, theirs.fileno())
-        child = Child(process, reaper)
-        reaper.group(child.pid)
-        try:
-            reason = await _let_go(ours)
-            if reason:
-                raise CannotRun(command[0], reason)
-        except BaseException:
-            with trio.CancelScope(shield=True):
-                await child.end(signal.SIGKILL, partial(float, "-inf"))
-            raise
+    gate, theirs = open_gate()
+    with theirs:
+        process = _spawn(keeper_command(theirs, command, env, adopts=adopts), env, theirs.fileno())
+    child = RunChild(process, gate, reaper, adopts=adopts)
+    try:
+        reason = await child.begin(deadline)
+        if reason:
+            raise CannotRun(command[0], reason)
+    except KeeperLost:
+        pass  # its exit code shows that
+    except BaseException:
+        with trio.CancelScope(shield=True):
+            await child.end(signal.SIGKILL, lambda: -inf, at_once=True)
+        raise
     return child
 
 
-def _spawn(command: Sequence[str], env: Mapping[str, str], gate: int) -> subprocess.Popen[bytes]:
-    """Start the helper that becomes the command; in this thread, see above."""
+def shell_code(code: int) -> int:
+    """Return the exit code that a shell has for a process: 128 and the signal's number."""
+    return code if code >= 0 else 128 - code
+
+
+def _spawn(keeper: list[str], env: Mapping[str, str], gate: int) -> subprocess.Popen[bytes]:
     try:
-        return subprocess.Popen(  # noqa: S603 # what the user wants to run
-            helper_command("exec_child", str(gate), str(os.getpid()), *command),
-            env=env,
-            pass_fds=[gate],
-            process_group=0,
-        )
+        return subprocess.Popen(keeper, env=env, pass_fds=[gate], process_group=0)  # noqa: S603 # our own command
     except OSError as exc:
-        raise CannotRun(command[0], exc.errno or 0) from exc
-
-
-async def _let_go(gate: socket.socket) -> int:
-    """Give the word, and wait until the command runs; return 0, or the number of the error."""
-    with trio.move_on_after(_EXEC_PATIENCE, shield=True):
-        try:
-            gate.send(b"!")
-            await trio.lowlevel.wait_readable(gate)
-            answer = gate.recv(16)
-        except ConnectionError:  # it was killed before it read our word; its exit code shows that
-            return 0
-        return int(answer) if answer else 0
-    return errno.ETIMEDOUT
+        raise CannotRun(keeper[0], exc.errno or 0) from exc

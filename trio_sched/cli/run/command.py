@@ -22,7 +22,7 @@ from trio_sched.etcd_shim.lease import check_ttl
 from trio_sched.exceptions import TrioSchedError
 from trio_sched.model.keys import check_hostname, check_path
 from trio_sched.model.records import MAX_COUNT
-from trio_sched.scheduler import MAX_SESSION_TTL
+from trio_sched.scheduler import MAX_SESSION_TTL, MAX_TAKEOVER_PAUSE
 from trio_sched.strategies import get_strategy, known_strategies
 
 __all__ = ["run"]
@@ -114,6 +114,14 @@ Exit codes:
     help="Time for the command to end, before it is killed. At most half the TTL.",
 )
 @click.option(
+    "--takeover-pause",
+    type=click.FloatRange(min=0, max=MAX_TAKEOVER_PAUSE),
+    metavar="SECONDS",
+    default=0.5,
+    show_default=True,
+    help="Time to wait before a slot is taken that its holder did not release.",
+)
+@click.option(
     "--wait",
     type=Seconds(min=0),
     metavar="SECONDS",
@@ -153,7 +161,7 @@ def run(
     """Run COMMAND only while this host is one of those chosen for PATH.
 
     All hosts that run this for the same PATH and etcd find each other; at most
-    MAX_COUNT of them run COMMAND. It is ended, with all of its process group, before
+    MAX_COUNT of them run COMMAND. It is ended, with all that it has started, before
     another host may take its place. Signals are passed on to it.
 
     If it ends by itself, so do we, with its exit code. If the right to run is lost,

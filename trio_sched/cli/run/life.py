@@ -20,7 +20,7 @@ from trio_sched._support.tasks import open_plain_nursery
 from trio_sched.cli.connect import Connection
 from trio_sched.cli.exits import Exit
 from trio_sched.cli.reporter import Reporter
-from trio_sched.cli.run.child import Child, start_child
+from trio_sched.cli.run.child import RunChild, shell_code, start_child
 from trio_sched.cli.run.signals import handled_signals
 from trio_sched.etcd_shim._backoff import Backoff
 from trio_sched.exceptions import SlotLost
@@ -29,6 +29,7 @@ from trio_sched.host.policy import Where
 from trio_sched.host.result import Result
 from trio_sched.host.slots import Slot
 from trio_sched.model.roster import Roster
+from trio_sched.reaper.helper.kernel import adopt_orphans
 from trio_sched.reaper.owner import Reaper, open_reaper
 from trio_sched.scheduler import schedule
 
@@ -54,6 +55,7 @@ class RunSettings:
         strategy: how hosts are chosen.
         ttl: of the session, in seconds.
         grace: seconds between asking the child to end and killing it.
+        takeover_pause: seconds before a slot is taken that went with its lease.
         wait: seconds to be scheduled in, the first time; None for ever.
         no_wait: end unless it is scheduled at once.
         once: end with the child, even if it was ended by a loss.
@@ -70,6 +72,7 @@ class RunSettings:
     strategy: str
     ttl: int
     grace: float
+    takeover_pause: float
     wait: float | None
     no_wait: bool
     once: bool
@@ -85,7 +88,8 @@ async def run_command(settings: RunSettings, reporter: Reporter) -> int:
         TrioSchedError: etcd, or the strategy, does not let us go on.
         CannotRun: the command was not found, or may not be run.
     """
-    life = _Life(settings, reporter)
+    life = _Life(settings, reporter, adopts=adopt_orphans())
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if it is ignored, no process can be waited for
     async with open_plain_nursery() as nursery:
         await nursery.start(life.handle_signals)
         code = await life.whole()
@@ -96,11 +100,15 @@ async def run_command(settings: RunSettings, reporter: Reporter) -> int:
 class _Life:
     """From joining to leaving."""
 
-    def __init__(self, settings: RunSettings, reporter: Reporter) -> None:
+    def __init__(self, settings: RunSettings, reporter: Reporter, *, adopts: bool) -> None:
         self._settings = settings
+        self._adopts = adopts
         self._reporter = reporter
         self._scope = trio.CancelScope()
-        self._child: Child | None = None
+        self._child: RunChild | None = None
+        self._early: list[signal.Signals] | None = (
+            None  # while the child starts: what came meanwhile
+        )
         self._ending = False  # a signal that was passed on asks for the end
         self._code: int | None = None
 
@@ -121,6 +129,7 @@ class _Life:
                     max_count=settings.max_count,
                     session_ttl=settings.ttl,
                     shutdown_timeout=min(settings.ttl, _LEAVE),
+                    takeover_pause=settings.takeover_pause,
                     reaper=reaper if settings.reaper else False,
                 ) as result,
             ):
@@ -160,12 +169,19 @@ class _Life:
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Pass signals on to the child, or end if there is none."""
-        with trio.open_signal_receiver(*handled_signals()) as numbers:
+        with trio.open_signal_receiver(*handled_signals(), signal.SIGCONT) as numbers:
             task_status.started()
             async for number in numbers:
                 self._take_signal(signal.Signals(number))
 
     def _take_signal(self, number: signal.Signals) -> None:
+        if number == signal.SIGCONT:
+            if self._child is not None:
+                self._child.resume()
+            return
+        if self._early is not None:
+            self._early.append(number)
+            return
         self._reporter.event("signal", signal=number.name, passed_on=self._child is not None)
         if self._child is None:
             self._finish(128 + number)
@@ -173,6 +189,19 @@ class _Life:
         self._child.send(number)
         # SIGHUP may mean "read your configuration again". If it ends the child, that shows.
         self._ending = self._ending or number != signal.SIGHUP
+
+    def _take_from_terminal(self, what: str, number: int) -> None:
+        """Do what the terminal of the child asks for: end, for a Ctrl-C, or stop, for a Ctrl-Z."""
+        name = signal.Signals(number).name
+        if what == "signal":
+            self._reporter.event("signal", signal=name, passed_on=True)  # by the terminal
+            self._ending = self._ending or number != signal.SIGHUP
+            return
+        self._reporter.event("stopped", signal=name)
+        if number == signal.SIGTSTP:  # else it goes on when we are in the foreground
+            os.killpg(0, signal.SIGTSTP)
+            if self._child is not None:
+                self._child.resume()
 
     # ---- the child -----------------------------------------------------------------
 
@@ -201,15 +230,12 @@ class _Life:
         Cancelled means lost; so does a child that ended after its time, as the reaper
         ends it if we cannot.
         """
-        command = self._settings.command
-        reaper.until(slot.deadline)
         try:
             roster = await Patience(where=Where.WORKING).insist(slot.read_roster)
         except SlotLost:
             return None
-        child = await start_child(command, self._environment(slot, roster, result), reaper)
+        child = await self._start(slot, self._environment(slot, roster, result), reaper)
         self._scope.deadline = inf  # this was in time
-        self._child = child
         self._reporter.event(
             "started",
             pid=child.pid,
@@ -221,8 +247,8 @@ class _Life:
         code: int | None = None
         try:
             async with open_plain_nursery() as nursery:
-                nursery.start_soon(_post_deadline, slot, reaper)
-                code = await child.wait()
+                nursery.start_soon(_post_deadline, slot, child)
+                code = shell_code(await child.wait(self._take_from_terminal))
                 nursery.cancel_scope.shield = True  # from here on, no loss can change what it did
                 nursery.cancel_scope.cancel()
             if trio.current_time() >= slot.deadline:
@@ -232,7 +258,19 @@ class _Life:
                 await self._end(child, slot, code)
         return code
 
-    async def _end(self, child: Child, slot: Slot, code: int | None) -> None:
+    async def _start(self, slot: Slot, env: dict[str, str], reaper: Reaper) -> RunChild:
+        """Start the child; signals that come meanwhile are for it, if it runs."""
+        command, self._early = self._settings.command, []
+        try:
+            child = await start_child(command, env, reaper, slot.deadline, adopts=self._adopts)
+            self._child = child
+        finally:
+            early, self._early = self._early, None
+            for number in early:
+                self._take_signal(number)
+        return child
+
+    async def _end(self, child: RunChild, slot: Slot, code: int | None) -> None:
         """End what is left of the child, and say what came of it."""
         lost = code is None
         if lost:
@@ -241,10 +279,12 @@ class _Life:
         at_most = trio.current_time() + self._settings.grace
         last_moment = min(_LAST_MOMENT, self._settings.grace / 4)
         killed = await child.end(
-            self._settings.on_lost, lambda: min(at_most, slot.deadline - last_moment)
+            self._settings.on_lost,
+            lambda: -inf if slot.lost else min(at_most, slot.deadline - last_moment),
+            at_once=slot.lost,
         )
         if code is None:
-            code = child.code
+            code = child.exit_code
         self._child = None
         self._reporter.event("ended", pid=child.pid, code=code, lost=lost, killed=killed)
         if lost and self._ending:
@@ -276,9 +316,10 @@ def _monotonic(moment: float) -> float:
     return round(time.monotonic() + moment - trio.current_time(), 3)
 
 
-async def _post_deadline(slot: Slot, reaper: Reaper) -> None:
-    """Send the reaper each new deadline, well before the last one that it knows of."""
+async def _post_deadline(slot: Slot, child: RunChild) -> None:
+    """Send each new deadline, well before the last one that is known; and look at the tree."""
     while True:
-        reaper.until(slot.deadline)
+        child.until(slot.deadline)
+        child.check()
         left = slot.deadline - trio.current_time()
         await trio.sleep(max(left / 4, 0.1))

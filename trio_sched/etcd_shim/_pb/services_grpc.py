@@ -31,6 +31,10 @@ class KVBase(abc.ABC):
     async def Txn(self, stream: 'grpclib.server.Stream[trio_sched.etcd_shim._pb.messages_pb2.TxnRequest, trio_sched.etcd_shim._pb.messages_pb2.TxnResponse]') -> None:
         pass
 
+    @abc.abstractmethod
+    async def Compact(self, stream: 'grpclib.server.Stream[trio_sched.etcd_shim._pb.messages_pb2.CompactionRequest, trio_sched.etcd_shim._pb.messages_pb2.CompactionResponse]') -> None:
+        pass
+
     def __mapping__(self) -> typing.Dict[str, grpclib.const.Handler]:
         return {
             '/etcdserverpb.KV/Range': grpclib.const.Handler(
@@ -56,6 +60,12 @@ class KVBase(abc.ABC):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 trio_sched.etcd_shim._pb.messages_pb2.TxnRequest,
                 trio_sched.etcd_shim._pb.messages_pb2.TxnResponse,
+            ),
+            '/etcdserverpb.KV/Compact': grpclib.const.Handler(
+                self.Compact,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                trio_sched.etcd_shim._pb.messages_pb2.CompactionRequest,
+                trio_sched.etcd_shim._pb.messages_pb2.CompactionResponse,
             ),
         }
 
@@ -86,6 +96,12 @@ class KVStub:
             '/etcdserverpb.KV/Txn',
             trio_sched.etcd_shim._pb.messages_pb2.TxnRequest,
             trio_sched.etcd_shim._pb.messages_pb2.TxnResponse,
+        )
+        self.Compact = grpclib.client.UnaryUnaryMethod(
+            channel,
+            '/etcdserverpb.KV/Compact',
+            trio_sched.etcd_shim._pb.messages_pb2.CompactionRequest,
+            trio_sched.etcd_shim._pb.messages_pb2.CompactionResponse,
         )
 
 
@@ -215,6 +231,70 @@ class AuthBase(abc.ABC):
     async def Authenticate(self, stream: 'grpclib.server.Stream[trio_sched.etcd_shim._pb.messages_pb2.AuthenticateRequest, trio_sched.etcd_shim._pb.messages_pb2.AuthenticateResponse]') -> None:
         pass
 
+    @abc.abstractmethod
+    async def AuthEnable(self, stream: 'grpclib.server.Stream[trio_sched.etcd_shim._pb.messages_pb2.AuthEmptyRequest, trio_sched.etcd_shim._pb.messages_pb2.AuthResponse]') -> None:
+        pass
+
+    @abc.abstractmethod
+    async def AuthDisable(self, stream: 'grpclib.server.Stream[trio_sched.etcd_shim._pb.messages_pb2.AuthEmptyRequest, trio_sched.etcd_shim._pb.messages_pb2.AuthResponse]') -> None:
+        pass
+
+    @abc.abstractmethod
+    async def AuthStatus(self, stream: 'grpclib.server.Stream[trio_sched.etcd_shim._pb.messages_pb2.AuthEmptyRequest, trio_sched.etcd_shim._pb.messages_pb2.AuthStatusResponse]') -> None:
+        pass
+
+    @abc.abstractmethod
+    async def UserAdd(self, stream: 'grpclib.server.Stream[trio_sched.etcd_shim._pb.messages_pb2.AuthUserAddRequest, trio_sched.etcd_shim._pb.messages_pb2.AuthResponse]') -> None:
+        pass
+
+    @abc.abstractmethod
+    async def UserGet(self, stream: 'grpclib.server.Stream[trio_sched.etcd_shim._pb.messages_pb2.AuthNameRequest, trio_sched.etcd_shim._pb.messages_pb2.AuthNamesResponse]') -> None:
+        pass
+
+    @abc.abstractmethod
+    async def UserList(self, stream: 'grpclib.server.Stream[trio_sched.etcd_shim._pb.messages_pb2.AuthEmptyRequest, trio_sched.etcd_shim._pb.messages_pb2.AuthNamesResponse]') -> None:
+        pass
+
+    @abc.abstractmethod
+    async def UserDelete(self, stream: 'grpclib.server.Stream[trio_sched.etcd_shim._pb.messages_pb2.AuthNameRequest, trio_sched.etcd_shim._pb.messages_pb2.AuthResponse]') -> None:
+        pass
+
+    @abc.abstractmethod
+    async def UserChangePassword(self, stream: 'grpclib.server.Stream[trio_sched.etcd_shim._pb.messages_pb2.AuthUserChangePasswordRequest, trio_sched.etcd_shim._pb.messages_pb2.AuthResponse]') -> None:
+        pass
+
+    @abc.abstractmethod
+    async def UserGrantRole(self, stream: 'grpclib.server.Stream[trio_sched.etcd_shim._pb.messages_pb2.AuthUserRoleRequest, trio_sched.etcd_shim._pb.messages_pb2.AuthResponse]') -> None:
+        pass
+
+    @abc.abstractmethod
+    async def UserRevokeRole(self, stream: 'grpclib.server.Stream[trio_sched.etcd_shim._pb.messages_pb2.AuthUserRoleRequest, trio_sched.etcd_shim._pb.messages_pb2.AuthResponse]') -> None:
+        pass
+
+    @abc.abstractmethod
+    async def RoleAdd(self, stream: 'grpclib.server.Stream[trio_sched.etcd_shim._pb.messages_pb2.AuthNameRequest, trio_sched.etcd_shim._pb.messages_pb2.AuthResponse]') -> None:
+        pass
+
+    @abc.abstractmethod
+    async def RoleGet(self, stream: 'grpclib.server.Stream[trio_sched.etcd_shim._pb.messages_pb2.AuthNameRequest, trio_sched.etcd_shim._pb.messages_pb2.AuthRoleGetResponse]') -> None:
+        pass
+
+    @abc.abstractmethod
+    async def RoleList(self, stream: 'grpclib.server.Stream[trio_sched.etcd_shim._pb.messages_pb2.AuthEmptyRequest, trio_sched.etcd_shim._pb.messages_pb2.AuthNamesResponse]') -> None:
+        pass
+
+    @abc.abstractmethod
+    async def RoleDelete(self, stream: 'grpclib.server.Stream[trio_sched.etcd_shim._pb.messages_pb2.AuthNameRequest, trio_sched.etcd_shim._pb.messages_pb2.AuthResponse]') -> None:
+        pass
+
+    @abc.abstractmethod
+    async def RoleGrantPermission(self, stream: 'grpclib.server.Stream[trio_sched.etcd_shim._pb.messages_pb2.AuthRoleGrantPermissionRequest, trio_sched.etcd_shim._pb.messages_pb2.AuthResponse]') -> None:
+        pass
+
+    @abc.abstractmethod
+    async def RoleRevokePermission(self, stream: 'grpclib.server.Stream[trio_sched.etcd_shim._pb.messages_pb2.AuthRoleRevokePermissionRequest, trio_sched.etcd_shim._pb.messages_pb2.AuthResponse]') -> None:
+        pass
+
     def __mapping__(self) -> typing.Dict[str, grpclib.const.Handler]:
         return {
             '/etcdserverpb.Auth/Authenticate': grpclib.const.Handler(
@@ -222,6 +302,102 @@ class AuthBase(abc.ABC):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 trio_sched.etcd_shim._pb.messages_pb2.AuthenticateRequest,
                 trio_sched.etcd_shim._pb.messages_pb2.AuthenticateResponse,
+            ),
+            '/etcdserverpb.Auth/AuthEnable': grpclib.const.Handler(
+                self.AuthEnable,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                trio_sched.etcd_shim._pb.messages_pb2.AuthEmptyRequest,
+                trio_sched.etcd_shim._pb.messages_pb2.AuthResponse,
+            ),
+            '/etcdserverpb.Auth/AuthDisable': grpclib.const.Handler(
+                self.AuthDisable,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                trio_sched.etcd_shim._pb.messages_pb2.AuthEmptyRequest,
+                trio_sched.etcd_shim._pb.messages_pb2.AuthResponse,
+            ),
+            '/etcdserverpb.Auth/AuthStatus': grpclib.const.Handler(
+                self.AuthStatus,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                trio_sched.etcd_shim._pb.messages_pb2.AuthEmptyRequest,
+                trio_sched.etcd_shim._pb.messages_pb2.AuthStatusResponse,
+            ),
+            '/etcdserverpb.Auth/UserAdd': grpclib.const.Handler(
+                self.UserAdd,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                trio_sched.etcd_shim._pb.messages_pb2.AuthUserAddRequest,
+                trio_sched.etcd_shim._pb.messages_pb2.AuthResponse,
+            ),
+            '/etcdserverpb.Auth/UserGet': grpclib.const.Handler(
+                self.UserGet,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                trio_sched.etcd_shim._pb.messages_pb2.AuthNameRequest,
+                trio_sched.etcd_shim._pb.messages_pb2.AuthNamesResponse,
+            ),
+            '/etcdserverpb.Auth/UserList': grpclib.const.Handler(
+                self.UserList,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                trio_sched.etcd_shim._pb.messages_pb2.AuthEmptyRequest,
+                trio_sched.etcd_shim._pb.messages_pb2.AuthNamesResponse,
+            ),
+            '/etcdserverpb.Auth/UserDelete': grpclib.const.Handler(
+                self.UserDelete,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                trio_sched.etcd_shim._pb.messages_pb2.AuthNameRequest,
+                trio_sched.etcd_shim._pb.messages_pb2.AuthResponse,
+            ),
+            '/etcdserverpb.Auth/UserChangePassword': grpclib.const.Handler(
+                self.UserChangePassword,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                trio_sched.etcd_shim._pb.messages_pb2.AuthUserChangePasswordRequest,
+                trio_sched.etcd_shim._pb.messages_pb2.AuthResponse,
+            ),
+            '/etcdserverpb.Auth/UserGrantRole': grpclib.const.Handler(
+                self.UserGrantRole,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                trio_sched.etcd_shim._pb.messages_pb2.AuthUserRoleRequest,
+                trio_sched.etcd_shim._pb.messages_pb2.AuthResponse,
+            ),
+            '/etcdserverpb.Auth/UserRevokeRole': grpclib.const.Handler(
+                self.UserRevokeRole,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                trio_sched.etcd_shim._pb.messages_pb2.AuthUserRoleRequest,
+                trio_sched.etcd_shim._pb.messages_pb2.AuthResponse,
+            ),
+            '/etcdserverpb.Auth/RoleAdd': grpclib.const.Handler(
+                self.RoleAdd,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                trio_sched.etcd_shim._pb.messages_pb2.AuthNameRequest,
+                trio_sched.etcd_shim._pb.messages_pb2.AuthResponse,
+            ),
+            '/etcdserverpb.Auth/RoleGet': grpclib.const.Handler(
+                self.RoleGet,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                trio_sched.etcd_shim._pb.messages_pb2.AuthNameRequest,
+                trio_sched.etcd_shim._pb.messages_pb2.AuthRoleGetResponse,
+            ),
+            '/etcdserverpb.Auth/RoleList': grpclib.const.Handler(
+                self.RoleList,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                trio_sched.etcd_shim._pb.messages_pb2.AuthEmptyRequest,
+                trio_sched.etcd_shim._pb.messages_pb2.AuthNamesResponse,
+            ),
+            '/etcdserverpb.Auth/RoleDelete': grpclib.const.Handler(
+                self.RoleDelete,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                trio_sched.etcd_shim._pb.messages_pb2.AuthNameRequest,
+                trio_sched.etcd_shim._pb.messages_pb2.AuthResponse,
+            ),
+            '/etcdserverpb.Auth/RoleGrantPermission': grpclib.const.Handler(
+                self.RoleGrantPermission,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                trio_sched.etcd_shim._pb.messages_pb2.AuthRoleGrantPermissionRequest,
+                trio_sched.etcd_shim._pb.messages_pb2.AuthResponse,
+            ),
+            '/etcdserverpb.Auth/RoleRevokePermission': grpclib.const.Handler(
+                self.RoleRevokePermission,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                trio_sched.etcd_shim._pb.messages_pb2.AuthRoleRevokePermissionRequest,
+                trio_sched.etcd_shim._pb.messages_pb2.AuthResponse,
             ),
         }
 
@@ -235,12 +411,128 @@ class AuthStub:
             trio_sched.etcd_shim._pb.messages_pb2.AuthenticateRequest,
             trio_sched.etcd_shim._pb.messages_pb2.AuthenticateResponse,
         )
+        self.AuthEnable = grpclib.client.UnaryUnaryMethod(
+            channel,
+            '/etcdserverpb.Auth/AuthEnable',
+            trio_sched.etcd_shim._pb.messages_pb2.AuthEmptyRequest,
+            trio_sched.etcd_shim._pb.messages_pb2.AuthResponse,
+        )
+        self.AuthDisable = grpclib.client.UnaryUnaryMethod(
+            channel,
+            '/etcdserverpb.Auth/AuthDisable',
+            trio_sched.etcd_shim._pb.messages_pb2.AuthEmptyRequest,
+            trio_sched.etcd_shim._pb.messages_pb2.AuthResponse,
+        )
+        self.AuthStatus = grpclib.client.UnaryUnaryMethod(
+            channel,
+            '/etcdserverpb.Auth/AuthStatus',
+            trio_sched.etcd_shim._pb.messages_pb2.AuthEmptyRequest,
+            trio_sched.etcd_shim._pb.messages_pb2.AuthStatusResponse,
+        )
+        self.UserAdd = grpclib.client.UnaryUnaryMethod(
+            channel,
+            '/etcdserverpb.Auth/UserAdd',
+            trio_sched.etcd_shim._pb.messages_pb2.AuthUserAddRequest,
+            trio_sched.etcd_shim._pb.messages_pb2.AuthResponse,
+        )
+        self.UserGet = grpclib.client.UnaryUnaryMethod(
+            channel,
+            '/etcdserverpb.Auth/UserGet',
+            trio_sched.etcd_shim._pb.messages_pb2.AuthNameRequest,
+            trio_sched.etcd_shim._pb.messages_pb2.AuthNamesResponse,
+        )
+        self.UserList = grpclib.client.UnaryUnaryMethod(
+            channel,
+            '/etcdserverpb.Auth/UserList',
+            trio_sched.etcd_shim._pb.messages_pb2.AuthEmptyRequest,
+            trio_sched.etcd_shim._pb.messages_pb2.AuthNamesResponse,
+        )
+        self.UserDelete = grpclib.client.UnaryUnaryMethod(
+            channel,
+            '/etcdserverpb.Auth/UserDelete',
+            trio_sched.etcd_shim._pb.messages_pb2.AuthNameRequest,
+            trio_sched.etcd_shim._pb.messages_pb2.AuthResponse,
+        )
+        self.UserChangePassword = grpclib.client.UnaryUnaryMethod(
+            channel,
+            '/etcdserverpb.Auth/UserChangePassword',
+            trio_sched.etcd_shim._pb.messages_pb2.AuthUserChangePasswordRequest,
+            trio_sched.etcd_shim._pb.messages_pb2.AuthResponse,
+        )
+        self.UserGrantRole = grpclib.client.UnaryUnaryMethod(
+            channel,
+            '/etcdserverpb.Auth/UserGrantRole',
+            trio_sched.etcd_shim._pb.messages_pb2.AuthUserRoleRequest,
+            trio_sched.etcd_shim._pb.messages_pb2.AuthResponse,
+        )
+        self.UserRevokeRole = grpclib.client.UnaryUnaryMethod(
+            channel,
+            '/etcdserverpb.Auth/UserRevokeRole',
+            trio_sched.etcd_shim._pb.messages_pb2.AuthUserRoleRequest,
+            trio_sched.etcd_shim._pb.messages_pb2.AuthResponse,
+        )
+        self.RoleAdd = grpclib.client.UnaryUnaryMethod(
+            channel,
+            '/etcdserverpb.Auth/RoleAdd',
+            trio_sched.etcd_shim._pb.messages_pb2.AuthNameRequest,
+            trio_sched.etcd_shim._pb.messages_pb2.AuthResponse,
+        )
+        self.RoleGet = grpclib.client.UnaryUnaryMethod(
+            channel,
+            '/etcdserverpb.Auth/RoleGet',
+            trio_sched.etcd_shim._pb.messages_pb2.AuthNameRequest,
+            trio_sched.etcd_shim._pb.messages_pb2.AuthRoleGetResponse,
+        )
+        self.RoleList = grpclib.client.UnaryUnaryMethod(
+            channel,
+            '/etcdserverpb.Auth/RoleList',
+            trio_sched.etcd_shim._pb.messages_pb2.AuthEmptyRequest,
+            trio_sched.etcd_shim._pb.messages_pb2.AuthNamesResponse,
+        )
+        self.RoleDelete = grpclib.client.UnaryUnaryMethod(
+            channel,
+            '/etcdserverpb.Auth/RoleDelete',
+            trio_sched.etcd_shim._pb.messages_pb2.AuthNameRequest,
+            trio_sched.etcd_shim._pb.messages_pb2.AuthResponse,
+        )
+        self.RoleGrantPermission = grpclib.client.UnaryUnaryMethod(
+            channel,
+            '/etcdserverpb.Auth/RoleGrantPermission',
+            trio_sched.etcd_shim._pb.messages_pb2.AuthRoleGrantPermissionRequest,
+            trio_sched.etcd_shim._pb.messages_pb2.AuthResponse,
+        )
+        self.RoleRevokePermission = grpclib.client.UnaryUnaryMethod(
+            channel,
+            '/etcdserverpb.Auth/RoleRevokePermission',
+            trio_sched.etcd_shim._pb.messages_pb2.AuthRoleRevokePermissionRequest,
+            trio_sched.etcd_shim._pb.messages_pb2.AuthResponse,
+        )
 
 
 class MaintenanceBase(abc.ABC):
 
     @abc.abstractmethod
     async def Status(self, stream: 'grpclib.server.Stream[trio_sched.etcd_shim._pb.messages_pb2.StatusRequest, trio_sched.etcd_shim._pb.messages_pb2.StatusResponse]') -> None:
+        pass
+
+    @abc.abstractmethod
+    async def Alarm(self, stream: 'grpclib.server.Stream[trio_sched.etcd_shim._pb.messages_pb2.AlarmRequest, trio_sched.etcd_shim._pb.messages_pb2.AlarmResponse]') -> None:
+        pass
+
+    @abc.abstractmethod
+    async def Defragment(self, stream: 'grpclib.server.Stream[trio_sched.etcd_shim._pb.messages_pb2.DefragmentRequest, trio_sched.etcd_shim._pb.messages_pb2.DefragmentResponse]') -> None:
+        pass
+
+    @abc.abstractmethod
+    async def HashKV(self, stream: 'grpclib.server.Stream[trio_sched.etcd_shim._pb.messages_pb2.HashKVRequest, trio_sched.etcd_shim._pb.messages_pb2.HashKVResponse]') -> None:
+        pass
+
+    @abc.abstractmethod
+    async def Snapshot(self, stream: 'grpclib.server.Stream[trio_sched.etcd_shim._pb.messages_pb2.SnapshotRequest, trio_sched.etcd_shim._pb.messages_pb2.SnapshotResponse]') -> None:
+        pass
+
+    @abc.abstractmethod
+    async def MoveLeader(self, stream: 'grpclib.server.Stream[trio_sched.etcd_shim._pb.messages_pb2.MoveLeaderRequest, trio_sched.etcd_shim._pb.messages_pb2.MoveLeaderResponse]') -> None:
         pass
 
     def __mapping__(self) -> typing.Dict[str, grpclib.const.Handler]:
@@ -250,6 +542,36 @@ class MaintenanceBase(abc.ABC):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 trio_sched.etcd_shim._pb.messages_pb2.StatusRequest,
                 trio_sched.etcd_shim._pb.messages_pb2.StatusResponse,
+            ),
+            '/etcdserverpb.Maintenance/Alarm': grpclib.const.Handler(
+                self.Alarm,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                trio_sched.etcd_shim._pb.messages_pb2.AlarmRequest,
+                trio_sched.etcd_shim._pb.messages_pb2.AlarmResponse,
+            ),
+            '/etcdserverpb.Maintenance/Defragment': grpclib.const.Handler(
+                self.Defragment,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                trio_sched.etcd_shim._pb.messages_pb2.DefragmentRequest,
+                trio_sched.etcd_shim._pb.messages_pb2.DefragmentResponse,
+            ),
+            '/etcdserverpb.Maintenance/HashKV': grpclib.const.Handler(
+                self.HashKV,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                trio_sched.etcd_shim._pb.messages_pb2.HashKVRequest,
+                trio_sched.etcd_shim._pb.messages_pb2.HashKVResponse,
+            ),
+            '/etcdserverpb.Maintenance/Snapshot': grpclib.const.Handler(
+                self.Snapshot,
+                grpclib.const.Cardinality.UNARY_STREAM,
+                trio_sched.etcd_shim._pb.messages_pb2.SnapshotRequest,
+                trio_sched.etcd_shim._pb.messages_pb2.SnapshotResponse,
+            ),
+            '/etcdserverpb.Maintenance/MoveLeader': grpclib.const.Handler(
+                self.MoveLeader,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                trio_sched.etcd_shim._pb.messages_pb2.MoveLeaderRequest,
+                trio_sched.etcd_shim._pb.messages_pb2.MoveLeaderResponse,
             ),
         }
 
@@ -262,4 +584,126 @@ class MaintenanceStub:
             '/etcdserverpb.Maintenance/Status',
             trio_sched.etcd_shim._pb.messages_pb2.StatusRequest,
             trio_sched.etcd_shim._pb.messages_pb2.StatusResponse,
+        )
+        self.Alarm = grpclib.client.UnaryUnaryMethod(
+            channel,
+            '/etcdserverpb.Maintenance/Alarm',
+            trio_sched.etcd_shim._pb.messages_pb2.AlarmRequest,
+            trio_sched.etcd_shim._pb.messages_pb2.AlarmResponse,
+        )
+        self.Defragment = grpclib.client.UnaryUnaryMethod(
+            channel,
+            '/etcdserverpb.Maintenance/Defragment',
+            trio_sched.etcd_shim._pb.messages_pb2.DefragmentRequest,
+            trio_sched.etcd_shim._pb.messages_pb2.DefragmentResponse,
+        )
+        self.HashKV = grpclib.client.UnaryUnaryMethod(
+            channel,
+            '/etcdserverpb.Maintenance/HashKV',
+            trio_sched.etcd_shim._pb.messages_pb2.HashKVRequest,
+            trio_sched.etcd_shim._pb.messages_pb2.HashKVResponse,
+        )
+        self.Snapshot = grpclib.client.UnaryStreamMethod(
+            channel,
+            '/etcdserverpb.Maintenance/Snapshot',
+            trio_sched.etcd_shim._pb.messages_pb2.SnapshotRequest,
+            trio_sched.etcd_shim._pb.messages_pb2.SnapshotResponse,
+        )
+        self.MoveLeader = grpclib.client.UnaryUnaryMethod(
+            channel,
+            '/etcdserverpb.Maintenance/MoveLeader',
+            trio_sched.etcd_shim._pb.messages_pb2.MoveLeaderRequest,
+            trio_sched.etcd_shim._pb.messages_pb2.MoveLeaderResponse,
+        )
+
+
+class ClusterBase(abc.ABC):
+
+    @abc.abstractmethod
+    async def MemberAdd(self, stream: 'grpclib.server.Stream[trio_sched.etcd_shim._pb.messages_pb2.MemberAddRequest, trio_sched.etcd_shim._pb.messages_pb2.MemberAddResponse]') -> None:
+        pass
+
+    @abc.abstractmethod
+    async def MemberRemove(self, stream: 'grpclib.server.Stream[trio_sched.etcd_shim._pb.messages_pb2.MemberRemoveRequest, trio_sched.etcd_shim._pb.messages_pb2.MemberListResponse]') -> None:
+        pass
+
+    @abc.abstractmethod
+    async def MemberUpdate(self, stream: 'grpclib.server.Stream[trio_sched.etcd_shim._pb.messages_pb2.MemberUpdateRequest, trio_sched.etcd_shim._pb.messages_pb2.MemberListResponse]') -> None:
+        pass
+
+    @abc.abstractmethod
+    async def MemberList(self, stream: 'grpclib.server.Stream[trio_sched.etcd_shim._pb.messages_pb2.MemberListRequest, trio_sched.etcd_shim._pb.messages_pb2.MemberListResponse]') -> None:
+        pass
+
+    @abc.abstractmethod
+    async def MemberPromote(self, stream: 'grpclib.server.Stream[trio_sched.etcd_shim._pb.messages_pb2.MemberPromoteRequest, trio_sched.etcd_shim._pb.messages_pb2.MemberListResponse]') -> None:
+        pass
+
+    def __mapping__(self) -> typing.Dict[str, grpclib.const.Handler]:
+        return {
+            '/etcdserverpb.Cluster/MemberAdd': grpclib.const.Handler(
+                self.MemberAdd,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                trio_sched.etcd_shim._pb.messages_pb2.MemberAddRequest,
+                trio_sched.etcd_shim._pb.messages_pb2.MemberAddResponse,
+            ),
+            '/etcdserverpb.Cluster/MemberRemove': grpclib.const.Handler(
+                self.MemberRemove,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                trio_sched.etcd_shim._pb.messages_pb2.MemberRemoveRequest,
+                trio_sched.etcd_shim._pb.messages_pb2.MemberListResponse,
+            ),
+            '/etcdserverpb.Cluster/MemberUpdate': grpclib.const.Handler(
+                self.MemberUpdate,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                trio_sched.etcd_shim._pb.messages_pb2.MemberUpdateRequest,
+                trio_sched.etcd_shim._pb.messages_pb2.MemberListResponse,
+            ),
+            '/etcdserverpb.Cluster/MemberList': grpclib.const.Handler(
+                self.MemberList,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                trio_sched.etcd_shim._pb.messages_pb2.MemberListRequest,
+                trio_sched.etcd_shim._pb.messages_pb2.MemberListResponse,
+            ),
+            '/etcdserverpb.Cluster/MemberPromote': grpclib.const.Handler(
+                self.MemberPromote,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                trio_sched.etcd_shim._pb.messages_pb2.MemberPromoteRequest,
+                trio_sched.etcd_shim._pb.messages_pb2.MemberListResponse,
+            ),
+        }
+
+
+class ClusterStub:
+
+    def __init__(self, channel: grpclib.client.Channel) -> None:
+        self.MemberAdd = grpclib.client.UnaryUnaryMethod(
+            channel,
+            '/etcdserverpb.Cluster/MemberAdd',
+            trio_sched.etcd_shim._pb.messages_pb2.MemberAddRequest,
+            trio_sched.etcd_shim._pb.messages_pb2.MemberAddResponse,
+        )
+        self.MemberRemove = grpclib.client.UnaryUnaryMethod(
+            channel,
+            '/etcdserverpb.Cluster/MemberRemove',
+            trio_sched.etcd_shim._pb.messages_pb2.MemberRemoveRequest,
+            trio_sched.etcd_shim._pb.messages_pb2.MemberListResponse,
+        )
+        self.MemberUpdate = grpclib.client.UnaryUnaryMethod(
+            channel,
+            '/etcdserverpb.Cluster/MemberUpdate',
+            trio_sched.etcd_shim._pb.messages_pb2.MemberUpdateRequest,
+            trio_sched.etcd_shim._pb.messages_pb2.MemberListResponse,
+        )
+        self.MemberList = grpclib.client.UnaryUnaryMethod(
+            channel,
+            '/etcdserverpb.Cluster/MemberList',
+            trio_sched.etcd_shim._pb.messages_pb2.MemberListRequest,
+            trio_sched.etcd_shim._pb.messages_pb2.MemberListResponse,
+        )
+        self.MemberPromote = grpclib.client.UnaryUnaryMethod(
+            channel,
+            '/etcdserverpb.Cluster/MemberPromote',
+            trio_sched.etcd_shim._pb.messages_pb2.MemberPromoteRequest,
+            trio_sched.etcd_shim._pb.messages_pb2.MemberListResponse,
         )

@@ -33,7 +33,7 @@ class Attempt:
         queue: where to connect to, in this order.
     """
 
-    __slots__ = ("done", "error", "left", "queue", "reasons", "runners", "wakeup", "winner")
+    __slots__ = ("done", "error", "left", "lost", "queue", "reasons", "runners", "wakeup", "winner")
 
     def __init__(self, queue: Iterable[Endpoint]) -> None:
         self.done = trio.Event()
@@ -41,15 +41,15 @@ class Attempt:
         # of the race:
         self.queue = deque(queue)
         self.left = len(self.queue)  # that have not failed
+        self.lost = 0  # that have
         self.reasons: dict[str, BaseException] = {}
         self.runners: dict[Endpoint, trio.CancelScope] = {}
         self.winner: Connection | None = None
         self.wakeup = Wakeup()
 
-    @property
-    def progress(self) -> tuple[bool, int, int]:
-        """What changes when an address wins, loses, or is found."""
-        return self.winner is not None, self.left, len(self.queue)
+    def runs_on(self, lost: int) -> bool:
+        """Whether nothing was decided since so many addresses had failed."""
+        return self.winner is None and self.lost == lost
 
     def lose(self, endpoint: Endpoint, reason: BaseException) -> bool:
         """Note that an address did not let us in; return whether it was the last one."""
@@ -60,6 +60,7 @@ class Attempt:
         else:
             self.reasons[endpoint.url if known is None else endpoint.label] = reason
         self.left -= 1
+        self.lost += 1
         self.wakeup.notify()
         return self.left == 0 and self.winner is None
 

@@ -13,8 +13,10 @@ __all__ = ["READS_ONLY", "CallState"]
 READS_ONLY: Final[Mapping[str, str]] = {}
 """As the metadata of a Txn: it only reads. These are no headers; the mapping itself is the mark."""
 
-_STREAMS: Final = frozenset({"/etcdserverpb.Watch/Watch", "/etcdserverpb.Lease/LeaseKeepAlive"})
-_MOVABLE: Final = _STREAMS | {
+_RESUMED: Final = frozenset({"/etcdserverpb.Watch/Watch", "/etcdserverpb.Lease/LeaseKeepAlive"})
+_STREAMS: Final = _RESUMED | {"/etcdserverpb.Maintenance/Snapshot"}
+_MOVABLE: Final = _RESUMED | {
+    "/etcdserverpb.Cluster/MemberList",
     "/etcdserverpb.Auth/Authenticate",
     "/etcdserverpb.KV/Range",
     "/etcdserverpb.Lease/LeaseLeases",

@@ -308,11 +308,12 @@ class Channel(Caller):
         while attempt.winner is None and attempt.left:
             if attempt.queue:
                 self._try_next(attempt)
-            progress = attempt.progress
-            stagger = self._settings.stagger if attempt.queue else inf
-            with trio.CancelScope(deadline=trio.current_time() + stagger):
-                while attempt.progress == progress:
+            lost, until = attempt.lost, trio.current_time() + self._settings.stagger
+            while attempt.runs_on(lost):
+                with trio.CancelScope(deadline=until if attempt.queue else inf) as pause:
                     await attempt.wakeup.wait()
+                if pause.cancelled_caught:
+                    break
 
     def _try_next(self, attempt: Attempt) -> None:
         endpoint = attempt.queue.popleft()

@@ -90,18 +90,23 @@ def _split(url: str) -> tuple[str, str, str, int]:
         raise ValueError(
             f"endpoint {shown(_redacted(url))} holds a control character; use {_SCHEMES}"
         )
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        port = parts.port if parts.scheme != "unix" else None
+    except ValueError:  # its words may hold a part of a password
+        words = f"endpoint {shown(_redacted(url))} is not understood; use {_SCHEMES}"
+        raise ValueError(words) from None
     if parts.scheme == "unix":
         path = parts.netloc + parts.path
         if not path:
             raise ValueError(f"endpoint {shown(url)} names no socket; use {_SCHEMES}")
         return url, "unix", path, 0
     extra = parts.path.strip("/") or parts.query or parts.fragment or parts.username
-    if parts.scheme not in ("http", "https") or not parts.hostname or extra or parts.port == 0:
+    if parts.scheme not in ("http", "https") or not parts.hostname or extra or port == 0:
         raise ValueError(f"endpoint {shown(_redacted(url))} is not understood; use {_SCHEMES}")
     if ":" not in parts.hostname:  # an address of IPv6 has no labels
         _check_labels(parts.hostname)
-    return url, parts.scheme, parts.hostname, parts.port or 2379
+    return url, parts.scheme, parts.hostname, port or 2379
 
 
 def _check_labels(host: str) -> None:

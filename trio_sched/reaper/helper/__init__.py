@@ -1,6 +1,6 @@
 """Programs that run as processes of their own, on the standard library alone.
 
-``reap`` outlives the process that it was started by, and ``exec_child`` becomes another program.
+``reap`` and ``keep`` outlive the process that they were started by, and tidy up after it.
 Neither may cost the time and the memory that Trio and the etcd client need, so nothing in here
 imports anything of the package but its neighbours. `helper_command` starts Python without the
 package around it: without its ``__init__``, which would import all of it.

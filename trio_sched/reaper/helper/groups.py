@@ -10,7 +10,7 @@ import os
 import select
 import time
 
-__all__ = ["kill_group", "living_members", "signal_group"]
+__all__ = ["has_ended", "kill_group", "living_members", "signal_group", "wait_for_one"]
 
 _SIGKILL = 9
 _POLL_INTERVAL = 0.02  # seconds between two checks where the end of a process cannot be waited for
@@ -46,7 +46,30 @@ def _lives_in(pid: str, pgid: int) -> bool:
         return False  # it has just ended
     # The second field is the program's name in brackets, and may hold anything.
     state, _parent, group = text[text.rindex(b")") + 2 :].split(None, 3)[:3]
-    return int(group) == pgid and state not in b"ZX"
+    return int(group) == pgid and not has_ended(pid, state)
+
+
+def has_ended(pid: str, state: bytes) -> bool:
+    """Return whether a process has ended, by the state of its main thread.
+
+    If only that thread has ended, the process lives: the kernel shows it as a zombie with threads.
+    """
+    if state not in b"ZX":
+        return False
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208 # the same
+    except OSError:
+        return True
+    return all(thread == pid or _thread_has_ended(pid, thread) for thread in threads)
+
+
+def _thread_has_ended(pid: str, thread: str) -> bool:
+    try:
+        with open(f"/proc/{pid}/task/{thread}/stat", "rb") as file:  # noqa: PTH123 # the same
+            text = file.read()
+    except OSError:
+        return True
+    return text[text.rindex(b")") + 2 :].split(None, 1)[0] in b"ZX"
 
 
 def kill_group(pgid: int, seconds: float) -> bool:
@@ -60,10 +83,10 @@ def kill_group(pgid: int, seconds: float) -> bool:
         left = end - time.monotonic()
         if left <= 0:
             return False
-        _wait_for_one(members[0], min(left, 0.5))
+        wait_for_one(members[0], min(left, 0.5))
 
 
-def _wait_for_one(pid: int, seconds: float) -> None:
+def wait_for_one(pid: int, seconds: float) -> None:
     """Wait until a process has ended, or for these seconds."""
     try:
         descriptor = os.pidfd_open(pid)

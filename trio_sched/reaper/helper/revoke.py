@@ -1,12 +1,13 @@
-"""Release slots and revoke leases with the standard library alone: unary gRPC, written by hand.
+"""Release slots, renew and revoke leases with the standard library alone: gRPC, written by hand.
 
 Theory of operation
 -------------------
 A unary call in gRPC is one HTTP/2 request: frames of 9 bytes of head and a body. We send headers
 that are never compressed, so there is no table to keep, and read nothing of the answer but its
 DATA: etcd answers a call that it carried out with a message, and a refused one with none. So
-neither HPACK nor a status has to be understood. What was refused is tried again for a while by
-the caller; a lease that is not there costs a few tries.
+neither HPACK nor a status has to be understood. A renewal is a stream of requests; one of a single
+request looks the same. What was refused is tried again for a while by the caller; a lease that is
+not there costs a few tries.
 
 Why not etcd's JSON gateway, which would be shorter still: it can be switched off, and moved to
 another port (``--listen-client-http-urls``), etcd's proxy has none, and it does not know users by
@@ -19,7 +20,7 @@ import socket
 import struct
 from typing import NamedTuple
 
-__all__ = ["Refused", "Target", "give_back"]
+__all__ = ["Refused", "Target", "give_back", "renew_leases"]
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY = 0, 1, 3, 4, 6, 7
@@ -53,20 +54,21 @@ class Target(NamedTuple):
 
 
 def give_back(
+    slots: dict[bytes, tuple[bytes, bytes]],
     target: Target,
     user: str,
     password: str,
-    slots: dict[bytes, tuple[bytes, bytes]],
     leases: list[int],
     timeout: float,
-) -> None:
-    """Release slots, then revoke leases, at one member; what it did is taken out of both.
+) -> list[int]:
+    """Release slots, then revoke leases, at one member; return those that it did not revoke.
 
     Args:
+        slots: their keys; to each the key of its mark, and what that has to hold. What was
+            asked for is taken out: if it was refused, the mark tells of it.
         target: the member.
         user: name to authenticate by; empty if there is none.
         password: goes with it.
-        slots: their keys; to each the key of its mark, and what that has to hold.
         leases: their ids.
         timeout: seconds that the member may be silent.
 
@@ -78,11 +80,21 @@ def give_back(
     try:
         token = call.authenticate(user, password) if user else ""
         for slot, (mark_key, mark) in list(slots.items()):
-            call.release(slot, mark_key, mark, token)  # refused, its mark says what it was
+            call.release(slot, mark_key, mark, token)
             del slots[slot]
-        for lease in list(leases):
-            if call.revoke(lease, token):
-                leases.remove(lease)
+        return [lease for lease in leases if not call.revoke(lease, token)]
+    finally:
+        call.close()
+
+
+def renew_leases(
+    target: Target, user: str, password: str, leases: list[int], timeout: float
+) -> list[int]:
+    """Renew leases at one member, as `give_back` revokes them; return those that it did not."""
+    call = _Connection(target, timeout)
+    try:
+        token = call.authenticate(user, password) if user else ""
+        return [lease for lease in leases if not call.renew(lease, token)]
     finally:
         call.close()
 
@@ -109,8 +121,11 @@ class _Connection:
 
     def revoke(self, lease: int, token: str) -> bool:
         """Revoke a lease; False if etcd refuses."""
-        request = b"\x08" + _varint(lease & 0xFFFF_FFFF_FFFF_FFFF)
-        return self._call("/etcdserverpb.Lease/LeaseRevoke", request, token) is not None
+        return self._call("/etcdserverpb.Lease/LeaseRevoke", _lease(lease), token) is not None
+
+    def renew(self, lease: int, token: str) -> bool:
+        """Renew a lease; False if etcd refuses."""
+        return self._call("/etcdserverpb.Lease/LeaseKeepAlive", _lease(lease), token) is not None
 
     def release(self, slot: bytes, mark_key: bytes, mark: bytes, token: str) -> None:
         """Delete a slot and its mark, if that is what it was."""
@@ -199,6 +214,11 @@ def _header_block(target: Target, path: str, token: str) -> bytes:
     if token:
         fields.append(("token", token))
     return b"".join(b"\0" + _string(name) + _string(value) for name, value in fields)
+
+
+def _lease(lease: int) -> bytes:
+    """Return a message whose one field is the id of a lease."""
+    return b"\x08" + _varint(lease & 0xFFFF_FFFF_FFFF_FFFF)
 
 
 def _string(text: str) -> bytes:
