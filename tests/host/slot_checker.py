@@ -116,7 +116,9 @@ def judge(
             excused.append(words)
         before = [o for o in earlier if o.goes_on_at(run.began, until_frozen=True)]
         if before and 1 + len(certain) <= allowed < 1 + len(certain) + len(before):
-            predicted.append(f"{words}; and from before a restore: {', '.join(map(_shown, before))}")
+            predicted.append(
+                f"{words}, and from before a restore " + ", ".join(map(_shown, before))
+            )
     return Verdict(violations, excused, most, predicted)
 
 
