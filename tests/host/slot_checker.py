@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import inf
 
-__all__ = ["Change", "Life", "Run", "Verdict", "judge", "overlaps", "stale_writes"]
+__all__ = ["Change", "Life", "Run", "Verdict", "judge", "stale_writes"]
 
 
 @dataclass
@@ -76,7 +76,10 @@ class Verdict:
 
 
 def judge(
-    runs: Iterable[Run], changes: Sequence[Change], risky: Sequence[tuple[float, float]] = ()
+    runs: Iterable[Run],
+    changes: Sequence[Change],
+    risky: Sequence[tuple[float, float]] = (),
+    earlier: Iterable[Run] = (),
 ) -> Verdict:
     """Check each beginning: how many ran, and how many might have, by the decision then?
 
@@ -84,6 +87,8 @@ def judge(
         runs: what ran.
         changes: of the decision.
         risky: times for which overlaps are predicted, by CLOCK_MONOTONIC.
+        earlier: what began before the store was restored; that too many run because of them is
+            predicted.
     """
     ordered = sorted(runs, key=lambda run: run.began)
     violations, excused, most = _tokens(ordered), [], 0
@@ -109,17 +114,12 @@ def judge(
             violations.append(words)
         elif 1 + len(possible) > allowed:
             excused.append(words)
+        before = [o for o in earlier if o.goes_on_at(run.began, until_frozen=True)]
+        if before and 1 + len(certain) <= allowed < 1 + len(certain) + len(before):
+            predicted.append(
+                f"{words}, and from before a restore " + ", ".join(map(_shown, before))
+            )
     return Verdict(violations, excused, most, predicted)
-
-
-def overlaps(earlier: Iterable[Run], later: Iterable[Run]) -> list[str]:
-    """Return what still went on when something of a restored store began."""
-    return [
-        f"{_shown(old)} went on when {_shown(new)} began, after a restore"
-        for new in later
-        for old in earlier
-        if old.goes_on_at(new.began, until_frozen=True)
-    ]
 
 
 def _tokens(ordered: Sequence[Run]) -> list[str]:

@@ -18,15 +18,7 @@ from pathlib import Path
 
 import trio
 
-from tests.host.slot_checker import (
-    Change,
-    Life,
-    Run,
-    Verdict,
-    judge,
-    overlaps,
-    stale_writes,
-)
+from tests.host.slot_checker import Change, Life, Run, Verdict, judge, stale_writes
 from tests.host.soak_etcd import restore, save
 from tests.reaper.tree_tools import helpers_of
 from trio_sched import Client, Control, open_client
@@ -68,7 +60,7 @@ class Report:
         writes: how many guarded writes went through.
         gaps: the longest time, in seconds, that nothing ran after each kind of fault.
         predicted: overlaps that docs/guarantees.md predicts: after a raft leader stood still, and
-            between work from before a restore and from after it.
+            of work from before a restore with work from after it.
     """
 
     verdict: Verdict
@@ -355,12 +347,11 @@ class Soak:
         earlier: list[Run] = []
         for epoch, end in zip(self._epochs, ends, strict=True):
             its = [run for run in runs if epoch.began <= run.began < end]
-            self._judge(epoch, its, report)
-            report.predicted += overlaps(earlier, its)
+            self._judge(epoch, its, earlier, report)
             earlier += its
         return report
 
-    def _judge(self, epoch: Epoch, runs: list[Run], report: Report) -> None:
+    def _judge(self, epoch: Epoch, runs: list[Run], earlier: list[Run], report: Report) -> None:
         """Judge what was in one epoch."""
         keys = PathKeys(self.path)
         changes = [
@@ -371,7 +362,7 @@ class Soak:
         slots = list(slot_lives(epoch.history, keys.slots))
         data = f"{self.path}-data".encode()
         writes = [(rev, int(value)) for rev, key, value in epoch.history if key == data and value]
-        verdict = judge(runs, changes, self._stood_still)
+        verdict = judge(runs, changes, self._stood_still, earlier)
         whole = report.verdict
         report.verdict = Verdict(
             [*whole.violations, *verdict.violations],

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from tests.host.slot_checker import Change, Life, Run, judge, overlaps, stale_writes
+from tests.host.slot_checker import Change, Life, Run, judge, stale_writes
 from tests.host.soak import TTL, judged, open_soak
 from trio_sched.testing import open_etcd
 
@@ -118,7 +118,8 @@ def test_what_is_predicted_is_told_apart() -> None:
 
 
 def test_what_goes_on_over_a_restore_is_told_apart() -> None:
-    old = [Run(A, 7, 0, 0, 3), Run(C, 8, 1, 1)]
-    assert len(overlaps(old, [Run(B, 6, 0, 2, 9)])) == 2
-    assert len(overlaps(old, [Run(B, 6, 0, 4, 9)])) == 1
-    assert not overlaps(old, [Run(B, 6, 0, 5, 9)])
+    old = [Run(A, 7, 0, 0, 3)]
+    verdict = judge([Run(B, 6, 0, 2, 9)], [Change(1, 1)], earlier=old)
+    assert (verdict.violations, len(verdict.predicted)) == ([], 1)
+    assert not judge([Run(B, 6, 0, 4, 9)], [Change(1, 1)], earlier=old).predicted
+    assert not judge([Run(B, 6, 0, 2, 9)], TWO, earlier=old).predicted, "both may run"
