@@ -439,7 +439,8 @@ class Membership:
             self._log(logging.ERROR, "work goes on beyond its deadline; the lease lapses by itself")
             return
         self._former.add(session.lease)
-        with trio.move_on_after(timeout, shield=True), suppress(EtcdError):
+        until = trio.current_time() + timeout
+        with trio.CancelScope(deadline=until, shield=True), suppress(EtcdError):
             await self._slots.release_made()
         if keep:
             if settings.reaper is not None:
@@ -449,7 +450,7 @@ class Membership:
             return
         decision_leases = leading.decision_leases if leading is not None else set()
         unfinished = f"lease {session.lease:x} (within {session.ttl} s)"
-        with trio.move_on_after(timeout, shield=True):
+        with trio.CancelScope(deadline=until, shield=True):
             try:
                 insist = Patience(where=Where.LEAVING).insist
                 await insist(revoke_surely, self._client, session.lease)
