@@ -26,6 +26,7 @@ from trio_sched.exceptions import (
     HostnameInUse,
     HostNotFound,
     SessionLost,
+    SlotLost,
     StrategyError,
     TrioSchedError,
 )
@@ -55,6 +56,7 @@ CODES: dict[type[TrioSchedError], int] = {
     HostNotFound: 68,
     HostnameInUse: 75,
     SessionLost: 76,
+    SlotLost: 76,
     errors.LeaseLost: 76,
     errors.AuthenticationFailed: 77,
     errors.AuthStoreChanged: 77,
@@ -65,6 +67,7 @@ ARGUMENTS: dict[type[TrioSchedError], tuple[Any, ...]] = {
     HostNotFound: ("/jobs", "host-a"),
     HostnameInUse: ("/jobs", "host-a", 7),
     SessionLost: (7, "it lapsed"),
+    SlotLost: (b"/jobs/slots/0", 7),
     StrategyError: ("mine", "it raised"),
     errors.ConnectionFailed: ({"http://a:1": OSError("refused")},),
     errors.LeaseLost: (7, "it lapsed"),

@@ -33,6 +33,7 @@ from trio_sched.exceptions import (
     HostnameInUse,
     HostNotFound,
     SessionLost,
+    SlotLost,
     StrategyError,
     TrioSchedError,
 )
@@ -64,6 +65,7 @@ _TABLE: Final[tuple[tuple[type[TrioSchedError], int, str], ...]] = (
     (HostNotFound, NO_HOST, "{error}; see `trio-sched members {error.path}`"),
     (StrategyError, Exit.SOFTWARE, "{error}; choose another --strategy"),
     (SessionLost, Exit.LOST, "{error}; try again"),
+    (SlotLost, Exit.LOST, "{error}; try again"),
     (EndOfResults, Exit.SOFTWARE, _BUG),
     (ClientClosed, Exit.SOFTWARE, _BUG),
     # who we are
