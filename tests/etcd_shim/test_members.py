@@ -148,11 +148,20 @@ async def test_f74_where_there_never_was_an_etcd_it_is_told_at_once() -> None:
 async def test_f73_a_write_waits_while_etcd_stalls(path: str) -> None:
     """For longer than it takes to give a silent member up: its fate is known all the same."""
     async with open_etcd() as server, open_client(server.endpoint) as client:
-        await client.put(path, "1")
-        (member,) = server.members
-        member.pause()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(client.put, path, "2")
-            await trio.sleep(2.5)  # what is shown is that this much is survived
-            member.resume()
-        assert (await client.get(path)).value == b"2"
+        await write_while_it_stalls(server.members[0], client, path)
+
+
+async def test_f73_a_write_waits_while_its_member_stalls_and_the_rest_goes_on(path: str) -> None:
+    async with open_behind_a_follower() as (server, client, _):
+        (member,) = [one for one in server.members if one.endpoint == client.statistics().endpoint]
+        await write_while_it_stalls(member, client, path)
+
+
+async def write_while_it_stalls(member: Member, client: Client, path: str) -> None:
+    await client.put(path, "1")
+    member.pause()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.put, path, "2")
+        await trio.sleep(2.5)  # what is shown is that this much is survived
+        member.resume()
+    assert (await client.get(path)).value == b"2"

@@ -120,6 +120,7 @@ async def test_plain() -> None:
     code, out, err = await demo()
     assert (code, err) == (0, ""), out
     assert "\x1b" not in out
+    assert "this etcd is for looking, not for use" in out
     assert "which is scheduled, leaves" in out
     assert re.search(r"kill -9 host-\w, which leads", out)
     assert "left in etcd: 0 keys, 0 leases" in out

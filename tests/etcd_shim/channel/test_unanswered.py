@@ -7,11 +7,11 @@ from math import inf
 import pytest
 import trio
 
-from tests.etcd_shim.channel.channel_tools import get, kv, open_pair
+from tests.etcd_shim.channel.channel_tools import get, kv, open_pair, watch, watch_request
 from tests.etcd_shim.channel.scripted_server import ServerCall, answer, open_server
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
 from trio_sched.etcd_shim.channel._unanswered import LOOK_INTERVAL, Unanswered
-from trio_sched.etcd_shim.errors import ConnectionLost
+from trio_sched.etcd_shim.errors import ConnectionLost, DeadlineExceeded
 
 START = 100.3
 
@@ -103,3 +103,26 @@ async def test_f48_one_that_answers_nothing_is_left_and_a_write_stays() -> None:
             (call,) = [call for call in bad.calls if call.method == "Put"]
             assert not call.cancelled.is_set()
             nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("status", [2, 4])
+async def test_f68_one_that_says_deadline_exceeded_is_left(status: int) -> None:
+    """etcd says so as DEADLINE_EXCEEDED or UNKNOWN; reads and streams go to the next member."""
+
+    async def unable(call: ServerCall) -> None:
+        if call.method == "Watch":
+            await call.accept()
+            await call.cancelled.wait()
+        else:
+            await call.refuse(status, b"context deadline exceeded")
+
+    async with open_server() as good, open_pair(unable, more=[good]) as (bad, channel):
+        async with watch(channel).Watch.open() as call:
+            await call.send_message(watch_request())
+            with pytest.raises(DeadlineExceeded):
+                await get(channel)
+            with pytest.raises(ConnectionLost, match="was left"):
+                await call.recv_message()
+        await get(channel)
+        assert len(good.calls) == 1
+        await bad.until(lambda: bad.connections[0].closed)

@@ -91,6 +91,7 @@ class Connection:
         "_drained",
         "_error",
         "_gathering",
+        "_grace",
         "_liveness",
         "_on_ready",
         "_on_silence",
@@ -134,6 +135,7 @@ class Connection:
         now = trio.current_time()
         self._liveness = PeerLiveness(pings, now, now + settings.connect_timeout)
         self._pings = pings
+        self._grace = pings.grace  # seconds that writes may still be given
         self._calls: dict[int, CallState] = {}
         self._started_calls = 0
         protocol.start()
@@ -280,9 +282,10 @@ class Connection:
     def _give_up(self, error: EtcdError, now: float) -> None:
         """Leave a silent peer, at once or when writes have had more time."""
         writes = not all(call.movable or call.abandoned for call in self._calls.values())
-        if self.accepting and writes and self._pings.grace:
+        if writes and self._grace:
             self.leave(error)
-            self._liveness.wait_longer(now, self._pings.grace)
+            self._liveness.wait_longer(now, self._grace)
+            self._grace = 0.0
         else:
             self._break(error)
 
