@@ -137,7 +137,7 @@ async def _post_deadline(child: Child, right: Right, scope: trio.CancelScope) ->
 def _until(right: Right, grace: float) -> Callable[[], float]:
     """Return what says until when it may end by itself."""
     at_most = trio.current_time() + grace
-    margin = min(_LAST_MOMENT, max(right.deadline - trio.current_time(), 0.0) / 4)
+    margin = min(_LAST_MOMENT, max(right.deadline - trio.current_time(), 0.0) / 2)
     return lambda: -inf if right.lost else min(at_most, right.deadline - margin)
 
 

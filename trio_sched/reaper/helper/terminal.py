@@ -26,6 +26,7 @@ class Terminal:
 
     def __init__(self, parent: int) -> None:
         self.handed_over = False
+        self._parent = parent
         self._owner = _group_of(parent)
         self._group = 0  # of the command, once it has wanted the terminal
         self._stopped = 0  # the signal that stopped it
@@ -70,11 +71,17 @@ class Terminal:
         if tty < 0:
             return False
         try:
-            if os.tcgetpgrp(tty) != self._owner or not self._group:
+            if os.tcgetpgrp(tty) != self._owner or _is_stopping(self._parent):
                 return False
             with quiet(OSError):  # we lead a session; then there is no Ctrl-C for us
                 os.setpgid(0, self._group)
             _set_foreground(tty, self._group)
+            if _is_stopping(self._parent):
+                # A Ctrl-Z was before us: the terminal is the shell's by now, and a command that
+                # waits in a read would still get what is typed.
+                if os.tcgetpgrp(tty) == self._group:
+                    _set_foreground(tty, os.getpgid(os.getsid(0)))
+                return False
         except OSError:  # its group is gone, or in another session
             return False
         finally:
@@ -87,6 +94,16 @@ class Terminal:
         self._stopped = 0
         with quiet(OSError):
             os.killpg(group, signals.SIGCONT)
+
+
+def _is_stopping(pid: int) -> bool:
+    """Return whether a process is stopped, or is about to be by its terminal."""
+    text = b""
+    with quiet(OSError), open(f"/proc/{pid}/status", "rb") as file:  # noqa: PTH123 # pathlib is too heavy
+        text = file.read()
+    status = dict(line.split(b":", 1) for line in text.splitlines() if b":" in line)
+    pending = int(status.get(b"ShdPnd", b"0"), 16) | int(status.get(b"SigPnd", b"0"), 16)
+    return status.get(b"State", b"").strip()[:1] == b"T" or bool(pending & 1 << signals.SIGTSTP - 1)
 
 
 def take_terminal(group: int, owner: int) -> None:
