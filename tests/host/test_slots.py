@@ -246,6 +246,33 @@ async def test_f57_what_a_slot_costs_does_not_depend_on_how_many_may_run() -> No
                     await Control(client, "/jobs").set_count(number)
 
 
+async def test_f57_those_that_are_chosen_look_for_a_slot_at_their_rank() -> None:
+    """So what K of them ask for does not grow with K squared."""
+    etcd, count = MemoryEtcd(), 40
+    works = [Work() for _ in range(count)]
+    async with etcd.open_client() as client, trio.open_nursery() as nursery:
+
+        async def live(number: int) -> None:
+            name = f"h{number:02}"
+            async with schedule(client, "/p", name, max_count=count, session_ttl=60) as result:
+                while result.newest is None or len(result.newest) < count:
+                    await result.next()
+                counts = etcd.cluster.refusals.counts
+                before.append(counts["KV/Range"] + counts["KV/Txn"])
+                await result.run_while_scheduled(works[number])
+
+        before: list[int] = []
+        for number in range(count):
+            nursery.start_soon(live, number)
+        for work in works:
+            await work.wait_running(1)
+        counts = etcd.cluster.refusals.counts
+        asked = counts["KV/Range"] + counts["KV/Txn"] - min(before)
+        assert 2 * count <= asked <= 3 * count, asked
+        assert {work.slots[0].index for work in works} == set(range(count))
+        nursery.cancel_scope.cancel()
+
+
 async def index_of(slot: Slot) -> int:
     await trio.lowlevel.checkpoint()
     return slot.index

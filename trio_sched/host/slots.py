@@ -27,6 +27,7 @@ import os
 import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from math import inf
 from typing import Any
 
@@ -322,7 +323,9 @@ class SlotKeys:
         over_at = {n: self._marks.over_at(kv.value) for n, kv in marks.items() if n not in held}
         pausing = {n: at for n, at in over_at.items() if at > now}
         taken = held | pausing.keys()
-        free = next((n for n in range(usable(taken, max_count)) if n not in taken), None)
+        limit = usable(taken, max_count)
+        numbers = chain(range(min(self._rank, limit), limit), range(min(self._rank, limit)))
+        free = next((number for number in numbers if number not in taken), None)
         if free is None:
             return Taken(
                 None, stands=True, found=found, again_at=min(pausing.values(), default=inf)
@@ -374,6 +377,15 @@ class SlotKeys:
         if self._reaper is not None:
             self._reaper.taken(self._keys.slot(number), self._keys.mark(number), mark)
         return mark
+
+    @property
+    def _rank(self) -> int:
+        """Our place in the decision: where all that are chosen begin to look for a free slot.
+
+        So each finds one of its own, and does not take turns with all others for the first.
+        """
+        hosts = self._follower.view.hosts
+        return hosts.index(self._hostname) if self._hostname in hosts else 0
 
     @property
     def _marks_lease(self) -> int:
