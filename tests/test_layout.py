@@ -61,6 +61,7 @@ TESTED_BY = {
     "etcd_shim/errors.py": ["etcd_shim/test_transport.py", "etcd_shim/test_auth.py"],
     "etcd_shim/tls.py": ["etcd_shim/test_transport.py", "reaper/test_owner.py"],
     "exceptions.py": ["host/test_schedule_options.py", "strategies/test_strategies.py"],
+    "host/slot.py": ["host/test_slots.py", "host/test_fencing.py", "host/test_process.py"],
     "host/marks.py": ["host/test_takeover.py"],
     "host/election.py": ["host/test_schedule_faults.py"],
     "host/joining.py": ["host/test_schedule_options.py", "host/test_wire.py"],

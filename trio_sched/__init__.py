@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         Result as Result,
         ResultStatistics as ResultStatistics,
     )
-    from trio_sched.host.slots import Slot as Slot
+    from trio_sched.host.slot import Slot as Slot
     from trio_sched.model.control_state import ControlState as ControlState
     from trio_sched.model.path_state import (
         Candidate as Candidate,
@@ -62,7 +62,7 @@ _HOMES = homes(
         "trio_sched.model.path_state": "Candidate HeldSlot PathState",
         "trio_sched.host.result": "Result ResultStatistics",
         "trio_sched.scheduler": "observe schedule",
-        "trio_sched.host.slots": "Slot",
+        "trio_sched.host.slot": "Slot",
         "trio_sched.strategies": "Strategy StrategyOptions known_strategies register",
     }
 )

@@ -20,7 +20,8 @@ import trio
 from trio_sched import Client, EtcdError, Slot, open_client, schedule
 from trio_sched.etcd_shim import Put
 from trio_sched.host.session import Session
-from trio_sched.host.slots import SlotHold, SlotKeys
+from trio_sched.host.slot import SlotHold
+from trio_sched.host.slots import SlotKeys
 
 WRITE_EVERY = 0.05  # seconds
 SLOWEST_END = 0.3  # seconds

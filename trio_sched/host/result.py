@@ -11,7 +11,7 @@ import trio
 from trio_sched._support.arguments import check_async, check_bool, check_instance
 from trio_sched.host.observation import Observation
 from trio_sched.host.publishing import HostPublisher
-from trio_sched.host.slots import Slot
+from trio_sched.host.slot import Slot
 from trio_sched.host.state import HostState
 from trio_sched.host.work import Worker
 from trio_sched.model.records import Hosts

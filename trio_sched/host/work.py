@@ -21,7 +21,8 @@ from trio_sched._support.tasks import open_plain_nursery, open_service_nursery, 
 from trio_sched.etcd_shim._keep import margin_of
 from trio_sched.exceptions import SessionLost
 from trio_sched.host.session import Session
-from trio_sched.host.slots import Slot, SlotKeys, Taken
+from trio_sched.host.slot import Slot
+from trio_sched.host.slots import SlotKeys, Taken
 from trio_sched.host.state import HostState
 from trio_sched.model.records import Hosts
 

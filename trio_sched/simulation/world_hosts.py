@@ -19,7 +19,7 @@ from trio_sched.etcd_shim.client import client_block
 from trio_sched.etcd_shim.errors import EtcdError
 from trio_sched.exceptions import HostNotFound, TrioSchedError
 from trio_sched.host.result import Result
-from trio_sched.host.slots import Slot
+from trio_sched.host.slot import Slot
 from trio_sched.model.records import Host
 from trio_sched.scheduler import schedule
 from trio_sched.simulation.diary import Diary, Reading, Work

@@ -27,7 +27,7 @@ from trio_sched.exceptions import SlotLost
 from trio_sched.host.patience import Patience
 from trio_sched.host.policy import Where
 from trio_sched.host.result import Result
-from trio_sched.host.slots import Slot
+from trio_sched.host.slot import Slot
 from trio_sched.model.roster import Roster
 from trio_sched.reaper.helper.kernel import adopt_orphans
 from trio_sched.reaper.owner import Reaper, open_reaper
