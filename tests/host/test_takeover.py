@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 import trio
+from grpclib.const import Status
 
 from tests.helpers import until
 from tests.host.test_patience import KEYS, PATH, in_no_time, lease_of
 from tests.host.test_slots import Work
 from trio_sched import Client, Control, Result, open_client, schedule
 from trio_sched.etcd_shim import Delete, Put
+from trio_sched.etcd_shim.errors import rpc_error
 from trio_sched.host.marks import Marks, is_of_lease, new_mark
 from trio_sched.model.keys import PathKeys
 from trio_sched.model.records import encode_scheduled
@@ -371,3 +373,26 @@ async def test_a_release_that_is_not_answered_is_no_work_that_goes_on(
         await a.wait_scheduled()
         await work.wait_running(1)
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+@in_no_time
+async def test_a_slot_that_could_not_be_released_is_released_as_soon_as_etcd_allows_it() -> None:
+    """The host stays in the pool, and is not chosen any more: nobody else would free it."""
+    etcd, works = MemoryEtcd(), [Work(), Work()]
+    async with (
+        etcd.open_client() as client,
+        working(client, "a", works[0], session_ttl=5, shutdown_timeout=2) as a,
+        working(client, "b", works[1], session_ttl=5, takeover_pause=LONG) as b,
+    ):
+        await works[0].wait_running(1)
+        await Control(client, PATH).drain("a")
+        etcd.cluster.refusals.refuse = lambda method, request: (
+            rpc_error(Status.RESOURCE_EXHAUSTED, "too many requests")
+            if method.endswith("Txn") and trio.current_time() < 25 and b"slots" in request.SerializeToString()
+            else None
+        )
+        await until(b, "b")
+        await works[0].wait_running(0)
+        with trio.fail_after(40):
+            await works[1].wait_running(1)
+        assert a.statistics().sessions == 1

@@ -200,6 +200,7 @@ class Membership:
             async with open_plain_nursery() as nursery:
                 nursery.start_soon(session.keep_alive)
                 nursery.start_soon(self._former.keep_revoking)
+                nursery.start_soon(self._slots.keep_releasing)
                 await self._take_part(session, follower, already, nursery)
         except (EtcdError, SessionLost) as exc:
             lost = outcome(exc, self._patience.where) is not Then.END
@@ -441,7 +442,7 @@ class Membership:
         self._former.add(session.lease)
         until = trio.current_time() + timeout
         with trio.CancelScope(deadline=until, shield=True), suppress(EtcdError):
-            await self._slots.release_made()
+            await self._slots.release_owed()
         if keep:
             if settings.reaper is not None:
                 settings.reaper.release(session.lease)

@@ -27,6 +27,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
 from math import inf
+from typing import NamedTuple
 
 import trio
 
@@ -84,6 +85,14 @@ class Taken:
     again_at: float = inf
 
 
+class _Owed(NamedTuple):
+    """A slot whose work has ended, and which is not released yet."""
+
+    number: int
+    mark: bytes
+    token: int
+
+
 class SlotKeys:
     """The keys of slots, as one host sees them.
 
@@ -112,10 +121,10 @@ class SlotKeys:
         self._hostname = hostname
         self._marks = Marks(keys, pause)
         self._reaper = reaper
-        self._made: dict[
-            bytes, int
-        ] = {}  # marks of ours that may not be released, with their numbers
+        self._made: set[bytes] = set()  # marks of ours that may be there
         self._hold: SlotHold | None = None  # of the slot that was taken last
+        self._owed: list[_Owed] = []
+        self._owes = trio.lowlevel.ParkingLot()
 
     # ---- taking ------------------------------------------------------------------------
 
@@ -201,7 +210,7 @@ class SlotKeys:
     def _make_mark(self, number: int, session: Session) -> bytes:
         """Return the mark for a slot that is about to be taken; the reaper is sent it first."""
         mark = new_mark(self._hostname, session.lease)
-        self._made[mark] = number
+        self._made.add(mark)
         if self._reaper is not None:
             self._reaper.taken(self._keys.slot(number), self._keys.mark(number), mark)
         return mark
@@ -271,29 +280,43 @@ class SlotKeys:
     async def free(self, slot: Slot) -> None:
         """Give a slot back, as its work has ended. Raises no `EtcdError`.
 
-        What is not given back here goes with the session's lease, and the next host pauses
-        before it takes it.
+        What etcd does not let us give back in this time is owed: `keep_releasing` does it. If the
+        session ends before, the slot goes with its lease, and the next host pauses.
         """
         hold = self._hold
         if hold is None:
             return
         hold.gone.set()
-        with contextlib.suppress(EtcdError):
-            if hold.mark:
-                await self._patience.insist(self._release, slot.index, hold.mark, slot.token)
-            elif not hold.session.gone:
-                await self._patience.insist(self._delete, slot.key, slot.token)
+        owed = _Owed(slot.index, hold.mark, slot.token)
+        self._owed.append(owed)
+        try:
+            with contextlib.suppress(EtcdError):
+                await self._settle(owed)
+        finally:
+            self._owes.unpark_all()
 
-    async def release_made(self) -> None:
-        """Release what was not released when work ended, as by an interruption just then.
-
-        To be called when no work goes on.
+    async def keep_releasing(self) -> None:
+        """Release what is owed, as soon as etcd allows it, until cancelled.
 
         Raises:
-            EtcdError: etcd refused.
+            EtcdError: by what a session is lost.
         """
-        for mark, number in list(self._made.items()):
-            await self._patience.insist(self._release, number, mark)
+        while True:
+            await self.release_owed()
+            await self._owes.park()
+
+    async def release_owed(self) -> None:
+        """Release what is owed now. Raises as `keep_releasing` does."""
+        for owed in list(self._owed):
+            await self._settle(owed)
+
+    async def _settle(self, owed: _Owed) -> None:
+        if owed.mark:
+            await self._patience.insist(self._release, owed.number, owed.mark, owed.token)
+        else:
+            await self._patience.insist(self._delete, self._keys.slot(owed.number), owed.token)
+        if owed in self._owed:
+            self._owed.remove(owed)
 
     async def _release(self, number: int, mark: bytes, token: int = 0) -> None:
         """Delete a slot's key and its mark, if it is this one still; or the key, by its token."""
@@ -310,7 +333,7 @@ class SlotKeys:
         await self._client.txn([Compare.create_revision(key, "==", token)], [Delete(key)])
 
     def _note_released(self, number: int, mark: bytes) -> None:
-        self._made.pop(mark, None)
+        self._made.discard(mark)
         if self._reaper is not None and mark:
             self._reaper.freed(self._keys.slot(number))
 
