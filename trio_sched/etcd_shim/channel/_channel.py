@@ -373,13 +373,16 @@ class Channel(Caller):
                 self._current = None
             if connection.unanswered.answered:
                 self._lost_at = trio.current_time()
-        self._reasons[connection.endpoint.label] = str(error)
+        self._reasons.setdefault(
+            connection.endpoint.label, str(error)
+        )  # why it was left goes first
         self._lose(attempt, connection.endpoint, error)
 
     def _win(self, attempt: Attempt, connection: Connection) -> None:
         """Note that a connection is ready; only the first one counts."""
         if not attempt.win(connection):
             return
+        self._reasons.pop(connection.endpoint.label, None)
         for label, reason in attempt.reasons.items():
             self._reasons[label] = str(reason) or type(reason).__name__
         for endpoint in attempt.runners:
