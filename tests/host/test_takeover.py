@@ -388,7 +388,9 @@ async def test_a_slot_that_could_not_be_released_is_released_as_soon_as_etcd_all
         await Control(client, PATH).drain("a")
         etcd.cluster.refusals.refuse = lambda method, request: (
             rpc_error(Status.RESOURCE_EXHAUSTED, "too many requests")
-            if method.endswith("Txn") and trio.current_time() < 25 and b"slots" in request.SerializeToString()
+            if method.endswith("Txn")
+            and trio.current_time() < 25
+            and b"slots" in request.SerializeToString()
             else None
         )
         await until(b, "b")
