@@ -322,6 +322,7 @@ async def test_f45_the_end_of_work_wakes_who_waits_for_a_loss(endpoint: str, pat
         async with trio.open_nursery() as nursery:
 
             async def work(slot: object) -> None:
+                await trio.lowlevel.checkpoint()
                 nursery.start_soon(slot.wait_lost)  # type: ignore[attr-defined] # a Slot
 
             await result.run_while_scheduled(work)
