@@ -74,6 +74,7 @@ ARGUMENTS: dict[type[TrioSchedError], tuple[Any, ...]] = {
     errors.MessageTooLarge: (7, 5),
     errors.Compacted: ("", 7),
     errors.RevisionWentBack: (7, 5),
+    errors.ClusterChanged: (7, 9, 1, 2),
     errors.WatchOverflow: (5, 7),
 }
 

@@ -698,3 +698,23 @@ async def test_f37_a_decision_lease_that_is_refused_for_long_is_granted_under_it
         record = (await client.get(KEYS.record)).kv
         assert record is not None
         assert (await client.lease_time_to_live(record.lease)).granted_ttl == 30
+
+
+@in_no_time
+async def test_f44_another_cluster_is_another_store_though_its_revision_is_no_lower() -> None:
+    etcd = MemoryEtcd()
+    async with fleet(etcd, "a") as (_, (result,)):
+        (member,) = etcd.cluster.members
+        real = member.header
+
+        def header(revision: int) -> pb.ResponseHeader:
+            answer = real(revision)
+            answer.cluster_id += 1
+            return answer
+
+        member.header = header  # type: ignore[method-assign] # as after a new cluster was made
+        await until(result)
+        await until(result, "a")
+        await trio.sleep(60)
+        assert result.statistics().sessions == 2
+        assert result.scheduled

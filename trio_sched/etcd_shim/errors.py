@@ -11,6 +11,7 @@
         ├── LeaseLost                   a lease that was kept alive is gone
         ├── MessageTooLarge             an answer is larger than we accept
         ├── RevisionWentBack            the store is another one: restored, or wiped
+        │   └── ClusterChanged          … and so is the cluster
         ├── WatchCanceled               etcd ended a watch
         │   └── Compacted               … as its history is gone
         ├── WatchOverflow               a watcher did not read what it asked for
@@ -53,6 +54,7 @@ __all__ = [
     "AuthStoreChanged",
     "AuthenticationFailed",
     "ClientClosed",
+    "ClusterChanged",
     "Compacted",
     "ConnectionFailed",
     "ConnectionLost",
@@ -192,6 +194,24 @@ class RevisionWentBack(EtcdError):
         )
         self.known = known
         self.found = found
+
+
+class ClusterChanged(RevisionWentBack):
+    """Another cluster answers than before: its store is another one, whatever its revision.
+
+    Attributes:
+        known: the highest revision that was known of.
+        found: the revision of the answer.
+        before: id of the cluster that answered before.
+        cluster: id of the one that answers now.
+    """
+
+    def __init__(self, known: int, found: int, before: int, cluster: int) -> None:
+        EtcdError.__init__(self, f"cluster {cluster:x} answers, and not {before:x} as before")
+        self.known = known
+        self.found = found
+        self.before = before
+        self.cluster = cluster
 
 
 class WatchOverflow(EtcdError):

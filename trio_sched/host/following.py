@@ -29,7 +29,7 @@ from trio_sched._support.tasks import open_plain_nursery
 from trio_sched.etcd_shim import Client, Compare, Get, GetResult, KeyValue
 from trio_sched.etcd_shim._following import Read, open_follower
 from trio_sched.etcd_shim._pages import read_ranges
-from trio_sched.etcd_shim.errors import EtcdError, NoSpace, RevisionWentBack
+from trio_sched.etcd_shim.errors import ClusterChanged, EtcdError, NoSpace, RevisionWentBack
 from trio_sched.etcd_shim.watch import EventType, WatchBatch, Watcher
 from trio_sched.host.patience import Patience, Wait
 from trio_sched.model.keys import KeyRange, PathKeys
@@ -94,6 +94,7 @@ class PathFollower:
         self.changed = trio.lowlevel.ParkingLot()
         self.fresh_at = lease_time()
         self.healed = 0
+        self._cluster = 0  # id of etcd's; 0 as long as it is not known
 
     # ---- what is covered ---------------------------------------------------------------
 
@@ -355,9 +356,20 @@ class PathFollower:
             stored = {kv.key: kv for kv in read}
             same = all(_mod_revision(stored.get(key)) == at for key, at in expected.items())
             return {} if same else {key: stored.get(key) for key in expected}, read.revision
+        self.check_cluster(answer.header.cluster_id, answer.revision)
         if answer.succeeded:
             return {}, answer.revision
         return {key: answer.get(index).kv for index, key in enumerate(expected)}, answer.revision
+
+    def check_cluster(self, cluster: int, revision: int) -> None:
+        """Check that it is the cluster that has answered before; some proxies do not say.
+
+        Raises:
+            ClusterChanged: it is another one.
+        """
+        if cluster and self._cluster and cluster != self._cluster:
+            raise ClusterChanged(self.view.revision, revision, self._cluster, cluster)
+        self._cluster = cluster or self._cluster
 
     def _expected(self) -> dict[bytes, int]:
         """Return the keys to be proven, each with the mod_revision that the view has."""

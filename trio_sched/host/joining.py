@@ -58,6 +58,7 @@ class Joined:
         revision: the store's revision at which all of this was read.
         asked_at: by `lease_time`, when that read was sent.
         everything: all that a leader has to know, if it leads from the first.
+        cluster: id of the cluster that answered.
     """
 
     fence: int
@@ -67,6 +68,7 @@ class Joined:
     revision: int
     asked_at: float
     everything: GetResult | None = None
+    cluster: int = 0
 
 
 async def join(
@@ -163,14 +165,14 @@ def _joined(
 ) -> Joined:
     around = answer.responses[2]
     assert isinstance(around, TxnResult)
-    fence = answer.revision
+    fence, cluster = answer.revision, answer.header.cluster_id
     if around.succeeded:
         everything = _everything(around)
         decision = found_keys(fence, *(kv for kv in everything if kv.key in keys.decision))
         all_of_it = None if everything.more else everything  # else it is read when it leads
-        return Joined(fence, own, None, decision, fence, asked_at, all_of_it)
+        return Joined(fence, own, None, decision, fence, asked_at, all_of_it, cluster)
     before = next((kv for kv in around.get(2).kvs if kv.create_revision < fence), None)
-    return Joined(fence, own, before, _decision(around), fence, asked_at)
+    return Joined(fence, own, before, _decision(around), fence, asked_at, None, cluster)
 
 
 async def resume(client: Client, keys: PathKeys, hostname: str, session: Session) -> Joined:
@@ -194,7 +196,10 @@ async def resume(client: Client, keys: PathKeys, hostname: str, session: Session
     own = (answer.get(2).kvs[0], answer.get(3).kvs[0])
     fence = own[1].create_revision
     before = await client.read(predecessor_before(keys, fence))
-    return Joined(fence, own, before.kv, _decision(answer), answer.revision, asked_at)
+    cluster = answer.header.cluster_id
+    return Joined(
+        fence, own, before.kv, _decision(answer), answer.revision, asked_at, None, cluster
+    )
 
 
 async def _wait_for_name(

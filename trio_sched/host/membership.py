@@ -354,6 +354,7 @@ class Membership:
 
     def _cover(self, follower: PathFollower, joined: Joined) -> None:
         """Load what the joining transaction read: a leader's range, or a follower's three."""
+        follower.check_cluster(joined.cluster, joined.revision)
         if joined.everything is not None:
             follower.cover(self._keys.leading, joined.everything, joined.asked_at)
             return
