@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from types import ModuleType
 
 import pytest
 
@@ -97,6 +98,13 @@ def test_every_name_is_there(package: object) -> None:
         assert name in dir(package)
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = package.no_such_name  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("package", LAZY)
+def test_a_star_import_gives_every_name(package: ModuleType) -> None:
+    given: dict[str, object] = {}
+    exec(f"from {package.__name__} import *", given)  # no function may hold a star
+    assert given.keys() - {"__builtins__"} == set(vars(package)["_HOMES"])
 
 
 def test_what_type_checkers_see_is_what_there_is() -> None:

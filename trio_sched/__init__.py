@@ -67,6 +67,7 @@ _HOMES = homes(
     }
 )
 
+__all__ = [*_HOMES]  # noqa: PLE0604 # pyright: ignore[reportUnsupportedDunderAll] # strings all
 __getattr__, __dir__ = lazy(__name__, _HOMES)
 
 __version__ = "0.1.0"

@@ -89,7 +89,8 @@ async def schedule(
             without leaving; etcd gives at least 2.
         reuse_lease: when the block is left, stop renewing but do not revoke: the
             keys stay for a TTL, and the next ``schedule()`` of the same path and
-            host in this process takes them over if they still live.
+            host in this process, by a client of the same endpoints, takes them over
+            if they still live.
         hosts_filter: only these of the discovered hosts may be chosen while this
             host leads; None for all.
         weight: how much this host can take, next to others; from 1e-6 to 1e6.

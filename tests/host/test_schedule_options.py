@@ -257,6 +257,19 @@ async def test_f58_a_lease_that_was_kept_is_kept_on_if_taking_it_over_fails(path
             assert (await result.next()).fence == first.fence
 
 
+async def test_f58_each_cluster_has_kept_leases_of_its_own(endpoint: str, path: str) -> None:
+    async with open_client(endpoint) as client:
+        async with schedule(client, path, "a", reuse_lease=True, session_ttl=2) as result:
+            await until(result, "a")
+        (kept,) = await client.get_prefix(f"{path}/exchange/")
+        async with MemoryEtcd().open_client() as other, schedule(other, path, "a") as result:
+            await until(result, "a")
+        async with schedule(client, path, "a") as result:
+            await until(result, "a")
+            (taken,) = await client.get_prefix(f"{path}/exchange/")
+        assert (taken.lease, taken.create_revision) == (kept.lease, kept.create_revision)
+
+
 async def test_reuse_lease_does_without_a_lease_that_is_gone(endpoint: str, path: str) -> None:
     async with open_client(endpoint) as client:
         async with schedule(client, path, "a", reuse_lease=True) as result:

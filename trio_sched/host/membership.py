@@ -68,8 +68,9 @@ _REJOIN_TIMEOUT: Final = 1.0  # seconds for the old lease; it is revoked while w
 
 _PROOFS_PER_TTL: Final = 3  # that the view of the path is the newest
 
-# Leases that were left to lapse, for the next life of the same host in this process.
-_kept_leases: dict[tuple[str, str], int] = {}
+# Leases that were left to lapse, for the next life of the same host in this process: by the
+# members' URLs, as each cluster has leases of its own, by path and by host.
+_kept_leases: dict[tuple[tuple[str, ...], str, str], int] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,12 +239,13 @@ class Membership:
         settings = self._settings
         await self._former.revoke()
         # Taken away at once: only one block of this process may go on with it.
-        kept = _kept_leases.pop((settings.path, settings.hostname), None)
+        kept_as = self._kept_as
+        kept = _kept_leases.pop(kept_as, None)
         if kept is not None:
             try:
                 found = await self._take_over(kept)
             except BaseException:
-                _kept_leases.setdefault((settings.path, settings.hostname), kept)
+                _kept_leases.setdefault(kept_as, kept)
                 raise
             if found is not None:
                 return found
@@ -251,6 +253,12 @@ class Membership:
             self._client, settings.session_ttl, settings.shutdown_timeout, settings.reaper
         )
         return session, None
+
+    @property
+    def _kept_as(self) -> tuple[tuple[str, ...], str, str]:
+        """What a lease of this host is kept by."""
+        members = tuple(sorted(self._client.endpoints))
+        return members, self._settings.path, self._settings.hostname
 
     async def _take_over(self, lease: int) -> tuple[Session, Joined] | None:
         """Go on with a lease from a life before, if it and its keys still live."""
@@ -447,7 +455,7 @@ class Membership:
         if keep:
             if settings.reaper is not None:
                 settings.reaper.release(session.lease)
-            _kept_leases[settings.path, settings.hostname] = session.lease
+            _kept_leases[self._kept_as] = session.lease
             self._log(logging.INFO, "left, lease kept", lease=f"{session.lease:x}")
             return
         decision_leases = leading.decision_leases if leading is not None else set()
