@@ -2,7 +2,7 @@
 
 Holds a lease of TTL seconds with a key under it, starts a group of children if asked to, and says
 so. Then does what it reads, a word on a line: ``release``, ``freed``, ``forget``,
-``fork``, ``end``.
+``who``, ``fork``, ``end``.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ async def live(settings: dict[str, Any]) -> None:
                 b"release\n": partial(reaper.release, lease),
                 b"freed\n": partial(reaper.freed, (settings["slot"] or [""])[0].encode()),
                 b"forget\n": partial(reaper.group, None),
+                b"who\n": lambda: say(reaper=reaper.pid),
             }
             say(lease=lease, reaper=reaper.pid, group=group and group.pid, seconds=took)
             async for data in trio.lowlevel.FdStream(os.dup(0)):

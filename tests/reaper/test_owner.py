@@ -144,6 +144,22 @@ async def test_f45_a_slot_is_released_before_its_lease(endpoint: str, path: str)
         assert released < revoked
 
 
+async def test_f53_another_reaper_knows_of_the_slots_too(endpoint: str, path: str) -> None:
+    slot, mark = f"{path}/slots/0", f"{path}/slots.taken/0"
+    async with (
+        open_client(endpoint) as client,
+        open_owner(endpoint, key=path, slot=[slot, mark, "mine"]) as owner,
+    ):
+        os.kill(owner.reaper, signal.SIGKILL)
+        now: int | None = owner.reaper
+        while now in {None, owner.reaper}:
+            now = (await owner.do("who"))["reaper"]
+            await owner.read()
+        owner.process.kill()
+        await gone(client, path)
+        assert (await client.get(mark)).kv is None, "released, and not left to its lease"
+
+
 async def deletion(events: Watcher) -> int:
     """Wait for the deletion of a watched key; return its revision."""
     async for event in events:

@@ -57,6 +57,7 @@ class Reaper:
         self._process: subprocess.Popen[bytes] | None = None
         self._lost = True
         self._leases: dict[int, float] = {}
+        self._slots: dict[bytes, tuple[bytes, bytes]] = {}
         self._works: dict[Work, float | None] = {}
         self._group = 0
         self._until: float | None = None
@@ -92,7 +93,8 @@ class Reaper:
         """
         for name, value in (("slot", slot), ("mark_key", mark_key), ("mark", mark)):
             check_instance(name, value, bytes, "bytes")
-        self._send(f"taken {slot.hex()} {mark_key.hex()} {mark.hex()}")
+        self._slots[slot] = (mark_key, mark)
+        self._send(_taken(slot, mark_key, mark))
 
     def freed(self, slot: bytes) -> None:
         """Leave this slot alone: it was released.
@@ -100,7 +102,8 @@ class Reaper:
         Args:
             slot: its key.
         """
-        self._send(f"freed {check_instance('slot', slot, bytes, 'bytes').hex()}")
+        self._slots.pop(check_instance("slot", slot, bytes, "bytes"), None)
+        self._send(f"freed {slot.hex()}")
 
     def group(self, pgid: int | None) -> None:
         """End this process group first, and revoke only once it is gone.
@@ -170,6 +173,8 @@ class Reaper:
         """Return the lines with all that holds now."""
         for lease, ttl in self._leases.items():
             yield _hold(lease, ttl)
+        for slot, (mark_key, mark) in self._slots.items():
+            yield _taken(slot, mark_key, mark)
         if self._group:
             yield f"group {self._group}"
             if self._until is not None:
@@ -356,6 +361,10 @@ def _files(access: Access) -> tuple[str, str, str]:
 
 def _check_work(work: Work) -> Work:
     return check_instance("work", work, Work, "a Work")
+
+
+def _taken(slot: bytes, mark_key: bytes, mark: bytes) -> str:
+    return f"taken {slot.hex()} {mark_key.hex()} {mark.hex()}"
 
 
 def _hold(lease: int, ttl: float) -> str:
