@@ -30,6 +30,16 @@ def planned(seed: int, *actions: list[Any], **options: Any) -> Plan:
 
 
 FAILED_PLANS = {
+    "a host that was killed pauses for the slot that it has not released": planned(
+        435827867,
+        [28.663, "die", 1, 0.113, 3],
+        hosts=3,
+        members=1,
+        max_count=3,
+        ttl=10,
+        seconds=29.0,
+        takeover_pause=10.0,
+    ),
     "a leader's watch is resumed on a store that was restored, and has caught up": planned(
         1000846,
         [74.441, "silence", 0, 11.801, 1],

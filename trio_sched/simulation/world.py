@@ -164,7 +164,8 @@ class World:
         timeline.after(_SNAPSHOTS, self._take_snapshot)
         await trio.sleep_until(max(plan.seconds, plan.last_fault))
         await operator.reset()
-        await trio.sleep(max(plan.ttl, *self._longer_waits()) + 2 + _ELECTION)
+        lapsed = max(plan.ttl, *self._longer_waits())
+        await trio.sleep(lapsed + plan.takeover_pause + 2 + _ELECTION)
         self._outcome.settled = self._state()
         for host in self._hosts:
             host.stop()
