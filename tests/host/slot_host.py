@@ -32,7 +32,7 @@ class SlotsSwitchedOff(SlotKeys):
     """Gives a slot to any host that asks: what the checker has to catch."""
 
     async def _create(
-        self, session: Session, number: int, _decision: int, _former: bytes, _lease: int
+        self, session: Session, number: int, _decision: int, _former: bytes | None, _lease: int
     ) -> tuple[Slot | None, bool]:
         answer = await self._client.put(f"{self._keys.path}-none", "")
         hold = SlotHold(session, b"", 0)

@@ -242,7 +242,7 @@ async def test_a_lease_of_the_mark_that_is_gone_is_no_loss_of_the_session() -> N
         assert session is not None
         stands = (await client.get(KEYS.scheduled)).kv
         assert stands is not None
-        slot, still = await slots._create(session, 5, stands.mod_revision, b"", 12345)
+        slot, still = await slots._create(session, 5, stands.mod_revision, None, 12345)
         assert still
         assert slot is not None
         assert await stored(client, KEYS.mark(5)) == []
@@ -276,6 +276,19 @@ async def test_a_mark_of_a_slot_that_may_not_be_taken_counts_during_the_pause() 
             began = trio.current_time()
             await work.wait_running(1)
             assert trio.current_time() - began >= PAUSE
+
+
+@in_no_time
+@pytest.mark.parametrize("value", ["", "1.1 x"])
+async def test_a_mark_that_was_put_by_hand_keeps_a_slot_for_a_pause_only(value: str) -> None:
+    """An empty one, too: it was waited for without end, and etcd asked without a pause."""
+    etcd, work = MemoryEtcd(), Work()
+    async with etcd.open_client() as client:
+        await client.put(KEYS.mark(0), value)
+        async with working(client, "a", work, takeover_pause=PAUSE):
+            with trio.fail_after(60):
+                await work.wait_running(1)
+            assert await stored(client, KEYS.marks) != [value.encode()]
 
 
 # ---- knowing -----------------------------------------------------------------------------

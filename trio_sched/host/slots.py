@@ -158,12 +158,12 @@ class SlotKeys:
             return Taken(
                 None, stands=True, found=found, again_at=min(pausing.values(), default=inf)
             )
-        former = marks[free].value if free in marks else b""
+        former = marks[free].value if free in marks else None
         slot, stands = await self._create(session, free, decision, former, self._marks_lease)
         return None if slot is None and stands else Taken(slot, stands, found)
 
     async def _create(
-        self, session: Session, number: int, decision: int, former: bytes, lease: int
+        self, session: Session, number: int, decision: int, former: bytes | None, lease: int
     ) -> tuple[Slot | None, bool]:
         """Create a slot's key, and its mark on `lease`; return whether the decision stands.
 
@@ -171,7 +171,8 @@ class SlotKeys:
         """
         key, mark_key = self._keys.slot(number), self._keys.mark(number)
         mark = self._make_mark(number, session) if lease else b""
-        marking = [Put(mark_key, mark, lease)] if mark else [Delete(mark_key)] if former else []
+        no_mark = [] if former is None else [Delete(mark_key)]
+        marking = [Put(mark_key, mark, lease)] if mark else no_mark
         try:
             answer = await self._client.txn(
                 [
@@ -359,6 +360,8 @@ class SlotKeys:
         return self._state.follower
 
 
-def _is_marked(key: bytes, value: bytes) -> Compare:
-    """Return the condition that a mark is this one; or, if it is empty, that there is none."""
-    return Compare.value(key, "==", value) if value else Compare.create_revision(key, "==", 0)
+def _is_marked(key: bytes, value: bytes | None) -> Compare:
+    """Return the condition that a mark has this value; or, if that is None, that there is none."""
+    if value is None:
+        return Compare.create_revision(key, "==", 0)
+    return Compare.value(key, "==", value)
