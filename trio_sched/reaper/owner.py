@@ -57,6 +57,7 @@ class Reaper:
         self._process: subprocess.Popen[bytes] | None = None
         self._lost = True
         self._leases: dict[int, float] = {}
+        self._slots: dict[bytes, str] = {}  # what was sent of those that are held
         self._works: dict[Work, float | None] = {}
         self._group = 0
         self._until: float | None = None
@@ -92,7 +93,8 @@ class Reaper:
         """
         for name, value in (("slot", slot), ("mark_key", mark_key), ("mark", mark)):
             check_instance(name, value, bytes, "bytes")
-        self._send(f"taken {slot.hex()} {mark_key.hex()} {mark.hex()}")
+        self._slots[slot] = f"taken {slot.hex()} {mark_key.hex()} {mark.hex()}"
+        self._send(self._slots[slot])
 
     def freed(self, slot: bytes) -> None:
         """Leave this slot alone: it was released.
@@ -100,7 +102,8 @@ class Reaper:
         Args:
             slot: its key.
         """
-        self._send(f"freed {check_instance('slot', slot, bytes, 'bytes').hex()}")
+        self._slots.pop(check_instance("slot", slot, bytes, "bytes"), None)
+        self._send(f"freed {slot.hex()}")
 
     def group(self, pgid: int | None) -> None:
         """End this process group first, and revoke only once it is gone.
@@ -170,6 +173,7 @@ class Reaper:
         """Return the lines with all that holds now."""
         for lease, ttl in self._leases.items():
             yield _hold(lease, ttl)
+        yield from self._slots.values()
         if self._group:
             yield f"group {self._group}"
             if self._until is not None:
