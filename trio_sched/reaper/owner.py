@@ -57,7 +57,7 @@ class Reaper:
         self._process: subprocess.Popen[bytes] | None = None
         self._lost = True
         self._leases: dict[int, float] = {}
-        self._slots: dict[bytes, tuple[bytes, bytes]] = {}
+        self._slots: dict[bytes, str] = {}  # what was sent of those that are held
         self._works: dict[Work, float | None] = {}
         self._group = 0
         self._until: float | None = None
@@ -93,8 +93,8 @@ class Reaper:
         """
         for name, value in (("slot", slot), ("mark_key", mark_key), ("mark", mark)):
             check_instance(name, value, bytes, "bytes")
-        self._slots[slot] = (mark_key, mark)
-        self._send(_taken(slot, mark_key, mark))
+        self._slots[slot] = f"taken {slot.hex()} {mark_key.hex()} {mark.hex()}"
+        self._send(self._slots[slot])
 
     def freed(self, slot: bytes) -> None:
         """Leave this slot alone: it was released.
@@ -173,8 +173,7 @@ class Reaper:
         """Return the lines with all that holds now."""
         for lease, ttl in self._leases.items():
             yield _hold(lease, ttl)
-        for slot, (mark_key, mark) in self._slots.items():
-            yield _taken(slot, mark_key, mark)
+        yield from self._slots.values()
         if self._group:
             yield f"group {self._group}"
             if self._until is not None:
@@ -361,10 +360,6 @@ def _files(access: Access) -> tuple[str, str, str]:
 
 def _check_work(work: Work) -> Work:
     return check_instance("work", work, Work, "a Work")
-
-
-def _taken(slot: bytes, mark_key: bytes, mark: bytes) -> str:
-    return f"taken {slot.hex()} {mark_key.hex()} {mark.hex()}"
 
 
 def _hold(lease: int, ttl: float) -> str:

@@ -262,6 +262,8 @@ async def test_f53_a_reaper_that_is_gone_or_silent_is_said_and_replaced(
                 run.process.kill()
                 await anext(events)
                 assert not marked(mark)
+            # Released, and not just gone with its lease: so the next host need not pause.
+            assert (await client.get(f"{path}/slots.taken/0")).kv is None
 
 
 async def answered(run: Run) -> None:
