@@ -17,6 +17,7 @@ from tests.host.test_slots import Work
 from trio_sched import Client, Control, Result, open_client, schedule
 from trio_sched.etcd_shim import Delete, Put
 from trio_sched.etcd_shim.errors import rpc_error
+from trio_sched.host.joining import clear_if_last
 from trio_sched.host.marks import Marks, is_of_lease, new_mark
 from trio_sched.model.keys import PathKeys
 from trio_sched.model.records import encode_scheduled
@@ -216,6 +217,20 @@ async def test_f45_who_leaves_last_leaves_the_marks_of_others() -> None:
             began = trio.current_time()
             await works[1].wait_running(1)
             assert trio.current_time() - began >= PAUSE
+
+
+@in_no_time
+async def test_f45_a_leader_that_leaves_leaves_the_marks_that_hang_on_its_lease() -> None:
+    """The next one, of another TTL, has put the decision under a lease of its own already."""
+    etcd = MemoryEtcd()
+    async with etcd.open_client() as client:
+        ours, useless, next_one = [(await client.lease_grant(30)).id for _ in range(3)]
+        await client.put(f"{PATH}/exchange/b", "", lease=next_one)
+        await client.put(KEYS.record, "", lease=next_one)
+        await client.put(KEYS.mark(0), "1.1 x", lease=ours)
+        assert not await clear_if_last(client, KEYS, {ours, useless})
+        assert await stored(client, KEYS.marks) == [b"1.1 x"]
+        assert set(await client.lease_list()) == {ours, next_one}
 
 
 @in_no_time

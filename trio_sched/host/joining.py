@@ -274,15 +274,15 @@ async def clear_if_last(client: Client, keys: PathKeys, decision_leases: set[int
             Delete(keys.scheduled),
             Delete(keys.record),
         ],
-        [Get(keys.record, keys_only=True)],
+        [Get(keys.record, keys_only=True), Get(*prefix_range(keys.marks), keys_only=True)],
     )
     if answer.succeeded:
         found = {kv.lease for kv in _decision(answer)}
         useless = (decision_leases | found) - {0}
     else:
         # Others stay. The decision lapses unless the next leader takes it over; a
-        # lease that it does not hang on is of no use to any host.
-        useless = decision_leases - {kv.lease for kv in answer.get(0)}
+        # lease that neither it nor a mark hangs on is of no use to any host.
+        useless = decision_leases - {kv.lease for index in (0, 1) for kv in answer.get(index)}
     for lease in useless:
         await revoke_quietly(client, lease)
     return answer.succeeded
