@@ -113,6 +113,7 @@ def test_it_is_found(
     assert explore(0, SECONDS).failure is not None
 
 
+@pytest.mark.timeout(600)  # as above
 def test_what_is_found_is_made_small_and_can_be_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
     no_margin(monkeypatch)
     found = explore(0, SECONDS).failure
