@@ -221,7 +221,7 @@ async def test_f45_who_leaves_last_leaves_the_marks_of_others() -> None:
 async def test_f37_the_lease_is_revoked_though_a_full_etcd_refuses_to_release_the_slot(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """As 3.5.1 does, where each transaction is refused. So the next host need not wait for a TTL."""
+    """As 3.5.1 refuses each transaction then. So the next host need not wait for a TTL."""
     etcd, work = MemoryEtcd(), Work()
     etcd.cluster.refusals.no_space_for_txns = True
     async with etcd.open_client() as client:
