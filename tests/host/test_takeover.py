@@ -220,6 +220,23 @@ async def test_f45_who_leaves_last_leaves_the_marks_of_others() -> None:
 
 
 @in_no_time
+async def test_f37_the_lease_is_revoked_though_a_full_etcd_refuses_to_release_the_slot(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As 3.5.1 refuses each transaction then. So the next host need not wait for a TTL."""
+    etcd, work = MemoryEtcd(), Work()
+    etcd.cluster.refusals.no_space_for_txns = True
+    async with etcd.open_client() as client:
+        async with working(client, "a", work, session_ttl=30):
+            await work.wait_running(1)
+            etcd.cluster.refusals.no_space = True
+        assert await stored(client, KEYS.exchange) == []
+        assert await stored(client, KEYS.slots) == []
+        assert len(await stored(client, KEYS.marks)) == 1
+    assert "what=the decision" in caplog.text, "it was confirmed that the lease is gone"
+
+
+@in_no_time
 async def test_f45_a_leader_that_leaves_leaves_the_marks_that_hang_on_its_lease() -> None:
     """The next one, of another TTL, has put the decision under a lease of its own already."""
     etcd = MemoryEtcd()

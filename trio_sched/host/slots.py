@@ -23,6 +23,7 @@ is guarded by a `Roster`: which slots were held at a revision, so that it depend
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
@@ -121,7 +122,8 @@ class SlotKeys:
         self._hostname = hostname
         self._marks = Marks(keys, pause)
         self._reaper = reaper
-        self._made: set[bytes] = set()  # marks of ours that may be there
+        # Marks of ours that may be there, the newest last; of a refused take, too.
+        self._made: deque[bytes] = deque(maxlen=100)
         self._hold: SlotHold | None = None  # of the slot that was taken last
         self._owed: list[_Owed] = []
         self._owes = trio.lowlevel.ParkingLot()
@@ -211,7 +213,7 @@ class SlotKeys:
     def _make_mark(self, number: int, session: Session) -> bytes:
         """Return the mark for a slot that is about to be taken; the reaper is sent it first."""
         mark = new_mark(self._hostname, session.lease)
-        self._made.add(mark)
+        self._made.append(mark)
         if self._reaper is not None:
             self._reaper.taken(self._keys.slot(number), self._keys.mark(number), mark)
         return mark
@@ -334,7 +336,8 @@ class SlotKeys:
         await self._client.txn([Compare.create_revision(key, "==", token)], [Delete(key)])
 
     def _note_released(self, number: int, mark: bytes) -> None:
-        self._made.discard(mark)
+        if mark in self._made:
+            self._made.remove(mark)
         if self._reaper is not None and mark:
             self._reaper.freed(self._keys.slot(number))
 
