@@ -30,6 +30,21 @@ def planned(seed: int, *actions: list[Any], **options: Any) -> Plan:
 
 
 FAILED_PLANS = {
+    "a mark that was released is there again, in a restored store": planned(
+        126642455,
+        [4.856, "silence", 2, 9.261, 1],
+        [7.34, "die", 1, 0.596, 4],
+        [17.507, "early", 1, 0.0, 1],
+        [35.534, "die", 0, 5.713, 0],
+        [53.114, "die", 0, 0.153, 3],
+        [55.953, "restore", 1, 0.0, 1],
+        hosts=3,
+        members=3,
+        max_count=2,
+        ttl=10,
+        seconds=56.0,
+        takeover_pause=10.0,
+    ),
     "a host that was killed pauses for the slot that it has not released": planned(
         435827867,
         [28.663, "die", 1, 0.113, 3],

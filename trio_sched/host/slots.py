@@ -122,7 +122,7 @@ class SlotKeys:
         self._hostname = hostname
         self._marks = Marks(keys, pause)
         self._reaper = reaper
-        # Marks of ours that may be there, the newest last; of a refused take, too.
+        # Marks of ours, the newest last: a restored store may hold one that was released.
         self._made: deque[bytes] = deque(maxlen=100)
         self._hold: SlotHold | None = None  # of the slot that was taken last
         self._owed: list[_Owed] = []
@@ -336,8 +336,6 @@ class SlotKeys:
         await self._client.txn([Compare.create_revision(key, "==", token)], [Delete(key)])
 
     def _note_released(self, number: int, mark: bytes) -> None:
-        if mark in self._made:
-            self._made.remove(mark)
         if self._reaper is not None and mark:
             self._reaper.freed(self._keys.slot(number))
 
