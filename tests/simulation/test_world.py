@@ -30,6 +30,24 @@ def planned(seed: int, *actions: list[Any], **options: Any) -> Plan:
 
 
 FAILED_PLANS = {
+    "max_count falls between a take and the beginning of the work": planned(
+        655852847,
+        [3.093, "stall", 0, 3.428, 5],
+        [5.522, "die", 1, 1.512, 5],
+        [6.987, "isolate", 0, 2.157, 3],
+        [8.914, "cut", 0, 0.0, 4],
+        [9.324, "go", 0, 0.204, 1],
+        [10.133, "crowd", 1, 0.0, 3],
+        [10.805, "leave", 0, 0.854, 5],
+        [10.862, "forbid", 0, 0.277, 4],
+        [12.259, "count", 0, 0.629, 2],
+        hosts=2,
+        members=1,
+        max_count=1,
+        ttl=2,
+        seconds=60.0,
+        takeover_pause=2.0,
+    ),
     "a mark that was released is there again, in a restored store": planned(
         126642455,
         [4.856, "silence", 2, 9.261, 1],

@@ -177,13 +177,18 @@ def _limits(plan: Plan, diary: Diary) -> list[tuple[float, int]]:
 
 
 def _check_overlap(plan: Plan, diary: Diary, _outcome: Outcome) -> Iterator[str]:
-    """No more hosts work at once than may, or might when the longest of the works began."""
+    """No more hosts work at once than may, or might when the first of their slots was taken."""
     if not plan.never_too_many:
         return
-    limits = _limits(plan, diary)
+    limits, lives = _limits(plan, diary), _slots(diary)
+
+    def taken(work: Work) -> float:
+        found = lives.get((work.slot, work.token), [])
+        return min([work.begin, *(slot.begin for slot in found if slot.host == work.host)])
+
     for work in diary.works:
         together = [other for other in diary.works if other.begin <= work.begin < other.end]
-        first = min(other.begin for other in (*together, work))
+        first = min(map(taken, (*together, work)))
         index = max(0, bisect_right(limits, (first, 0)) - 1)
         allowed = max(limit for at, limit in limits[index:] if at <= work.begin)
         if len(together) > allowed:
