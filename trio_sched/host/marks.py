@@ -5,9 +5,9 @@ Theory of operation
 A slot's key hangs on the session of its holder. When that lease ends, the key is gone, but the
 holder may not have ended its work yet: etcd may have taken the lease away early (etcd issue
 15247), or an operator did. So each slot that is taken has a *mark*, a second key, which does
-not hang on the session but on the lease of the decision, and which is deleted with the slot by
-whoever knows that the work has ended: the holder, or its reaper. A mark without a slot is a
-slot that nobody released. It counts as held until a host has seen it so for its
+not hang on the session but on the lease of the decision. The holder or its reaper deletes it with
+the slot, when the work has ended. A mark without a slot is a slot that went with its lease and
+was not released. It counts as held until a host has seen it so for its
 ``takeover_pause``; a holder that is connected has ended its work by then, and has deleted the
 mark long before.
 
@@ -42,7 +42,7 @@ class Marks:
 
     Args:
         keys: of the path.
-        pause: seconds for which a slot that nobody released counts as held.
+        pause: seconds for which a slot that was not released counts as held.
     """
 
     def __init__(self, keys: PathKeys, pause: float) -> None:

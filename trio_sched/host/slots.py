@@ -77,7 +77,7 @@ class Taken:
         slot: the slot; None if none is free now.
         stands: whether the decision still stood.
         found: the slots and their marks, as they were read before.
-        again_at: by trio's clock, when one that nobody released may be taken.
+        again_at: by trio's clock, when one that was not released may be taken.
     """
 
     slot: Slot | None

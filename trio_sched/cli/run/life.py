@@ -106,9 +106,7 @@ class _Life:
         self._reporter = reporter
         self._scope = trio.CancelScope()
         self._child: RunChild | None = None
-        self._early: list[signal.Signals] | None = (
-            None  # while the child starts: what came meanwhile
-        )
+        self._early: list[signal.Signals] | None = None  # what came while the child starts
         self._ending = False  # a signal that was passed on asks for the end
         self._code: int | None = None
 

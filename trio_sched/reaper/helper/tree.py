@@ -4,7 +4,7 @@ Theory of operation
 -------------------
 A command is started by its *keeper* (``keep.py``), which the kernel makes the parent of all orphans
 below it. So whatever groups and sessions they put themselves into, they are below the keeper as
-long as it lives, and ``/proc`` says who is below whom.
+long as it lives, and ``/proc`` shows what is below it.
 
 A keeper that was killed leaves them behind. They are known then by
 
