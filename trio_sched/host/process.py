@@ -73,7 +73,7 @@ async def run_process(
                 raise
         child = keeper.child = Child(gate, process.pid, right.reaper)
         try:
-            await _whole(child, right, words[0], nursery)
+            await _whole(child, right, words[0])
         finally:
             with trio.CancelScope(shield=True):
                 await child.end(signal.SIGTERM, _until(right, grace), at_once=right.lost)
@@ -85,7 +85,7 @@ async def run_process(
     return subprocess.CompletedProcess(command, child.code, found.stdout, found.stderr)
 
 
-async def _whole(child: Child, right: Right, name: str, nursery: trio.Nursery) -> None:
+async def _whole(child: Child, right: Right, name: str) -> None:
     """Run the command to its own end."""
     try:
         reason = await child.begin(right.deadline)
@@ -93,12 +93,10 @@ async def _whole(child: Child, right: Right, name: str, nursery: trio.Nursery) -
         return  # its code shows that
     if reason:
         raise OSError(reason, os.strerror(reason), name)
-    poster = trio.CancelScope()
-    nursery.start_soon(_post_deadline, child, right, poster)
-    try:
+    async with open_plain_nursery() as nursery:
+        nursery.start_soon(child.follow, lambda: right.deadline)
         await child.wait()
-    finally:
-        poster.cancel()
+        nursery.cancel_scope.cancel()
 
 
 class _Keeper:
@@ -123,15 +121,6 @@ class _Keeper:
         if self.child is None:
             process.kill()  # the command does not run yet, and dies with it
         await trio.sleep_forever()
-
-
-async def _post_deadline(child: Child, right: Right, scope: trio.CancelScope) -> None:
-    """Send each new deadline, well before the last one that is known; and look at the tree."""
-    with scope:
-        while True:
-            child.until(right.deadline)
-            child.check()
-            await trio.sleep(max((right.deadline - trio.current_time()) / 4, 0.1))
 
 
 def _until(right: Right, grace: float) -> Callable[[], float]:

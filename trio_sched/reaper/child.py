@@ -182,6 +182,19 @@ class Child:
         """Log what is there that we may not signal, once for each process."""
         self._note_refused(signal_all(self._members(), 0))
 
+    async def follow(self, deadline: Callable[[], float]) -> None:
+        """Send each new deadline, well before the last one that is known; and `check`.
+
+        Until cancelled.
+
+        Args:
+            deadline: returns, at each call, the newest, as for `until`.
+        """
+        while True:
+            self.until(deadline())
+            self.check()
+            await trio.sleep(max((deadline() - trio.current_time()) / 4, 0.1))
+
     # ---- ending --------------------------------------------------------------------
 
     async def end(

@@ -245,7 +245,7 @@ class _Life:
         code: int | None = None
         try:
             async with open_plain_nursery() as nursery:
-                nursery.start_soon(_post_deadline, slot, child)
+                nursery.start_soon(child.follow, lambda: slot.deadline)
                 code = shell_code(await child.wait(self._take_from_terminal))
                 nursery.cancel_scope.shield = True  # from here on, no loss can change what it did
                 nursery.cancel_scope.cancel()
@@ -312,12 +312,3 @@ def _names(result: Result) -> Sequence[str]:
 def _monotonic(moment: float) -> float:
     """Return what CLOCK_MONOTONIC, which all processes share, says at a moment of trio's."""
     return round(time.monotonic() + moment - trio.current_time(), 3)
-
-
-async def _post_deadline(slot: Slot, child: RunChild) -> None:
-    """Send each new deadline, well before the last one that is known; and look at the tree."""
-    while True:
-        child.until(slot.deadline)
-        child.check()
-        left = slot.deadline - trio.current_time()
-        await trio.sleep(max(left / 4, 0.1))
