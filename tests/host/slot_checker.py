@@ -17,12 +17,13 @@ class Life:
     Attributes:
         name: unique to this process.
         gone: by CLOCK_MONOTONIC, when it was certainly gone; infinity while it is not.
-        frozen: when it was stopped for longer than its lease lives, each time.
+        frozen: when it was stopped for longer than its lease lives, each time, and until when its
+            work is to have ended after that.
     """
 
     name: str
     gone: float = inf
-    frozen: list[float] = field(default_factory=list)
+    frozen: list[tuple[float, float]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,13 @@ class Run:
     began: float
     ended: float = inf
 
-    def goes_on_at(self, moment: float, *, until_frozen: bool) -> bool:
-        end = min(self.ended, self.life.gone)
-        if until_frozen:
-            end = min(end, *(at for at in self.life.frozen if at >= self.began), inf)
-        return self.began <= moment < end
+    def goes_on_at(self, moment: float, *, but_frozen: bool) -> bool:
+        """Tell whether it went on then; not, with `but_frozen`, if freezing excuses it."""
+        if but_frozen and any(
+            self.began <= first <= moment <= last for first, last in self.life.frozen
+        ):
+            return False
+        return self.began <= moment < min(self.ended, self.life.gone)
 
 
 @dataclass(frozen=True)
@@ -96,8 +99,8 @@ def judge(
     revisions = [change.revision for change in changes]
     for run in ordered:
         others = [other for other in ordered if other is not run]
-        certain = [o for o in others if o.goes_on_at(run.began, until_frozen=True)]
-        possible = [o for o in others if o.goes_on_at(run.began, until_frozen=False)]
+        certain = [o for o in others if o.goes_on_at(run.began, but_frozen=True)]
+        possible = [o for o in others if o.goes_on_at(run.began, but_frozen=False)]
         most = max(most, 1 + len(certain))
         position = bisect_right(revisions, run.token - 1)
         if not position:
@@ -114,7 +117,7 @@ def judge(
             violations.append(words)
         elif 1 + len(possible) > allowed:
             excused.append(words)
-        before = [o for o in earlier if o.goes_on_at(run.began, until_frozen=True)]
+        before = [o for o in earlier if o.goes_on_at(run.began, but_frozen=True)]
         if before and 1 + len(certain) <= allowed < 1 + len(certain) + len(before):
             predicted.append(
                 f"{words}, and from before a restore " + ", ".join(map(_shown, before))

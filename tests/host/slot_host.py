@@ -2,7 +2,7 @@
 
 It runs a piece of work whenever it is scheduled. The work writes down when it begins and ends,
 makes guarded writes, and takes a while to end; or it is a tree of processes, see ``tree_work.py``.
-Closing standard input makes the host leave.
+Closing standard input makes the host leave. SIGUSR1 tells its clock that the machine has slept.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import sys
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 import trio
 
 from trio_sched import Client, EtcdError, Slot, open_client, schedule
+from trio_sched._support.suspension import SystemSuspension, set_suspension
 from trio_sched.etcd_shim import Put
 from trio_sched.host.session import Session
 from trio_sched.host.slot import SlotHold
@@ -40,6 +42,27 @@ class SlotsSwitchedOff(SlotKeys):
 
     async def wait_lost(self, _slot: Slot) -> None:
         await trio.sleep_forever()
+
+
+class SuspendableClock(trio.abc.Clock):
+    """Trio's clock, on a machine that was suspended since the clock was last read, by a signal."""
+
+    def __init__(self) -> None:
+        self._suspended = 0.0
+        self._read = time.monotonic()
+
+    def start_clock(self) -> None:
+        pass
+
+    def current_time(self) -> float:
+        self._read = time.monotonic()
+        return self._read - self._suspended
+
+    def deadline_to_sleep_time(self, deadline: float) -> float:
+        return deadline - self.current_time()
+
+    def wake_up(self, _number: int, _frame: object) -> None:
+        self._suspended += time.monotonic() - self._read
 
 
 async def live(order: dict[str, Any]) -> None:
@@ -98,4 +121,7 @@ if __name__ == "__main__":
     if orders["no_slots"]:
         for method in ("_create", "wait_lost"):
             setattr(SlotKeys, method, getattr(SlotsSwitchedOff, method))
-    trio.run(live, orders)
+    clock = SuspendableClock()
+    set_suspension(SystemSuspension(monotonic=clock.current_time))
+    signal.signal(signal.SIGUSR1, clock.wake_up)
+    trio.run(live, orders, clock=clock)

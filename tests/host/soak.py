@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import trio
 
@@ -32,6 +33,7 @@ __all__ = ["Report", "Soak", "open_soak"]
 PROGRAM = Path(__file__).with_name("slot_host.py")
 TTL = 2  # seconds
 SHORT_PAUSE = 0.15  # seconds: less than the margin that is taken off a TTL of 2
+SLOWEST_AWAKENING = 1.5  # seconds: it asks twice a second, and work may take 0.3 s to end
 NAMES = "abcdef"
 FEWEST = 3  # hosts that are left alive
 BEATS = 0.1  # seconds: a process that has not written for longer is taken for gone, while it runs
@@ -111,6 +113,8 @@ class Soak:
         self._epochs = [Epoch()]
         self._stood_still: list[tuple[float, float]] = []  # raft leaders; by CLOCK_MONOTONIC
         self._ended: dict[str, float] = {}  # of trees
+        self._noted: list[dict[str, Any]] = []
+        self._log_end = 0
         self.faults: dict[str, int] = {}
         self.gaps: dict[str, float] = {}
 
@@ -155,7 +159,7 @@ class Soak:
     def _any(self) -> Host:
         """Return a host, most times one that runs something."""
         now = time.monotonic()
-        running = {run.life.name for run in self.runs() if run.goes_on_at(now, until_frozen=True)}
+        running = {run.life.name for run in self.runs() if run.goes_on_at(now, but_frozen=True)}
         hosts = list(self._hosts.values())
         busy = [host for host in hosts if host.life.name in running]
         return self._dice.choice(busy if busy and self._dice.random() < 0.8 else hosts)
@@ -165,7 +169,7 @@ class Soak:
     async def make_trouble(self, seconds: float) -> None:
         """Go through faults by chance for so long; after each let work go on again."""
         kinds = [
-            *(self.kill, self.pause, self.freeze, self.leave),
+            *(self.kill, self.pause, self.freeze, self.suspend, self.leave),
             *(self.join, self.cut, self.restart, self.recount),
             self.restore if len(self._etcd.members) == 1 else self.pause_leader,
             *(self.kill_both, self.kill_helper, self.stop_helper),
@@ -175,7 +179,7 @@ class Soak:
             kind = self._dice.choice(kinds)
             spare = len(self._hosts) - FEWEST
             if (spare <= 0 and kind in (self.kill, self.kill_both, self.leave)) or (
-                kind == self.freeze and spare < 1
+                kind in (self.freeze, self.suspend) and spare < 1
             ):
                 kind = self.join
             self.faults[kind.__name__] = self.faults.get(kind.__name__, 0) + 1
@@ -231,16 +235,26 @@ class Soak:
 
     async def freeze(self) -> None:
         """Stop a process for longer than its lease lives: overlap is in the nature of it."""
-        host = self._any()
-        host.life.frozen.append(time.monotonic())
-        await self._stop(host, 2 * TTL)
+        await self._stop(self._any(), 2 * TTL)
 
-    async def _stop(self, host: Host, seconds: float) -> None:
+    async def suspend(self) -> None:
+        """Let a host's machine sleep: its clock does not tell it how long that was."""
+        await self._stop(self._any(), 2 * TTL * self._dice.random(), told=True)
+
+    async def _stop(self, host: Host, seconds: float, *, told: bool = False) -> None:
+        began = time.monotonic()
+        excused = seconds > SHORT_PAUSE
+        if excused:
+            host.life.frozen.append((began, inf))
         host.process.send_signal(signal.SIGSTOP)
         try:
             await trio.sleep(seconds)
         finally:
+            if told:
+                host.process.send_signal(signal.SIGUSR1)  # comes before anything else
             host.process.send_signal(signal.SIGCONT)
+            if excused:
+                host.life.frozen[-1] = (began, time.monotonic() + SLOWEST_AWAKENING)
 
     async def cut(self) -> None:
         """Cut a host off: for a moment, or for longer than its lease lives."""
@@ -302,17 +316,14 @@ class Soak:
 
     def _is_running(self) -> bool:
         now = time.monotonic()
-        return any(run.goes_on_at(now, until_frozen=True) for run in self.runs())
+        return any(run.goes_on_at(now, but_frozen=True) for run in self.runs())
 
     # ---- what was written down ---------------------------------------------------------
 
     def runs(self) -> list[Run]:
         """Read what the hosts have written."""
         begun: dict[tuple[str, int], Run] = {}
-        if not self._log.exists():
-            return []
-        for line in self._log.read_text().splitlines():
-            event = json.loads(line)
+        for event in self._read_log():
             life = self._lives[event["life"]]
             key = (life.name, event["token"])
             if event.get("tree"):
@@ -327,6 +338,15 @@ class Soak:
                     life, event["token"], event["index"], begun[key].began, event["at"]
                 )
         return list(begun.values())
+
+    def _read_log(self) -> list[dict[str, Any]]:
+        """Return what is in the log; only what is new is read."""
+        if self._log.exists():
+            with self._log.open() as file:
+                file.seek(self._log_end)
+                self._noted += map(json.loads, iter(file.readline, ""))
+                self._log_end = file.tell()
+        return self._noted
 
     def _last_beat(self, name: str) -> float:
         """Return when the last process of a tree wrote; infinity if it does still."""

@@ -45,7 +45,7 @@ async def test_never_more_than_max_count_run(path: str, tmp_path: Path, members:
 
 def gap_allowed(kind: str) -> float:
     """Return seconds within which work goes on after a fault has begun."""
-    lasts = 2 * TTL if kind in ("freeze", "cut", "pause_leader", "restore") else 0
+    lasts = 2 * TTL if kind in ("freeze", "suspend", "cut", "pause_leader", "restore") else 0
     return lasts + TTL + 2 + 5  # a process has to be started, or ended, on a busy machine
 
 
@@ -94,12 +94,13 @@ def test_the_decision_at_the_time_counts() -> None:
 
 
 def test_a_frozen_one_is_excused() -> None:
-    frozen = Life("f", frozen=[2.0])
+    frozen = Life("f", frozen=[(2.0, 6.0)])
     runs = [Run(frozen, 2, 0, 0, 9), Run(A, 3, 0, 6, 9)]
     verdict = judge(runs, [Change(1, 1)])
     assert not verdict.violations
     assert len(verdict.excused) == 1
     assert judge([runs[0], Run(A, 3, 0, 1, 9)], [Change(1, 1)]).violations
+    assert judge([runs[0], Run(A, 3, 0, 7, 9)], [Change(1, 1)]).violations, "long awake"
 
 
 def test_stale_writes() -> None:
