@@ -1,4 +1,4 @@
-"""The etcd client: what `open_client` gives.
+"""The etcd client: what `open_client`, of ``opening``, gives.
 
 Every method that is ``async`` is a checkpoint; a cancelled one becomes an
 RST_STREAM, and a write may then have been carried out or not.
@@ -6,11 +6,9 @@ RST_STREAM, and a write may then have been carried out or not.
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from functools import cached_property, partial
-from types import NoneType
 from typing import TYPE_CHECKING, TypeVar, Unpack, cast
 
 from grpclib.const import Status
@@ -23,8 +21,6 @@ from trio_sched._support.arguments import (
     shown,
 )
 from trio_sched._support.tasks import (
-    ServiceBlock,
-    ServiceNursery,
     run_shielded,
 )
 from trio_sched.etcd_shim._following import Follower, open_follower
@@ -38,12 +34,8 @@ from trio_sched.etcd_shim.channel import (
     READS_ONLY,
     Access,
     Channel,
-    ChannelSettings,
     ChannelStatistics,
-    Credentials,
     Endpoint,
-    PingPolicy,
-    Transport,
 )
 from trio_sched.etcd_shim.errors import ConnectionLost, LeaseExists, LeaseNotFound
 from trio_sched.etcd_shim.kv import (
@@ -65,7 +57,6 @@ from trio_sched.etcd_shim.kv import (
 )
 from trio_sched.etcd_shim.lease import Lease, LeaseInfo, Renewals, check_ttl, id_to_grant
 from trio_sched.etcd_shim.maintenance import Maintenance, MemberStatus
-from trio_sched.etcd_shim.tls import check_context
 from trio_sched.etcd_shim.watch import Watcher, creation
 
 if TYPE_CHECKING:
@@ -74,7 +65,7 @@ if TYPE_CHECKING:
     from trio_sched.etcd_shim.auth import Auth
     from trio_sched.etcd_shim.cluster import Cluster
 
-__all__ = ["Client", "check_client", "client_block", "open_client"]
+__all__ = ["Client", "check_client"]
 
 
 Req = TypeVar("Req")
@@ -423,50 +414,6 @@ class Client:
         return self._channel.statistics()
 
 
-def open_client(
-    *endpoints: str,
-    user: str | None = None,
-    password: str | None = None,
-    ssl_context: ssl.SSLContext | None = None,
-    connect_timeout: float = 5.0,
-    max_message_size: int = 64 * 2**20,
-    pings: PingPolicy | None = None,
-) -> AbstractAsyncContextManager[Client]:
-    """Open a client, with ``async with``. Nothing is sent before the first call.
-
-    Args:
-        endpoints: URLs of members of one cluster, ``http://HOST:PORT``,
-            ``https://HOST:PORT`` or ``unix:///PATH``; ``http://127.0.0.1:2379``
-            if there are none. When one refuses, resets, is silent or has lost
-            its quorum, another is used.
-        user: name to authenticate by; None if etcd does not ask.
-        password: goes with `user`.
-        ssl_context: for ``https`` endpoints; None for Python's default one. For
-            mutual TLS load a certificate into it. `tls_context` makes one of files.
-        connect_timeout: bound for connecting to one endpoint, in seconds.
-        max_message_size: the largest answer accepted, in bytes.
-        pings: when to ask a silent member whether it is still there.
-
-    Raises:
-        TypeError: an argument is of a wrong type.
-        ValueError: an endpoint is not understood, `user` and `password` do not come
-            together, or an argument is out of bounds.
-        ConnectionFailed: out of the first call, if no endpoint lets us in.
-        AuthenticationFailed: out of the first call, if the password is wrong.
-
-    A cancellation of the body leaves the connection to the clean-up inside it;
-    it is closed when the block is left.
-    """
-    parsed = [Endpoint.parse(url) for url in endpoints or ("http://127.0.0.1:2379",)]
-    if (user is None) != (password is None):
-        raise ValueError("give user and password together, or neither")
-    credentials = None if user is None or password is None else Credentials(user, password)
-    check_instance("pings", pings, (PingPolicy, NoneType), "a PingPolicy or None")
-    check_context(ssl_context)
-    settings = ChannelSettings(connect_timeout=connect_timeout, max_message_size=max_message_size)
-    return client_block(parsed, ssl_context, credentials, settings, pings)
-
-
 def check_client(client: Client) -> Client:
     """Return a client, or what can do what one does.
 
@@ -480,18 +427,3 @@ def check_client(client: Client) -> Client:
             f"not {shown(client)}"
         )
     return client
-
-
-def client_block(
-    endpoints: Sequence[Endpoint],
-    ssl_context: ssl.SSLContext | None = None,
-    credentials: Credentials | None = None,
-    settings: ChannelSettings | None = None,
-    pings: PingPolicy | None = None,
-    transport: Transport | None = None,
-) -> ServiceBlock[Client]:
-    """Do what `open_client` does, on any transport; None for the network."""
-    services = ServiceNursery()
-    settings, pings = settings or ChannelSettings(), pings or PingPolicy()
-    channel = Channel(services, endpoints, ssl_context, credentials, settings, pings, transport)
-    return ServiceBlock(services, Client(channel))
