@@ -28,8 +28,8 @@ def compiled(source: str) -> CodeType:
     return code
 
 
-def test_there_are_ten() -> None:
-    assert len(RECIPES) == 10
+def test_there_are_eleven() -> None:
+    assert len(RECIPES) == 11
 
 
 @pytest.mark.parametrize("title", list(RECIPES))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
+from copy import copy
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypeVar, Unpack, cast
 
@@ -25,6 +26,7 @@ from trio_sched._support.tasks import (
 )
 from trio_sched.etcd_shim._following import Follower, open_follower
 from trio_sched.etcd_shim._keep import KeptLease, open_kept_lease
+from trio_sched.etcd_shim._namespace import KV, NamespacedKV, range_within
 from trio_sched.etcd_shim._pages import read_ranges
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
 from trio_sched.etcd_shim._pb.services_grpc import KVStub, LeaseStub, WatchStub
@@ -54,6 +56,7 @@ from trio_sched.etcd_shim.kv import (
     TxnResult,
     prefix_range,
     put_request,
+    to_bytes,
 )
 from trio_sched.etcd_shim.lease import Lease, LeaseInfo, Renewals, check_ttl, id_to_grant
 from trio_sched.etcd_shim.maintenance import Maintenance, MemberStatus
@@ -65,7 +68,7 @@ if TYPE_CHECKING:
     from trio_sched.etcd_shim.auth import Auth
     from trio_sched.etcd_shim.cluster import Cluster
 
-__all__ = ["Client", "check_client"]
+__all__ = ["Client", "check_client", "prefix_of"]
 
 
 Req = TypeVar("Req")
@@ -79,19 +82,24 @@ class Client:
 
     Attributes:
         maintenance: what is about members: defragment, hash, alarms, snapshots.
+        prefix: what its keys start with in etcd; empty, but of what `namespace` gives.
     """
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         services = channel.services
         stub_channel = cast("grpclib.client.Channel", channel)  # the part of it that stubs touch
-        self._kv = KVStub(stub_channel)
+        self._kv_stub = KVStub(stub_channel)
+        self._kv: KV = self._kv_stub
+        self.prefix = b""
         self._lease = LeaseStub(stub_channel)
         self.maintenance = Maintenance(channel)
         warn = self.maintenance.warn_of_faults if channel.on_network else None
         self._renewals = Renewals(services, self._lease, warn)
         watches = WatchStub(stub_channel)
-        self._watches = WatchHub(services, channel, watches, self._read_first)
+        self._watches = WatchHub(
+            services, channel, watches, self._read_first, self.maintenance.status
+        )
         channel.note_stream(self._renewals)
         channel.note_stream(self._watches)
 
@@ -257,7 +265,7 @@ class Client:
             answer.id,
             answer.ttl,
             answer.granted_ttl,
-            tuple(answer.keys),
+            tuple(key[len(self.prefix) :] for key in answer.keys if key.startswith(self.prefix)),
             answer.header.raft_term,
             answer.header.revision,
         )
@@ -332,7 +340,11 @@ class Client:
             deletes=deletes,
             progress_notify=progress_notify,
         )
-        return self._watches.watch(request, buffer_size)
+        if self.prefix:
+            request.key, request.range_end = range_within(
+                self.prefix, request.key, request.range_end
+            )
+        return self._watches.watch(request, buffer_size, len(self.prefix))
 
     def follow(
         self, prefix: Key, *, reconcile: float | None = None, buffer_size: int = 10_000
@@ -366,6 +378,25 @@ class Client:
         return open_follower(read, watch, reconcile, patient=True)
 
     # ---- the rest --------------------------------------------------------------------
+
+    def namespace(self, prefix: Key) -> Client:
+        """Return this client, for those keys that start with `prefix`.
+
+        They are given without it, and come without it: in reads, writes, transactions, watches,
+        leases' keys, and what `trio_sched.schedule` writes. The connection is the same one, and so
+        are `compact`, leases, members and users, which are of the whole cluster. A range that ends
+        at `ALL_KEYS` ends where the prefix does. A namespace of a namespace is below it.
+
+        Raises:
+            ValueError: `prefix` is empty.
+        """
+        checked = to_bytes(prefix)
+        if not checked:
+            raise ValueError("the prefix of a namespace must not be empty")
+        below = copy(self)
+        below.prefix = self.prefix + checked
+        below._kv = NamespacedKV(self._kv_stub, below.prefix)  # noqa: SLF001 # ours
+        return below
 
     async def status(self) -> MemberStatus:
         """Ask the member that we are connected to how it does.
@@ -427,3 +458,8 @@ def check_client(client: Client) -> Client:
             f"not {shown(client)}"
         )
     return client
+
+
+def prefix_of(client: Client) -> bytes:
+    """Return what a client's keys start with in etcd, also of one that only can what it does."""
+    return getattr(client, "prefix", b"")

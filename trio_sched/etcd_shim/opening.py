@@ -5,9 +5,10 @@ from __future__ import annotations
 import ssl
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from types import NoneType
 
-from trio_sched._support.arguments import check_instance
+from trio_sched._support.arguments import check_instance, check_seconds
 from trio_sched._support.tasks import ServiceBlock, ServiceNursery
 from trio_sched.etcd_shim.channel import (
     Channel,
@@ -31,6 +32,7 @@ def open_client(
     connect_timeout: float = 5.0,
     max_message_size: int = 64 * 2**20,
     pings: PingPolicy | None = None,
+    auto_sync_interval: float | None = None,
 ) -> AbstractAsyncContextManager[Client]:
     """Open a client, with ``async with``. Nothing is sent before the first call.
 
@@ -46,6 +48,9 @@ def open_client(
         connect_timeout: bound for connecting to one endpoint, in seconds.
         max_message_size: the largest answer accepted, in bytes.
         pings: when to ask a silent member whether it is still there.
+        auto_sync_interval: seconds from one `Cluster.sync_endpoints` to the next, in the
+            background; one that fails is made up for by the next. None for none, as members
+            may be known to others by other URLs than the client can reach.
 
     Raises:
         TypeError: an argument is of a wrong type.
@@ -64,7 +69,11 @@ def open_client(
     check_instance("pings", pings, (PingPolicy, NoneType), "a PingPolicy or None")
     check_context(ssl_context)
     settings = ChannelSettings(connect_timeout=connect_timeout, max_message_size=max_message_size)
-    return client_block(parsed, ssl_context, credentials, settings, pings)
+    if auto_sync_interval is not None:
+        check_seconds("auto_sync_interval", auto_sync_interval)
+    return client_block(
+        parsed, ssl_context, credentials, settings, pings, auto_sync_interval=auto_sync_interval
+    )
 
 
 def client_block(
@@ -74,9 +83,14 @@ def client_block(
     settings: ChannelSettings | None = None,
     pings: PingPolicy | None = None,
     transport: Transport | None = None,
+    *,
+    auto_sync_interval: float | None = None,
 ) -> ServiceBlock[Client]:
     """Do what `open_client` does, on any transport; None for the network."""
     services = ServiceNursery()
     settings, pings = settings or ChannelSettings(), pings or PingPolicy()
     channel = Channel(services, endpoints, ssl_context, credentials, settings, pings, transport)
-    return ServiceBlock(services, Client(channel))
+    client = Client(channel)
+    if auto_sync_interval is None:
+        return ServiceBlock(services, client)
+    return ServiceBlock(services, client, partial(client.cluster.keep_syncing, auto_sync_interval))
