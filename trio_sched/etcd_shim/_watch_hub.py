@@ -267,7 +267,8 @@ class WatchHub:
         with suppress(EtcdError):  # the call has ended, as its reader learns, too
             while self._outgoing and self._call is call:
                 await call.send_message(self._outgoing[0])
-                self._outgoing.pop(0)
+                if self._call is call:  # else what is there is for the next call
+                    self._outgoing.pop(0)
 
     def _take(self, answer: pb.WatchResponse) -> None:
         watch_id = answer.watch_id
