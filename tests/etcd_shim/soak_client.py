@@ -258,10 +258,11 @@ class ClientSoak:
             await trio.sleep(0.3)  # after an error that it cannot wait out
 
     async def _note_lapses(self) -> None:
-        """Note what becomes of the leases' keys, by the operator's own watch."""
-        async with self._operator.watch(LEASED, prefix=True, puts=False) as watcher:
-            async for event in watcher:
-                self._note_absence(event.kv.key.decode())
+        """Note what becomes of the leases' keys, as the operator follows them."""
+        async with self._operator.follow(LEASED) as follower:
+            async for event in follower:
+                if event.type is EventType.DELETE:
+                    self._note_absence(event.kv.key.decode())
 
     def _note_absence(self, key: str) -> None:
         lease = self._leases.get(key)
