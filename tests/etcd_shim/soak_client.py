@@ -8,7 +8,7 @@ history of the store, by which all is judged (``client_checker``).
 from __future__ import annotations
 
 import random
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -84,6 +84,7 @@ class Watch:
         seen: what came since.
         gaps: revisions that it was said to have missed, as their history is gone: from, and up to.
         heard: set when something has come.
+        ends: how it ended the last times, and at which revision it went on.
     """
 
     prefix: str
@@ -91,6 +92,7 @@ class Watch:
     seen: list[Change] = field(default_factory=list)
     gaps: list[tuple[int, int]] = field(default_factory=list)
     heard: trio.Event = field(default_factory=trio.Event)
+    ends: deque[tuple[int, str]] = field(default_factory=lambda: deque(maxlen=5))
 
     @property
     def next_revision(self) -> int:
@@ -229,12 +231,14 @@ class ClientSoak:
             except Compacted as exc:
                 if exc.revision <= watch.next_revision:
                     self._violate(f"a watch at {watch.next_revision} ended by {exc!r}")
+                watch.ends.append((watch.next_revision, repr(exc)))
                 watch.gaps.append((watch.next_revision, exc.revision))
                 watch.heard.set()
                 self.report.counts["watches that were said to have a gap"] += 1
             except EtcdError as exc:
                 if isinstance(exc, TRANSIENT):
                     self._violate(f"a watch ended by {exc!r}")
+                watch.ends.append((watch.next_revision, repr(exc)))
                 self._note_error("watch", exc)
             await trio.sleep(0.3)  # after an error that it cannot wait out
 
@@ -335,7 +339,7 @@ class ClientSoak:
             came = [change for change in watch.seen if change.revision <= newest]
             expected = watch.expected(self._history, newest)
             for words in judge_watch(f"watch {number} of {watch.prefix}", expected, came):
-                self._violate(words)
+                self._violate(f"{words}; it ended by {list(watch.ends)}")
             self.report.counts["events"] += len(came)
             watch.seen = watch.seen[len(came) :]
             watch.start = max(watch.start, newest + 1)
