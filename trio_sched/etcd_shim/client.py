@@ -96,7 +96,7 @@ class Client:
         stub_channel = cast("grpclib.client.Channel", channel)  # the part of it that stubs touch
         self._kv = KVStub(stub_channel)
         self._lease = LeaseStub(stub_channel)
-        self.maintenance = Maintenance(channel)
+        self.maintenance: Maintenance = Maintenance(channel)
         warn = self.maintenance.warn_of_faults if channel.on_network else None
         self._renewals = Renewals(services, self._lease, warn)
         watches = WatchStub(stub_channel)

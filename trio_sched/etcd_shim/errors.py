@@ -108,7 +108,7 @@ class ConnectionFailed(EtcdError):
     def __init__(self, reasons: Mapping[str, BaseException]) -> None:
         words = "; ".join(f"{endpoint}: {_words(exc)}" for endpoint, exc in reasons.items())
         super().__init__(f"cannot connect to etcd: {words}")
-        self.reasons = dict(reasons)
+        self.reasons: dict[str, BaseException] = dict(reasons)
 
 
 class ConnectionLost(EtcdError):

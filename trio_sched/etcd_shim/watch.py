@@ -101,9 +101,9 @@ class Watcher:
         self._id = watch_id
         self._request = request
         self._buffer_size = buffer_size
-        self.next_revision = request.start_revision
-        self.created_revision = 0
-        self.heard_at = trio.current_time()
+        self.next_revision: int = request.start_revision
+        self.created_revision: int = 0
+        self.heard_at: float = trio.current_time()
         self._created = trio.Event()  # or refused
         self._was_created = False
         self._arrived: list[Event] = []

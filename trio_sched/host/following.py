@@ -85,15 +85,15 @@ class PathFollower:
         patience: Patience | None = None,
     ) -> None:
         self._client = client
-        self.patience = patience or Patience()
+        self.patience: Patience = patience or Patience()
         self._interval = interval
         self._proven = (keys.scheduled, keys.record, *own)
         self._watching: dict[KeyRange, trio.CancelScope] = {}
         self._corrections: dict[KeyRange, GetResult] = {}
-        self.view = PathView(keys)
-        self.changed = trio.lowlevel.ParkingLot()
-        self.fresh_at = lease_time()
-        self.healed = 0
+        self.view: PathView = PathView(keys)
+        self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
+        self.fresh_at: float = lease_time()
+        self.healed: int = 0
         self._cluster = 0  # id of etcd's; 0 as long as it is not known
 
     # ---- what is covered ---------------------------------------------------------------

@@ -48,7 +48,7 @@ class Sender:
         self._output = bytearray()
         self._answers = 0  # in it, to PING and SETTINGS
         self._closed = False
-        self.held_back = False
+        self.held_back: bool = False
         # By the server's SETTINGS; before them, the defaults of RFC 9113, 6.5.2.
         self._send_window = s.DEFAULT_WINDOW
         self._initial_window = s.DEFAULT_WINDOW
