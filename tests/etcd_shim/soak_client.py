@@ -61,6 +61,7 @@ WRITERS = 20
 KEYS = 4  # of each writer
 TTLS = (8, 20)  # seconds
 FAULTS_IN_A_ROUND = 4
+MAX_VIOLATIONS = 50  # that are shown
 WRITTEN = "/app/w/"
 LEASED = "/app/lease/"
 WAY_BACK = 30.0  # seconds in which all is to be as before, once no fault is made: bounds, no waits
@@ -81,27 +82,32 @@ class Watch:
     Attributes:
         prefix: of the keys.
         start: the first revision that is to be judged.
-        seen: what came since.
+        next_revision: the first that has not come.
+        seen: what came since `start`.
         gaps: revisions that it was said to have missed, as their history is gone: from, and up to.
         heard: set when something has come.
-        ends: how it ended the last times, and at which revision it went on.
+        ends: how it ended the last times, and what had not come then.
     """
 
     prefix: str
     start: int
+    next_revision: int
     seen: list[Change] = field(default_factory=list)
     gaps: list[tuple[int, int]] = field(default_factory=list)
     heard: trio.Event = field(default_factory=trio.Event)
     ends: deque[tuple[int, str]] = field(default_factory=lambda: deque(maxlen=5))
 
-    @property
-    def next_revision(self) -> int:
-        found = self.seen[-1].revision + 1 if self.seen else 0
-        return max(self.start, found, *(end for _, end in self.gaps), 0)
-
     def hear(self, event: Event) -> None:
         self.seen.append(_change(event))
+        self.next_revision = event.kv.mod_revision + 1
         self.heard.set()
+
+    def note_end(self, error: EtcdError) -> None:
+        self.ends.append((self.next_revision, repr(error)))
+        if isinstance(error, Compacted):
+            self.gaps.append((self.next_revision, error.revision))
+            self.next_revision = max(self.next_revision, error.revision)
+            self.heard.set()
 
     def expected(self, history: Iterable[Change], newest: int) -> list[Change]:
         """Return what it is to bring of a history, up to a revision."""
@@ -231,14 +237,12 @@ class ClientSoak:
             except Compacted as exc:
                 if exc.revision <= watch.next_revision:
                     self._violate(f"a watch at {watch.next_revision} ended by {exc!r}")
-                watch.ends.append((watch.next_revision, repr(exc)))
-                watch.gaps.append((watch.next_revision, exc.revision))
-                watch.heard.set()
+                watch.note_end(exc)
                 self.report.counts["watches that were said to have a gap"] += 1
             except EtcdError as exc:
                 if isinstance(exc, TRANSIENT):
                     self._violate(f"a watch ended by {exc!r}")
-                watch.ends.append((watch.next_revision, repr(exc)))
+                watch.note_end(exc)
                 self._note_error("watch", exc)
             await trio.sleep(0.3)  # after an error that it cannot wait out
 
@@ -280,8 +284,9 @@ class ClientSoak:
 
     def _violate(self, words: str) -> None:
         known = self.report.violations
-        if len(known) < 100:
-            known.append(f"{words} (during {', '.join(self.faults.now) or 'no fault'})")
+        words = f"{words} (during {', '.join(self.faults.now) or 'no fault'})"
+        if len(known) < MAX_VIOLATIONS and words not in known:
+            known.append(words)
 
     # ---- judgement -----------------------------------------------------------------
 
@@ -391,7 +396,8 @@ class ClientSoak:
         """Begin to write, to watch and to keep leases; wait until all are there."""
         self._collected = (await self._operator.get("/app/")).revision
         for number in range(WATCHES):
-            watch = Watch(f"{WRITTEN}{number % WRITERS}/", self._collected + 1)
+            first = self._collected + 1
+            watch = Watch(f"{WRITTEN}{number % WRITERS}/", first, first)
             self._watches.append(watch)
             nursery.start_soon(self._watch, watch, self._dice.random() < 0.5)
         for number in range(LEASES):
