@@ -3,7 +3,7 @@
 A write whose answer was lost may have been carried out. Sending it again blindly
 could do it twice, or undo what another client did in between. So it is sent again
 only if the server certainly did nothing with it: it was refused before it was
-handled, or the token was. Reads, and writes that come to the same when done
+handled, or the token was, or raft dropped it. Reads, and writes that come to the same when done
 twice, are sent again after faults that another attempt, maybe with another
 member, may not meet.
 """
@@ -23,6 +23,7 @@ from trio_sched.etcd_shim.errors import (
     ConnectionLost,
     DeadlineExceeded,
     EtcdError,
+    ProposalDropped,
     Unauthenticated,
     Unavailable,
 )
@@ -42,6 +43,7 @@ _MAY_PASS: Final = (
     ConnectionFailed,
     ConnectionLost,
     DeadlineExceeded,
+    ProposalDropped,
     Unauthenticated,
     Unavailable,
 )
@@ -115,5 +117,7 @@ class _Retry:
         if isinstance(error, ConnectionFailed):  # nothing was sent
             return self._channel.may_return()
         self._tries_left -= 1
-        untouched = isinstance(error, ConnectionLost) and not error.processed
+        untouched = isinstance(error, ProposalDropped) or (
+            isinstance(error, ConnectionLost) and not error.processed
+        )
         return self._tries_left >= 0 and (self._repeatable or untouched)
