@@ -279,7 +279,8 @@ async def test_what_etcd_refuses_has_its_own_error(client: Client, path: str) ->
         await client.txn(success=[Put(path, "1"), Put(path, "2")])
 
 
-async def test_f73_a_write_that_raft_dropped_is_sent_again(autojump_clock: object) -> None:
+@pytest.mark.usefixtures("autojump_clock")
+async def test_f73_a_write_that_raft_dropped_is_sent_again() -> None:
     """As happens while the raft leader is moved; nothing was done, so this is safe."""
     etcd = MemoryEtcd()
     dropped = rpc_error(Status.UNKNOWN, "raft proposal dropped")
