@@ -260,7 +260,7 @@ class ClientSoak:
                         del self._leases[key]
                 self.report.counts["leases revoked"] += 1
             except LeaseLost:
-                self.report.counts["leases lost"] += 1
+                self.report.counts[f"leases lost during {self.faults.words}"] += 1
             except EtcdError as exc:
                 self._note_error("lease", exc)
             await trio.sleep(0.3)  # after an error that it cannot wait out
@@ -284,7 +284,7 @@ class ClientSoak:
 
     def _violate(self, words: str) -> None:
         known = self.report.violations
-        words = f"{words} (during {', '.join(self.faults.now) or 'no fault'})"
+        words = f"{words} (during {self.faults.words})"
         if len(known) < MAX_VIOLATIONS and words not in known:
             known.append(words)
 
@@ -454,7 +454,8 @@ async def open_client_soak(etcd: Etcd, folder: Path, seed: int) -> AsyncIterator
         endpoints = [link.endpoint for link in links]
         async with open_client(*endpoints, user="app", password=PASSWORD) as client:
             soak = ClientSoak(client, operator, seed)
-            soak.faults = Faults(etcd, links, proxy, operator, soak.compact, seed)
+            version = (await operator.status()).version
+            soak.faults = Faults(etcd, links, proxy, operator, soak.compact, seed, version)
             soak.report.behind = "no proxy" if proxy is None else "HAProxy"
             async with trio.open_nursery() as nursery:
                 await soak.start_load(nursery)
