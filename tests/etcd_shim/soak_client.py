@@ -259,8 +259,8 @@ class ClientSoak:
                     finally:
                         del self._leases[key]
                 self.report.counts["leases revoked"] += 1
-            except LeaseLost:
-                self.report.counts[f"leases lost during {self.faults.words}"] += 1
+            except LeaseLost as exc:
+                self.report.counts[f"{exc.reason}, during {self.faults.words}"] += 1
             except EtcdError as exc:
                 self._note_error("lease", exc)
             await trio.sleep(0.3)  # after an error that it cannot wait out

@@ -37,7 +37,8 @@ Req = TypeVar("Req")
 Rep = TypeVar("Rep")
 
 _MIN_TRIES: Final = 9  # with the backoff between them about five seconds
-_MAX_REFRESHES: Final = 3  # of the token, for one call; one may live for a second only
+_MAX_REFRESHES: Final = 9  # of the token, for one call: one that lives a second may be late
+_REFRESHES_AT_ONCE: Final = 3  # of them; before each other one there is a delay
 _MAY_PASS: Final = (
     AuthStoreChanged,
     ConnectionFailed,
@@ -89,7 +90,7 @@ class _Retry:
         self._repeatable = repeatable
         self._backoff = Backoff(cap=1.0)
         self._tries_left = max(_MIN_TRIES, 2 * len(channel.endpoints)) - 1
-        self._refreshes_left = _MAX_REFRESHES
+        self._refreshes = 0
 
     async def prepare(self, error: EtcdError, token: str | None) -> None:
         """Get ready for another attempt, or raise `error`.
@@ -99,8 +100,12 @@ class _Retry:
             token: with which it was made.
         """
         if isinstance(error, (Unauthenticated, AuthStoreChanged)):
-            self._refreshes_left -= 1
-            if self._refreshes_left < 0 or not await self._refresh_token(token):
+            self._refreshes += 1
+            if self._refreshes > _MAX_REFRESHES:
+                raise error
+            if self._refreshes > _REFRESHES_AT_ONCE:
+                await trio.sleep(self._backoff.next())
+            if not await self._refresh_token(token):
                 raise error
             return
         if not self._may_try_again(error):

@@ -49,7 +49,7 @@ _Call: TypeAlias = "Stream[pb.WatchRequest, pb.WatchResponse]"
 
 HAS_LEADER: Final = {"hasleader": "true"}
 
-_MAX_REFUSALS: Final = 3  # of a token, or of a watch that its user may have, in a row
+_MAX_REFUSALS: Final = 9  # of a token, or of a watch that its user may have, in a row
 _MAX_ODD_ENDS: Final = 5  # in a row, of calls that have brought nothing
 _Read: TypeAlias = Callable[[bytes, bytes], Awaitable[object]]
 
@@ -186,6 +186,8 @@ class WatchHub:
             await trio.sleep(backoff.next())
             return None
         if isinstance(error, (Unauthenticated, AuthStoreChanged)) and failures < _MAX_REFUSALS:
+            if failures > 1:  # one that lives a second may be late
+                await trio.sleep(backoff.next())
             return await self._refresh_token(error)
         return error
 
@@ -248,6 +250,7 @@ class WatchHub:
             self._take_cancellation(watcher, answer)
         elif answer.created:
             watcher.refusals = 0
+            watcher.refusal_backoff.reset()
             watcher._note_created(answer.header.revision)
         else:
             watcher._take(answer)
@@ -292,14 +295,18 @@ class WatchHub:
         request = watcher._request
         try:
             await self._read(request.key, request.range_end)
-        except (PermissionDenied, AuthStoreChanged, Unauthenticated):
+        except PermissionDenied:
             self._drop(watcher, refusal)
             return
-        except TRANSIENT:
+        except (AuthStoreChanged, Unauthenticated):
             pass  # another round will show
+        except TRANSIENT:
+            pass  # likewise
         except EtcdError as exc:
             self._drop(watcher, exc)
             return
+        if watcher.refusals > 1:
+            await trio.sleep(watcher.refusal_backoff.next())
         if watcher.refusals > _MAX_REFUSALS:
             self._drop(watcher, refusal)
         elif self._call is call is not None and watcher._id in self._watchers:

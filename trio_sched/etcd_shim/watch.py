@@ -15,6 +15,7 @@ import trio
 
 from trio_sched._support.arguments import check_bools, check_int
 from trio_sched._support.tasks import Wakeup
+from trio_sched.etcd_shim._backoff import Backoff
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
 from trio_sched.etcd_shim.errors import EtcdError, WatchOverflow, again
 from trio_sched.etcd_shim.kv import Key, KeyValue, prefix_range, to_bytes
@@ -114,6 +115,7 @@ class Watcher:
         self._error: EtcdError | None = None
         self._wakeup = Wakeup()
         self.refusals = 0  # in a row, of its creation
+        self.refusal_backoff = Backoff(cap=1.0)
 
     async def receive(self) -> WatchBatch:
         """Wait for the next events and return all that arrived together.
