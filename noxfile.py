@@ -11,6 +11,7 @@ import difflib
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import nox
@@ -48,11 +49,24 @@ in the same process may have registered its own: the second import of the two wo
 """
 '''
 
-# What the generators write without types: a stub's method, and the messages in a mapping's form.
-STUB_METHOD = re.compile(
-    r"self\.(\w+) = (grpclib\.client\.\w+)\((\n +channel,\n +'[^']+',\n +([\w.]+),\n +([\w.]+),)"
-)
-BARE_MAPPING = re.compile(r"(?<!as )\b_Mapping\b")
+# Patterns of what the generators write, and what stands there instead. Type checkers are not left
+# to guess the types of a stub's methods, nor those in a mapping that stands for a message. And
+# `grpclib.client`, which brings asyncio, is for type checkers alone: see `_methods`.
+STUBS = {
+    r"self\.(\w+) = (grpclib\.client)\.(\w+)"
+    r"\((\n +channel,\n +'[^']+',\n +([\w.]+),\n +([\w.]+),)": (
+        r"self.\1: \2.\3[\5, \6] = _methods.\3(\4"
+    ),
+    r"channel: (grpclib\.client\.Channel)": r"channel: '\1'",
+    r"import grpclib\.client\nif typing\.TYPE_CHECKING:\n": (
+        "if typing.TYPE_CHECKING:\n    import grpclib.client\n"
+        "    import grpclib.client as _methods\n"
+    ),
+    r"(    import grpclib\.server\n)": (
+        r"\1else:\n    from trio_sched.etcd_shim import _methods\n"
+    ),
+}
+MESSAGES = {r"(?<!as )\b_Mapping\b": "_Mapping[str, object]"}
 
 
 def group(name: str) -> list[str]:
@@ -238,13 +252,17 @@ def _generate(session: nox.Session, root: Path) -> None:
         f"protos/{PB}/services.proto",
     )
     (root / PB / "services_pb2.py").write_text(STAND_IN)
-    _type(root / PB / "services_grpc.py", STUB_METHOD, r"self.\1: \2[\4, \5] = \2(\3")
-    _type(root / PB / "messages_pb2.pyi", BARE_MAPPING, "_Mapping[str, object]")
+    _amend(root / PB / "services_grpc.py", STUBS)
+    _amend(root / PB / "messages_pb2.pyi", MESSAGES)
 
 
-def _type(file: Path, untyped: re.Pattern[str], typed: str) -> None:
-    """Say what a generator leaves to a type checker to guess, which may guess in several ways."""
-    file.write_text(untyped.sub(typed, file.read_text()))
+def _amend(file: Path, amendments: Mapping[str, str]) -> None:
+    """Replace patterns in what a generator has written."""
+    text = file.read_text()
+    for pattern, instead in amendments.items():
+        text, count = re.subn(pattern, instead, text)
+        assert count, f"{file}: there is no {pattern}"
+    file.write_text(text)
 
 
 def _difference(committed: Path, fresh: Path) -> str:
