@@ -61,6 +61,7 @@ WRITERS = 20
 KEYS = 4  # of each writer
 TTLS = (8, 20)  # seconds
 FAULTS_IN_A_ROUND = 4
+MAX_SILENCE = 20  # seconds
 MAX_VIOLATIONS = 50  # that are shown
 WRITTEN = "/app/w/"
 LEASED = "/app/lease/"
@@ -166,6 +167,7 @@ class ClientSoak:
         self._history: list[Change] = []
         self._collected = 0  # up to this revision
         self._acknowledged = 0  # the highest revision of a write
+        self._acknowledged_at = trio.current_time()
         self._under_way: dict[int, Write] = {}
         self._watches: list[Watch] = []
         self._leases: dict[str, KeptLease] = {}
@@ -193,6 +195,7 @@ class ClientSoak:
                 else:
                     write = replace(write, fate=Fate.ACKNOWLEDGED, revision=revision)
                     self._acknowledged = max(self._acknowledged, revision)
+                    self._acknowledged_at = trio.current_time()
             del self._under_way[number]
             self._writes.append(write)
             self.report.fates[write.fate.value] += 1
@@ -261,8 +264,8 @@ class ClientSoak:
                 self.report.counts["leases revoked"] += 1
             except LeaseLost as exc:
                 self.report.counts[f"{exc.reason}, during {self.faults.words}"] += 1
-            except EtcdError as exc:
-                self._note_error("lease", exc)
+            except EtcdError as exc:  # its lease is revoked by now, which may have taken a while
+                self._note_error("lease", exc, TTLS[1])
             await trio.sleep(0.3)  # after an error that it cannot wait out
 
     async def _note_lapses(self) -> None:
@@ -272,14 +275,25 @@ class ClientSoak:
                 if event.type is EventType.DELETE:
                     self._note_absence(event.kv.key.decode())
 
+    async def _note_silence(self) -> None:
+        """Note when nothing is acknowledged for longer than any fault lasts."""
+        while True:
+            if self.faults.forbids():
+                self._acknowledged_at = trio.current_time()
+            if trio.current_time() > self._acknowledged_at + MAX_SILENCE:
+                statistics = self.client.statistics()
+                self._violate(f"no write was acknowledged for {MAX_SILENCE} s: {statistics}")
+                self._acknowledged_at = trio.current_time()
+            await trio.sleep(0.5)
+
     def _note_absence(self, key: str) -> None:
         lease = self._leases.get(key)
         if lease is not None:
             self._lapses.append(Lapse(key, trio.current_time(), lease.alive))
 
-    def _note_error(self, what: str, error: EtcdError) -> None:
+    def _note_error(self, what: str, error: EtcdError, late: float = 0.0) -> None:
         self.report.counts[f"{what}: {type(error).__name__}"] += 1
-        if not isinstance(error, TRANSIENT) and not self.faults.explain(error):
+        if not isinstance(error, TRANSIENT) and not self.faults.explain(error, late):
             self._violate(f"a {what} ended by {error!r}")
 
     def _violate(self, words: str) -> None:
@@ -406,6 +420,7 @@ class ClientSoak:
             nursery.start_soon(self._write, number, random.Random(self._dice.random()))
             nursery.start_soon(self._read, random.Random(self._dice.random()))
         nursery.start_soon(self._note_lapses)
+        nursery.start_soon(self._note_silence)
         with trio.fail_after(WAY_BACK):
             for watch in self._watches:
                 await watch.heard.wait()

@@ -44,8 +44,8 @@ class Spans:
             self.spans.remove((began, inf))
             self.spans.append((began, trio.current_time() + AFTERMATH))
 
-    def cover(self, moment: float) -> bool:
-        return any(first <= moment <= last for first, last in self.spans)
+    def cover(self, moment: float, late: float = 0.0) -> bool:
+        return any(first <= moment <= last + late for first, last in self.spans)
 
 
 class Faults:
@@ -87,12 +87,22 @@ class Faults:
             [self.add_user, self.change_password, self.revoke_role, compact],
         ]
 
-    def explain(self, error: EtcdError) -> bool:
-        """Whether an error about permission is due to what was done to the user."""
+    def explain(self, error: EtcdError, late: float) -> bool:
+        """Whether an error about permission is due to what was done to the user.
+
+        Args:
+            error: it.
+            late: for how many seconds it may have been held back.
+        """
         now = trio.current_time()
         if isinstance(error, AuthenticationFailed):
-            return self._wrong_password.cover(now)
-        return isinstance(error, PermissionDenied) and self._no_role.cover(now)
+            return self._wrong_password.cover(now, late)
+        return isinstance(error, PermissionDenied) and self._no_role.cover(now, late)
+
+    def forbids(self) -> bool:
+        """Whether the user may do nothing now, or might not until a moment ago."""
+        now = trio.current_time()
+        return self._wrong_password.cover(now) or self._no_role.cover(now)
 
     @property
     def words(self) -> str:
