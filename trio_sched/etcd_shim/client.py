@@ -64,7 +64,6 @@ from trio_sched.etcd_shim.kv import (
     put_request,
 )
 from trio_sched.etcd_shim.lease import Lease, LeaseInfo, Renewals, check_ttl, id_to_grant
-from trio_sched.etcd_shim.maintenance import Maintenance, MemberStatus
 from trio_sched.etcd_shim.tls import check_context
 from trio_sched.etcd_shim.watch import Watcher, creation
 
@@ -73,6 +72,7 @@ if TYPE_CHECKING:
 
     from trio_sched.etcd_shim.auth import Auth
     from trio_sched.etcd_shim.cluster import Cluster
+    from trio_sched.etcd_shim.maintenance import Maintenance, MemberStatus
 
 __all__ = ["Client", "check_client", "client_block", "open_client"]
 
@@ -84,11 +84,7 @@ _CLEANUP_TIMEOUT = 1.0  # seconds for the answer to a transaction that etcd must
 
 
 class Client:
-    """A client of one etcd cluster. Made by `open_client`.
-
-    Attributes:
-        maintenance: what is about members: defragment, hash, alarms, snapshots.
-    """
+    """A client of one etcd cluster. Made by `open_client`."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -96,8 +92,7 @@ class Client:
         stub_channel = cast("grpclib.client.Channel", channel)  # the part of it that stubs touch
         self._kv = KVStub(stub_channel)
         self._lease = LeaseStub(stub_channel)
-        self.maintenance: Maintenance = Maintenance(channel)
-        warn = self.maintenance.warn_of_faults if channel.on_network else None
+        warn = self._warn_of_faults if channel.on_network else None
         self._renewals = Renewals(services, self._lease, warn)
         watches = WatchStub(stub_channel)
         self._watches = WatchHub(services, channel, watches, self._read_first)
@@ -383,6 +378,16 @@ class Client:
         faults, they are logged, as one warning of the logger ``trio_sched.etcd_shim``.
         """
         return await self.maintenance.status()
+
+    async def _warn_of_faults(self) -> None:
+        await self.maintenance.warn_of_faults()
+
+    @cached_property
+    def maintenance(self) -> Maintenance:
+        """What is about members: defragment, hash, alarms, snapshots."""
+        from trio_sched.etcd_shim.maintenance import Maintenance  # noqa: PLC0415 # not at once
+
+        return Maintenance(self._channel)
 
     @cached_property
     def cluster(self) -> Cluster:
