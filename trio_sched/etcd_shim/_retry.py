@@ -24,6 +24,7 @@ from trio_sched.etcd_shim.errors import (
     DeadlineExceeded,
     EtcdError,
     ProposalDropped,
+    RemoteProtocolError,
     Unauthenticated,
     Unavailable,
 )
@@ -37,6 +38,9 @@ Req = TypeVar("Req")
 Rep = TypeVar("Rep")
 
 _MIN_TRIES: Final = 9  # with the backoff between them about five seconds
+_MAX_ODD_ENDS: Final = (
+    3  # of one call, by which a proxy may have ended it; it may be no gRPC at all
+)
 _MAX_REFRESHES: Final = 9  # of the token, for one call: one that lives a second may be late
 _REFRESHES_AT_ONCE: Final = 3  # of them; before each other one there is a delay
 _MAY_PASS: Final = (
@@ -45,6 +49,7 @@ _MAY_PASS: Final = (
     ConnectionLost,
     DeadlineExceeded,
     ProposalDropped,
+    RemoteProtocolError,
     Unauthenticated,
     Unavailable,
 )
@@ -91,6 +96,7 @@ class _Retry:
         self._backoff = Backoff(cap=1.0)
         self._tries_left = max(_MIN_TRIES, 2 * len(channel.endpoints)) - 1
         self._refreshes = 0
+        self._odd_ends = 0
 
     async def prepare(self, error: EtcdError, token: str | None) -> None:
         """Get ready for another attempt, or raise `error`.
@@ -122,6 +128,9 @@ class _Retry:
         if isinstance(error, ConnectionFailed):  # nothing was sent
             return self._channel.may_return()
         self._tries_left -= 1
+        if isinstance(error, RemoteProtocolError):
+            self._odd_ends += 1
+            return self._repeatable and self._odd_ends <= _MAX_ODD_ENDS
         untouched = isinstance(error, ProposalDropped) or (
             isinstance(error, ConnectionLost) and not error.processed
         )

@@ -79,6 +79,9 @@ class WatchHub:
         self._call: _Call | None = None
         self._call_scope = trio.CancelScope()
         self._token: str | None = None  # which the call has
+        self._token_refusals = 0  # in a row
+        self._token_backoff = Backoff(cap=1.0)
+        self._refused: dict[int, EtcdError] = {}  # for it, by the ids of their watches
         # Where the server numbers watches itself:
         self._one_at_a_time = False
         self._to_create: list[int] = []  # ids of watches that wait for their turn
@@ -225,9 +228,9 @@ class WatchHub:
     def _begin(self, call: _Call) -> None:
         for stale in (self._outgoing, self._creating, self._to_create):
             stale.clear()
-        self._ours.clear()
-        self._theirs.clear()
-        self._call = call
+        for known in (self._ours, self._theirs, self._refused):
+            known.clear()
+        self._call, self._token = call, self._channel.token
         for watcher in self._watchers.values():
             self._create(call, watcher)
 
@@ -249,6 +252,8 @@ class WatchHub:
         if answer.canceled:
             self._take_cancellation(watcher, answer)
         elif answer.created:
+            self._token_refusals = 0
+            self._token_backoff.reset()
             watcher.refusals = 0
             watcher.refusal_backoff.reset()
             watcher._note_created(answer.header.revision)
@@ -282,10 +287,30 @@ class WatchHub:
 
     def _take_cancellation(self, watcher: Watcher, answer: pb.WatchResponse) -> None:
         error = _cancellation(answer)
-        if isinstance(error, PermissionDenied) and self._channel.token is not None:
-            self._services.start_soon(self._check_permission, watcher, self._call, error)
-        else:
+        if not isinstance(error, PermissionDenied) or self._channel.token is None:
             self._drop(watcher, error)
+        elif any(words in answer.cancel_reason for words in _TOKEN_REFUSALS):
+            self._refused[watcher._id] = error
+            if len(self._refused) == 1:  # once for all that are being created
+                self._services.start_soon(self._renew_token, self._call, error)
+        else:
+            self._services.start_soon(self._check_permission, watcher, self._call, error)
+
+    async def _renew_token(self, call: _Call | None, refusal: EtcdError) -> None:
+        """Begin another call with a new token, in place of one whose token was refused."""
+        self._token_refusals += 1
+        if self._token_refusals > 1:
+            await trio.sleep(self._token_backoff.next())
+        error = await self._refresh_token(refusal)
+        if self._call is not call:
+            return  # there is another one already
+        refused, self._refused = self._refused, {}
+        if error is None and self._token_refusals <= _MAX_REFUSALS:
+            self._call_scope.cancel()
+            return
+        for watch_id, its_own in refused.items():
+            if watch_id in self._watchers:
+                self._drop(self._watchers[watch_id], error or its_own)
 
     async def _check_permission(
         self, watcher: Watcher, call: _Call | None, refusal: EtcdError
@@ -328,10 +353,10 @@ def _cancellation(answer: pb.WatchResponse) -> EtcdError:
     return WatchCanceled(answer.cancel_reason)
 
 
-_REFUSALS: Final = (
-    "permission denied",
+_TOKEN_REFUSALS: Final = (
     "auth token",
     "auth store is old",
     "revision in header is old",
     "user name is empty",
 )
+_REFUSALS: Final = ("permission denied", *_TOKEN_REFUSALS)
