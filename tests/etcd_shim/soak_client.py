@@ -57,6 +57,8 @@ __all__ = ["ClientSoak", "Report", "open_client_soak"]
 
 WATCHES = 200
 LEASES = 200
+MEMBERS = 3
+PER_CONNECTION = (4, 3)  # tasks and descriptors
 WRITERS = 20
 KEYS = 4  # of each writer
 TTLS = (8, 20)  # seconds
@@ -133,7 +135,7 @@ class Report:
         fates: of writes, by the client's words.
         counts: of what else went on.
         before: tasks and descriptors of this process, with the load there, before any fault.
-        after: the same at the end.
+        after: how many more there were at the end than there may be.
         left: how many more there were after the client's block than before it.
         behind: what stood between.
     """
@@ -145,7 +147,7 @@ class Report:
     counts: Counter[str] = field(default_factory=Counter)
     before: tuple[int, int] = (0, 0)
     after: tuple[int, int] = (0, 0)
-    left: list[int] = field(default_factory=list)
+    left: tuple[int, int] = (0, 0)
     behind: str = ""
 
 
@@ -394,17 +396,30 @@ class ClientSoak:
             await self.judge()
             self.report.faults = self.faults.made
             progress(self.report)
-        self.report.after = await self.wait_resources(self.report.before)
+        self.report.after = await self.wait_resources(self._most_resources)
 
-    async def wait_resources(self, most: tuple[int, int]) -> tuple[int, int]:
-        """Return how many tasks and descriptors there are, once that is no more than before."""
-        found = resources()
+    def _most_resources(self) -> tuple[int, int]:
+        """Return how many tasks and descriptors there may be.
+
+        What goes on may do so at a member that refused something else: there may be a connection to
+        each, with what it takes at both ends of its link.
+        """
+        (tasks, descriptors), each = self.report.before, PER_CONNECTION
+        more = min(len(self.client.statistics().connections), MEMBERS) - 1
+        return tasks + more * each[0], descriptors + more * each[1]
+
+    async def wait_resources(self, most: Callable[[], tuple[int, int]]) -> tuple[int, int]:
+        """Return how many tasks and descriptors there are more than there may be, once it is 0."""
+        more = (0, 0)
         with trio.move_on_after(WAY_BACK):
-            while any(now > before for now, before in zip(found, most, strict=True)):
-                await trio.sleep(0.05)  # connections end in their own time, at both ends
+            while True:
                 self.faults.reap()
-                found = resources()
-        return found
+                (tasks, descriptors), (most_tasks, most_descriptors) = resources(), most()
+                more = max(0, tasks - most_tasks), max(0, descriptors - most_descriptors)
+                if more == (0, 0):
+                    break
+                await trio.sleep(0.05)  # connections end in their own time, at both ends
+        return more
 
     async def start_load(self, nursery: trio.Nursery) -> None:
         """Begin to write, to watch and to keep leases; wait until all are there."""
@@ -476,5 +491,4 @@ async def open_client_soak(etcd: Etcd, folder: Path, seed: int) -> AsyncIterator
                 await soak.start_load(nursery)
                 yield soak
                 nursery.cancel_scope.cancel()
-        after = await soak.wait_resources(before)
-        soak.report.left = [now - then for now, then in zip(after, before, strict=True)]
+        soak.report.left = await soak.wait_resources(lambda: before)
