@@ -61,8 +61,8 @@ async def test_a_client_outlives_faults(tmp_path: Path) -> None:
         show(began, report)
     assert not report.violations, f"seed {SEED}"
     assert report.after == report.left == (0, 0), "tasks and descriptors more than before"
-    assert report.fates["acknowledged"] > 5 * SECONDS
-    assert report.counts["events"] > 50 * SECONDS
+    assert report.fates["acknowledged"] > SECONDS
+    assert report.counts["events"] > 10 * SECONDS
 
 
 async def test_the_soak_finds_a_watch_with_a_gap(
