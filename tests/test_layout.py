@@ -58,6 +58,15 @@ TESTED_BY = {
     "etcd_shim/channel/_tokens.py": ["etcd_shim/test_auth.py"],
     "etcd_shim/channel/_transport.py": ["etcd_shim/channel/test_channel_connecting.py"],
     "etcd_shim/client.py": ["etcd_shim/test_client_cancel.py", "etcd_shim/test_client_coexists.py"],
+    "etcd_shim/concurrency/errors.py": ["etcd_shim/concurrency/test_locks.py"],
+    "etcd_shim/concurrency/following.py": [
+        "etcd_shim/concurrency/test_locks.py",
+        "simulation/contract/test_concurrency.py",
+    ],
+    "etcd_shim/concurrency/turns.py": [
+        "etcd_shim/concurrency/test_locks.py",
+        "simulation/contract/test_concurrency.py",
+    ],
     "etcd_shim/errors.py": ["etcd_shim/test_transport.py", "etcd_shim/test_auth.py"],
     "etcd_shim/tls.py": ["etcd_shim/test_transport.py", "reaper/test_owner.py"],
     "exceptions.py": ["host/test_schedule_options.py", "strategies/test_strategies.py"],
@@ -158,6 +167,7 @@ ONLY_PACKAGE = {
 PUBLIC = [
     "trio_sched",
     "trio_sched.etcd_shim",
+    "trio_sched.etcd_shim.concurrency",
     "trio_sched.simulation",
     "trio_sched.strategies",
     "trio_sched.testing",
