@@ -58,14 +58,18 @@ TESTED_BY = {
     "etcd_shim/channel/_tokens.py": ["etcd_shim/test_auth.py"],
     "etcd_shim/channel/_transport.py": ["etcd_shim/channel/test_channel_connecting.py"],
     "etcd_shim/client.py": ["etcd_shim/test_client_cancel.py", "etcd_shim/test_client_coexists.py"],
-    "etcd_shim/concurrency/errors.py": ["etcd_shim/concurrency/test_locks.py"],
+    "etcd_shim/concurrency/errors.py": [
+        "etcd_shim/concurrency/test_locks.py",
+        "etcd_shim/concurrency/test_barriers.py",
+        "etcd_shim/concurrency/test_queues.py",
+    ],
     "etcd_shim/concurrency/following.py": [
         "etcd_shim/concurrency/test_locks.py",
-        "simulation/contract/test_concurrency.py",
+        "simulation/contract/test_locks.py",
     ],
     "etcd_shim/concurrency/turns.py": [
         "etcd_shim/concurrency/test_locks.py",
-        "simulation/contract/test_concurrency.py",
+        "simulation/contract/test_locks.py",
     ],
     "etcd_shim/errors.py": ["etcd_shim/test_transport.py", "etcd_shim/test_auth.py"],
     "etcd_shim/tls.py": ["etcd_shim/test_transport.py", "reaper/test_owner.py"],

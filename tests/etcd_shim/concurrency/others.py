@@ -19,11 +19,10 @@ __all__ = ["campaign_by_service", "lock_by_service", "start_etcdctl"]
 
 
 async def start_etcdctl(nursery: trio.Nursery, endpoint: str, *arguments: str) -> trio.Process:
-    """Start an etcdctl, and have the nursery wait for its end. SIGINT ends it."""
+    """Start an etcdctl, and have the nursery wait for its end. SIGINT ends it; stdout is a pipe."""
     command = [str(find_etcdctl()), f"--endpoints={endpoint}", *arguments]
-    run = partial(
-        trio.run_process, command, stdout=subprocess.DEVNULL, check=False, env={"ETCDCTL_API": "3"}
-    )
+    environment = {"ETCDCTL_API": "3"}
+    run = partial(trio.run_process, command, stdout=subprocess.PIPE, check=False, env=environment)
     process: trio.Process = await nursery.start(run)
     return process
 

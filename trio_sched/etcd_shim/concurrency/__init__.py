@@ -4,6 +4,8 @@ What is made here is what Go's ``clientv3/concurrency`` and its recipes make in 
 part of what `open_client` imports.
 """
 
+from trio_sched.etcd_shim.concurrency.barriers import Barrier, DoubleBarrier
+from trio_sched.etcd_shim.concurrency.elections import Election, LeaderObserver, Leadership
 from trio_sched.etcd_shim.concurrency.errors import (
     BarrierFull,
     BarrierHeld,
@@ -12,14 +14,27 @@ from trio_sched.etcd_shim.concurrency.errors import (
     Locked,
 )
 from trio_sched.etcd_shim.concurrency.locks import HeldLock, lock, try_lock
+from trio_sched.etcd_shim.concurrency.queues import PriorityQueue, Queue
+from trio_sched.etcd_shim.concurrency.transactions import STM, Isolation, STMResult, stm
 
 __all__ = [
+    "STM",
+    "Barrier",
     "BarrierFull",
     "BarrierHeld",
     "DequeueUncertain",
+    "DoubleBarrier",
+    "Election",
     "HeldLock",
+    "Isolation",
     "KeyDeleted",
+    "LeaderObserver",
+    "Leadership",
     "Locked",
+    "PriorityQueue",
+    "Queue",
+    "STMResult",
     "lock",
+    "stm",
     "try_lock",
 ]

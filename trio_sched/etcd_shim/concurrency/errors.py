@@ -3,7 +3,7 @@
 .. code-block:: text
 
     EtcdError
-    ├── BarrierFull         more have entered a double barrier than it has places
+    ├── BarrierFull         all places of a double barrier were taken before us
     ├── BarrierHeld         a barrier is held already
     ├── DequeueUncertain    an item may have been taken, or not
     ├── KeyDeleted          another client deleted the key by which we wait, hold or lead
@@ -19,7 +19,7 @@ __all__ = ["BarrierFull", "BarrierHeld", "DequeueUncertain", "KeyDeleted", "Lock
 
 
 class BarrierFull(EtcdError):
-    """More have entered a double barrier than it has places.
+    """All places of a double barrier were taken before us.
 
     Attributes:
         key: the name of the barrier.
@@ -27,7 +27,7 @@ class BarrierFull(EtcdError):
     """
 
     def __init__(self, key: bytes, count: int) -> None:
-        super().__init__(f"more than {count} have entered the barrier {key!r}")
+        super().__init__(f"{count} have entered the barrier {key!r} before us")
         self.key = key
         self.count = count
 

@@ -1,19 +1,28 @@
-"""Wait for changes of a few keys, whatever happens to the watch."""
+"""Wait for changes of a few keys, whatever happens to the watch or on the way to etcd."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
+import trio
+
+from trio_sched.etcd_shim._about import TRANSIENT
+from trio_sched.etcd_shim._backoff import Backoff
 from trio_sched.etcd_shim._following import Follower, open_follower
+from trio_sched.etcd_shim.errors import ConnectionFailed
 from trio_sched.etcd_shim.kv import Get, GetResult, KeyValue
 from trio_sched.etcd_shim.watch import Watcher
 
 if TYPE_CHECKING:
     from trio_sched.etcd_shim.client import Client
 
-__all__ = ["RECONCILE", "follow", "found_one", "wait_gone"]
+__all__ = ["RECONCILE", "follow", "found_one", "is_there", "retry_lost", "wait_gone"]
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 RECONCILE = 30.0
 """Seconds without an event after which a key is read anew, in case that etcd has lost one."""
@@ -75,3 +84,22 @@ async def wait_gone(client: Client, kv: KeyValue, revision: int, reconcile: floa
     async with follow(client, Get(kv.key), first, reconcile, puts=False) as follower:
         while is_there(follower, kv):
             await follower.receive()
+
+
+async def retry_lost(fn: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
+    """Call ``fn(*args)`` again as long as its answer is lost. For what may be done twice.
+
+    Unlike `retry_transient`, it does not wait for an etcd that lets nobody in.
+
+    Raises:
+        ConnectionFailed: no endpoint lets us in.
+        EtcdError: etcd refused.
+    """
+    backoff = Backoff()
+    while True:
+        try:
+            return await fn(*args)
+        except ConnectionFailed:
+            raise
+        except TRANSIENT:
+            await trio.sleep(backoff.next())

@@ -47,7 +47,15 @@ if TYPE_CHECKING:
     from trio_sched.etcd_shim._keep import KeptLease
     from trio_sched.etcd_shim.client import Client
 
-__all__ = ["DEFAULT_TTL", "OwnKey", "check_name", "first_of", "open_turn", "put_own_key"]
+__all__ = [
+    "DEFAULT_TTL",
+    "OwnKey",
+    "check_name",
+    "first_of",
+    "open_turn",
+    "put_own_key",
+    "watched_over",
+]
 
 DEFAULT_TTL: Final = 10
 """Seconds; that of ``etcdctl lock``."""
@@ -105,13 +113,37 @@ class OwnKey:
             self._loss = KeyDeleted(self.key)
         return self._loss
 
-    async def _watch_over(self, kv: KeyValue, revision: int) -> None:
+    async def _wait_deleted(self, kv: KeyValue, revision: int) -> None:
         """Raise when the key is deleted."""
         first = found_one(kv, revision)
         async with follow(self._client, Get(kv.key), first, self._kept.ttl) as follower:
             while is_there(follower, kv):
                 await follower.receive()
         raise self._lose()
+
+    async def _overwrite(self, value: bytes) -> int:
+        """Put a value in place of the one before; return the store's revision that it made.
+
+        Raises:
+            LeaseLost: the key is gone with its lease.
+            KeyDeleted: another client deleted it.
+        """
+        while True:
+            known = Compare.mod_revision(self.key, "==", self._mod_revision)
+            put = Put(self.key, value, lease=self.lease)
+            # Each attempt is bound to what it overwrites: one that is late overwrites nothing.
+            done = await retry_transient(
+                self._client.txn, [self.guard, known], [put], [Get(self.key)]
+            )
+            if done.succeeded:
+                self._mod_revision = done.revision
+                return done.revision
+            now = done.get(0).kv
+            if now is None or now.create_revision != self.create_revision:
+                raise await self._explain(self._lose())
+            self._mod_revision = now.mod_revision
+            if now.value == value:
+                return now.mod_revision  # by an attempt whose answer was lost
 
     async def _explain(self, loss: KeyDeleted) -> Exception:
         """Return what to raise for a key that is gone: maybe its lease was revoked."""
@@ -125,6 +157,25 @@ class OwnKey:
 
 
 T = TypeVar("T", bound=OwnKey)
+
+
+@asynccontextmanager
+async def watched_over(own: OwnKey, kv: KeyValue, revision: int) -> AsyncIterator[None]:
+    """Cancel the block when our key is deleted, and raise why it is gone.
+
+    Args:
+        own: the key.
+        kv: as it was put.
+        revision: the store's revision at which it was there.
+    """
+    try:
+        async with open_service_nursery() as services:
+            services.start_soon(own._wait_deleted, kv, revision)
+            yield
+    except KeyDeleted as exc:
+        if exc is not own._loss:
+            raise
+        raise await own._explain(exc) from None
 
 
 async def put_own_key(
@@ -207,12 +258,6 @@ async def open_turn(
     async with client.open_lease(ttl) as kept:
         kv, revision = await put_own_key(client, kept, b"%s%x" % (prefix, kept.id), value)
         own = kind(client, kept, kv)
-        try:
-            async with open_service_nursery() as services:
-                services.start_soon(own._watch_over, kv, revision)
-                await _wait_turn(client, prefix, own, kept.ttl, wait=wait)
-                yield own
-        except KeyDeleted as exc:
-            if exc is not own._loss:
-                raise
-            raise await own._explain(exc) from None
+        async with watched_over(own, kv, revision):
+            await _wait_turn(client, prefix, own, kept.ttl, wait=wait)
+            yield own

@@ -1,4 +1,4 @@
-"""Locks, elections and the like, on a real etcd and on the one in memory."""
+"""Locks, on a real etcd and on the one in memory."""
 
 from __future__ import annotations
 
