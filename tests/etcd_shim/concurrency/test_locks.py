@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -349,7 +350,6 @@ async def test_f13_a_predecessor_that_goes_between_the_read_and_the_watch(
 async def test_many_waiters_cost_a_constant_number_of_requests_each(
     endpoint: str, path: str
 ) -> None:
-    """And the end of a turn wakes one of them."""
     number = 100
     with trio.fail_after(WAIT * 2):
         async with open_client(endpoint) as client, open_client(endpoint) as witness:
@@ -375,28 +375,41 @@ async def test_many_waiters_cost_a_constant_number_of_requests_each(
             assert not await row(witness, path)
 
 
-async def test_each_waiter_watches_the_key_before_its_own_only(endpoint: str, path: str) -> None:
+async def test_the_end_of_a_turn_wakes_the_next_waiter_only(
+    endpoint: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each key is watched by its owner and by the one behind it; each asks twice for its turn."""
+    number = 10
     with trio.fail_after(WAIT):
-        async with open_client(endpoint) as client, trio.open_nursery() as nursery:
+        async with open_client(endpoint) as client, open_client(endpoint) as witness:
+            asked: list[Get] = []
+            watched: Counter[bytes] = Counter()
+            read, watch = client.read, client.watch
 
-            async def take_turn(gate: trio.Event) -> None:
+            async def counted_read(request: Get) -> GetResult:
+                asked.extend([request] if request.limit else [])
+                return await read(request)
+
+            def counted_watch(key: bytes, **options: Any) -> AbstractAsyncContextManager[Watcher]:
+                watched[key] += 1
+                return watch(key, **options)
+
+            monkeypatch.setattr(client, "read", counted_read)
+            monkeypatch.setattr(client, "watch", counted_watch)
+
+            async def take_turn() -> None:
                 async with lock(client, path):
-                    await gate.wait()
+                    await trio.lowlevel.checkpoint()
 
-            gates = [trio.Event() for _ in range(10)]
-            async with lock(client, path):
-                for gate in gates:
-                    nursery.start_soon(take_turn, gate)
-                await wait_row(client, path, len(gates) + 1)
-                await trio.testing.wait_all_tasks_blocked()
-                calls = client.statistics().connections[0].started_calls
-            left = len(await wait_row(client, path, len(gates)))
-            await trio.testing.wait_all_tasks_blocked()
-            # The revoke, what we have read and followed here, and one read of the next holder.
-            assert client.statistics().connections[0].started_calls <= calls + 4
-            assert left == len(gates)
-            for gate in gates:
-                gate.set()
+            async with trio.open_nursery() as nursery:
+                async with lock(witness, path):
+                    for _ in range(number):
+                        nursery.start_soon(take_turn)
+                    keys = await wait_row(witness, path, number + 1)
+                    while watched.total() < 2 * number:
+                        await trio.lowlevel.checkpoint()
+            assert watched == dict.fromkeys(keys[1:-1], 2) | {keys[0]: 1, keys[-1]: 1}
+            assert len(asked) == 2 * number
 
 
 # ---- etcd's own service ----------------------------------------------------------------------

@@ -1,10 +1,14 @@
 """Queues, as the recipes of Go's clientv3 have them.
 
-An item is a key below ``NAME/``: ``NAME/UNIQUE``, taken in the order of creation, or
-``NAME/PRIORITY/NUMBER``, taken in the order of keys: PRIORITY in five digits, the lowest first, and
-NUMBER in sixteen, one more than that of the last item there. To take an item is to delete its key,
-if it is still as it was read. So each item is taken once, and an item that was taken is gone: a
-program that may die while it works on one needs something else, such as a key on a lease.
+An item is a key below ``NAME/``. Of a `Queue` it is ``NAME/UNIQUE``, and items are taken in the
+order of their creation. Of a `PriorityQueue` it is ``NAME/PRIORITY/NUMBER``, and items are taken in
+the order of their keys: PRIORITY has five digits, the lowest goes first, and NUMBER sixteen, one
+more than that of the last item there. With such an item, the key ``__NAME/PRIORITY`` is put, and
+only if that has not changed since the last number was read: so do Go's clients, who would
+overwrite our items otherwise. These keys stay.
+
+To take an item is to delete its key, if it is still as it was read. So each item is taken once, and
+one that was taken is gone: a program that may die while it works on one needs something else.
 """
 
 from __future__ import annotations
@@ -160,13 +164,16 @@ class PriorityQueue(_Items):
         check_int("priority", priority, 0, MAX_PRIORITY)
         value = to_bytes(value)
         among = b"%s%05d/" % (self._prefix, priority)
-        last_of = Get(
-            among, among + b":", limit=1, sort_order="descending", keys_only=True
-        )  # all that begin with a digit
+        claimed = b"__" + among[:-1]
+        # Of all that begin with a digit:
+        last_of = Get(among, among + b":", limit=1, sort_order="descending", keys_only=True)
         while True:
             last = await self._client.read(last_of)
             number = 0 if last.kv is None else int(last.kv.key.rpartition(b"/")[2]) + 1
             key = b"%s%016d" % (among, number)
-            absent = Compare.create_revision(key, "==", 0)
-            if (await self._client.txn([absent], [Put(key, value)])).succeeded:
+            alone = [
+                Compare.create_revision(key, "==", 0),
+                Compare.mod_revision(claimed, "<", last.revision + 1),
+            ]
+            if (await self._client.txn(alone, [Put(claimed), Put(key, value)])).succeeded:
                 return
