@@ -158,6 +158,7 @@ TESTED_BY = {
 # Folders of tests and of the package that have no counterpart, each with the reason.
 ONLY_TESTS = {
     "cli/examples": "what the commands print",
+    "etcd_shim/concurrency/go_peer": "a program of Go that takes part",
     "etcd_shim/proxies": "the client behind real proxies",
     "etcd_shim/coexistence": "programs that import other etcd clients",
     "simulation/contract": "what a real etcd and the one in memory both do",
