@@ -15,7 +15,7 @@ import trio.testing
 
 from tests.etcd_shim.concurrency.others import lock_by_service, start_etcdctl
 from tests.etcd_shim.concurrency.rows import WAIT, row, wait_row
-from tests.etcd_shim.sweep import sweep
+from tests.etcd_shim.sweep import AtStep, sweep
 from trio_sched.etcd_shim import Client, Get, GetResult, Put, TxnResult, Watcher, open_client
 from trio_sched.etcd_shim.concurrency import HeldLock, KeyDeleted, lock, try_lock
 from trio_sched.etcd_shim.errors import ConnectionFailed, LeaseLost
@@ -110,21 +110,30 @@ async def test_f10_a_waiter_cancelled_at_each_checkpoint_leaves_nothing(path: st
             assert steps > 5
 
 
-class AtStep(trio.abc.Instrument):
-    """Does something just before the n-th step of any task."""
+@pytest.mark.timeout(180)
+async def test_f10_cancelled_at_any_step_of_any_task_nothing_is_left(path: str) -> None:
+    """Also where a task behind the scenes has just done something. One holds, and one waits."""
+    async with open_etcd() as server, open_client(server.endpoint) as witness:
 
-    def __init__(self, step: int, deed: Callable[[], object]) -> None:
-        self._left = step
-        self._deed = deed
+        async def take_turn(client: Client) -> None:
+            async with lock(client, path) as held:
+                assert held.alive
+                await trio.lowlevel.checkpoint()
 
-    def before_task_step(self, _task: trio.lowlevel.Task) -> None:
-        self._left -= 1
-        if self._left == 0:
-            self._deed()
-
-    @property
-    def done(self) -> bool:
-        return self._left <= 0
+        step, done = 1, False
+        while not done:
+            async with open_client(server.endpoint) as client:
+                with trio.CancelScope() as scope:
+                    instrument = AtStep(step, scope.cancel)
+                    trio.lowlevel.add_instrument(instrument)
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(take_turn, client)
+                        nursery.start_soon(take_turn, client)
+                trio.lowlevel.remove_instrument(instrument)
+            await untouched(witness, path, set())
+            done = not instrument.done
+            step += 2
+        assert step > 50
 
 
 @pytest.mark.timeout(180)
@@ -265,6 +274,30 @@ async def test_a_restart_of_etcd_is_waited_out_by_holder_and_waiter(path: str) -
                     order.append("holder")
             assert order == ["holder", "waiter"]
             assert not await row(client, path)
+
+
+@pytest.mark.timeout(120)
+async def test_f11_turns_go_on_when_a_member_is_lost(path: str) -> None:
+    """The raft leader, while one of its clients holds the lock and others wait."""
+    with trio.fail_after(2 * WAIT):
+        async with open_etcd(members=3) as server, open_client(*server.endpoints) as client:
+            leader = await server.raft_leader()
+            order: list[int] = []
+
+            async def take_turn(number: int) -> None:
+                async with lock(client, path, ttl=20):
+                    order.append(number)
+
+            async with trio.open_nursery() as nursery:
+                async with lock(client, path, ttl=20) as held:
+                    for number in range(3):
+                        nursery.start_soon(take_turn, number)
+                        await wait_row(client, path, number + 2)
+                    leader.kill()
+                    assert await row(client, path)
+                    assert held.alive
+                    assert not order
+            assert order == [0, 1, 2]
 
 
 async def test_where_there_is_no_etcd_entering_says_so_at_once() -> None:

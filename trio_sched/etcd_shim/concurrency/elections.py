@@ -47,7 +47,7 @@ class Leadership(OwnKey):
 
     @property
     def fence(self) -> int:
-        """The fencing token: higher than that of each leader before.
+        """The fencing token, which is higher than that of each leader before.
 
         A store that remembers the highest that it has seen, and refuses lower ones, cannot be
         written by a leader that was late. In etcd itself, `guard` does that.

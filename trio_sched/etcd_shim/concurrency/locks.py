@@ -35,7 +35,7 @@ class HeldLock(OwnKey):
 
     @property
     def token(self) -> int:
-        """The fencing token: higher than that of each holder before.
+        """The fencing token, which is higher than that of each holder before.
 
         A store that remembers the highest token that it has seen, and refuses lower ones, cannot
         be written by a holder that was late. In etcd itself, `guard` does that.
