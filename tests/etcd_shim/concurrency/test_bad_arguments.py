@@ -1,4 +1,4 @@
-"""A bad argument to a lock and the like is told by the call, before anything is sent."""
+"""A bad argument to a lock and the like is refused by the call, before anything is sent."""
 
 from __future__ import annotations
 

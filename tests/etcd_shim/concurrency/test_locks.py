@@ -234,7 +234,7 @@ async def test_f1_a_holder_and_a_waiter_end_when_etcd_stops(path: str) -> None:
 
 
 async def test_f7_a_lease_that_lapses_while_waiting_ends_the_wait(path: str) -> None:
-    """Nobody else has the lock by then; the waiter must not get it without a key of its own."""
+    """No other client has the lock by then; the waiter must not get it without a key of its own."""
     async with open_etcd() as server:
         async with (
             open_client(server.endpoint) as client,

@@ -8,7 +8,7 @@ import trio.testing
 
 from tests.etcd_shim.concurrency.rows import WAIT
 from tests.simulation.servers import Server
-from trio_sched.etcd_shim import Client, Get, GetResult
+from trio_sched.etcd_shim import Client, Get, GetResult, Put
 from trio_sched.etcd_shim.concurrency import STM, Isolation, stm
 from trio_sched.etcd_shim.errors import LeaseNotFound, RpcError
 
@@ -215,6 +215,36 @@ async def test_a_function_may_read_in_several_tasks(client: Client, path: str) -
 
     done = await stm(client, read_all)
     assert done.returned == {0: b"0", 1: None, 2: None, 3: None, 4: None}
+
+
+@pytest.mark.parametrize("isolation", SERIAL[:2])
+async def test_tasks_that_read_first_at_the_same_time_read_one_revision(
+    client: Client, path: str, isolation: Isolation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get = client.get
+    asked = 0
+
+    async def change_between(key: bytes, *, revision: int) -> GetResult:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            both = [Put(f"{path}/a", "new"), Put(f"{path}/b", "new")]
+            await client.txn(success=both)
+        return await get(key, revision=revision)
+
+    async def read_both(stm: STM) -> set[bytes | None]:
+        found: set[bytes | None] = set()
+
+        async def read(name: str) -> None:
+            found.add(await stm.get(f"{path}/{name}"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read, "a")
+            nursery.start_soon(read, "b")
+        return found
+
+    monkeypatch.setattr(client, "get", change_between)
+    assert (await stm(client, read_both, isolation=isolation)).returned == {None}
 
 
 async def test_one_that_does_nothing_asks_nothing(client: Client, path: str) -> None:

@@ -10,8 +10,8 @@ Each puts a key on a lease of its own, here named by that lease, and reads how m
 one that completes the number puts ``ready``; the others follow that key alone, and go on when it
 was put after their own key was. To leave, all but the oldest delete their keys, and wait for the
 oldest one's to go; the oldest waits for the others, for one after the other, and deletes ``ready``
-with its own key. So each wait is for one key. One that dies is gone with its lease, and so holds up
-nobody.
+with its own key. So each wait is for one key. The key of one that dies goes with its lease, so it
+holds up no other.
 """
 
 from __future__ import annotations

@@ -92,8 +92,8 @@ class LeaderObserver:
         """Wait for a leader, or a value, other than the last that was given.
 
         The first comes at once if there is a leader. Changes that come faster than they are read
-        may be left out, but never the last of them. Cancelled, it loses none. While nobody leads,
-        it waits, and while etcd is away, too, once it has been there.
+        may be left out, but never the last of them. Cancelled, it loses none. It waits while there
+        is no leader, and while etcd is away, too, once it has been there.
 
         Raises:
             EtcdError: etcd refuses.
@@ -116,7 +116,7 @@ class LeaderObserver:
                 await self._follower.receive()
 
     async def _look(self) -> None:
-        """Read who leads, and follow that; or all, if nobody does."""
+        """Read which key leads, and follow that; or all, if there is none."""
         if self._follower is None:
             found = await self._client.read(self._first)
         else:
@@ -183,7 +183,7 @@ class Election:
         return open_turn(self._client, self._prefix, to_bytes(value), check_ttl(ttl), Leadership)
 
     async def leader(self) -> KeyValue | None:
-        """Return the key of the leader, with its value; None if nobody leads.
+        """Return the key of the leader, with its value; None if there is none.
 
         Its `create_revision` is the fence. One that leads now may not do so when this is read.
         """

@@ -89,7 +89,7 @@ async def wait_gone(client: Client, kv: KeyValue, revision: int, reconcile: floa
 async def retry_lost(fn: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
     """Call ``fn(*args)`` again as long as its answer is lost. For what may be done twice.
 
-    Unlike `retry_transient`, it does not wait for an etcd that lets nobody in.
+    Unlike `retry_transient`, it does not wait for an etcd that cannot be reached.
 
     Raises:
         ConnectionFailed: no endpoint lets us in.

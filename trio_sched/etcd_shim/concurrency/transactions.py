@@ -5,9 +5,8 @@ Theory of operation
 A function reads and writes keys by an `STM`, which remembers what was read, with its
 mod_revision, and keeps what is written to itself. When the function has returned, one transaction
 of etcd writes all of it, if what was read has not changed meanwhile. If it has, the same
-transaction has read it anew, and the function is called again. It may see what nobody has
-committed together (below), so what it does besides reading and writing by its STM must bear being
-done several times.
+transaction has read it anew, and the function is called again. So what it does besides reading and
+writing by its STM must bear being done several times.
 
 Isolations
 ----------
@@ -209,7 +208,7 @@ class STM:
         return conditions
 
     async def _send(self) -> TxnResult:
-        """Send the transaction; again, if its answer is lost and that tells what became of it."""
+        """Send the transaction; again, if its answer is lost and that shows what became of it."""
         conditions = self._conditions()
         write: list[Operation] = [*self._written.values()]
         if not write:
