@@ -28,8 +28,8 @@ class BarrierFull(EtcdError):
 
     def __init__(self, key: bytes, count: int) -> None:
         super().__init__(f"{count} have entered the barrier {key!r} before us")
-        self.key = key
-        self.count = count
+        self.key: bytes = key
+        self.count: int = count
 
 
 class BarrierHeld(EtcdError):
@@ -41,7 +41,7 @@ class BarrierHeld(EtcdError):
 
     def __init__(self, key: bytes) -> None:
         super().__init__(f"the barrier {key!r} is held already")
-        self.key = key
+        self.key: bytes = key
 
 
 class DequeueUncertain(EtcdError):
@@ -56,7 +56,7 @@ class DequeueUncertain(EtcdError):
 
     def __init__(self, kv: KeyValue) -> None:
         super().__init__(f"the item {kv.key!r} was taken, maybe by us: the answer is lost")
-        self.kv = kv
+        self.kv: KeyValue = kv
 
 
 class KeyDeleted(EtcdError):
@@ -68,7 +68,7 @@ class KeyDeleted(EtcdError):
 
     def __init__(self, key: bytes) -> None:
         super().__init__(f"another client deleted our key {key!r}")
-        self.key = key
+        self.key: bytes = key
 
 
 class Locked(EtcdError):
@@ -80,4 +80,4 @@ class Locked(EtcdError):
 
     def __init__(self, owner: KeyValue) -> None:
         super().__init__(f"another client has the lock, by its key {owner.key!r}")
-        self.owner = owner
+        self.owner: KeyValue = owner

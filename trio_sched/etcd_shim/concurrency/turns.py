@@ -90,9 +90,9 @@ class OwnKey:
         self._kept = kept
         self._loss: KeyDeleted | None = None
         self._mod_revision = kv.mod_revision
-        self.key = kv.key
-        self.lease = kept.id
-        self.create_revision = kv.create_revision
+        self.key: bytes = kv.key
+        self.lease: int = kept.id
+        self.create_revision: int = kv.create_revision
 
     @property
     def guard(self) -> Compare:
