@@ -8,7 +8,7 @@ import trio.testing
 
 from tests.etcd_shim.concurrency.losing import lose_answer
 from tests.etcd_shim.concurrency.rows import WAIT, row
-from tests.etcd_shim.sweep import sweep
+from tests.etcd_shim.sweep import AtStep, sweep
 from trio_sched.etcd_shim import open_client
 from trio_sched.etcd_shim.concurrency import DequeueUncertain, PriorityQueue, Queue, queues
 from trio_sched.etcd_shim.errors import ConnectionFailed, ConnectionLost
@@ -80,6 +80,16 @@ async def test_f10_cancelled_at_each_checkpoint_no_item_is_lost(path: str) -> No
 
             await check_and_put()
             assert await sweep(take, check_and_put) >= 2
+            step, done = 1, False
+            while not done:  # and just before each step of any task, such as that which reads
+                with trio.CancelScope() as scope:
+                    instrument = AtStep(step, scope.cancel)
+                    trio.lowlevel.add_instrument(instrument)
+                    await take()
+                trio.lowlevel.remove_instrument(instrument)
+                await check_and_put()
+                step, done = step + 1, not instrument.done
+            assert step > 5
 
 
 async def test_where_there_is_no_etcd_a_queue_says_so_at_once() -> None:

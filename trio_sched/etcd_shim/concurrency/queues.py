@@ -3,9 +3,9 @@
 An item is a key below ``NAME/``. Of a `Queue` it is ``NAME/UNIQUE``, and items are taken in the
 order of their creation. Of a `PriorityQueue` it is ``NAME/PRIORITY/NUMBER``, and items are taken in
 the order of their keys: PRIORITY has five digits, the lowest goes first, and NUMBER sixteen, one
-more than that of the last item there. With such an item, the key ``__NAME/PRIORITY`` is put, and
-only if that has not changed since the last number was read: so do Go's clients, who would
-overwrite our items otherwise. These keys stay.
+more than that of the last item there. With such an item, the key ``__NAME/PRIORITY`` is put. By
+that, Go's clients notice that a number is no longer free: they do not look whether the item is
+there, and would overwrite it. These keys stay.
 
 To take an item is to delete its key, if it is still as it was read. So each item is taken once, and
 one that was taken is gone: a program that may die while it works on one needs something else.
@@ -171,9 +171,6 @@ class PriorityQueue(_Items):
             last = await self._client.read(last_of)
             number = 0 if last.kv is None else int(last.kv.key.rpartition(b"/")[2]) + 1
             key = b"%s%016d" % (among, number)
-            alone = [
-                Compare.create_revision(key, "==", 0),
-                Compare.mod_revision(claimed, "<", last.revision + 1),
-            ]
-            if (await self._client.txn(alone, [Put(claimed), Put(key, value)])).succeeded:
+            absent = Compare.create_revision(key, "==", 0)
+            if (await self._client.txn([absent], [Put(claimed), Put(key, value)])).succeeded:
                 return
