@@ -94,7 +94,7 @@ FRESH = (
 )
 
 COLUMNS = (
-    Column(OURS, "_ours", "trio-sched", ("trio", "trio_sched.etcd_shim.client")),
+    Column(OURS, "_ours", "trio-sched", ("trio", "trio_sched.etcd_shim.opening")),
     Column(GO, "go_client", "", (), compiled=True),
     Column("aetcd", "_aetcd", "aetcd", ("asyncio", "aetcd")),
     Column("grpc.aio", "_grpc_aio", "grpcio", ("asyncio", "grpc.aio", f"{_PB}.messages_pb2")),

@@ -72,6 +72,7 @@ TESTED_BY = {
         "simulation/contract/test_locks.py",
     ],
     "etcd_shim/errors.py": ["etcd_shim/test_transport.py", "etcd_shim/test_auth.py"],
+    "etcd_shim/opening.py": ["etcd_shim/test_bad_arguments.py", "etcd_shim/test_transport.py"],
     "etcd_shim/tls.py": ["etcd_shim/test_transport.py", "reaper/test_owner.py"],
     "exceptions.py": ["host/test_schedule_options.py", "strategies/test_strategies.py"],
     "host/slot.py": ["host/test_slots.py", "host/test_fencing.py", "host/test_process.py"],

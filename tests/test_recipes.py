@@ -33,8 +33,8 @@ def compiled(source: str) -> CodeType:
     return code
 
 
-def test_there_are_ten() -> None:
-    assert len(RECIPES) == 10
+def test_there_are_eleven() -> None:
+    assert len(RECIPES) == 11
 
 
 def test_each_part_of_concurrency_has_an_example() -> None:

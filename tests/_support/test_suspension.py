@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import inf
 
 import pytest
 import trio
+import trio.testing
 from grpclib.const import Status
 
 from tests.host.test_patience import PATH, in_no_time
@@ -134,6 +136,29 @@ async def test_f56_work_is_ended_when_the_machine_wakes_up_too_late() -> None:
         assert trio.current_time() - began <= 0.5
         for path in etcd.network.paths("a").values():
             path.release()
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("seconds", [9.5, 12, 60])
+async def test_f56_work_goes_on_after_it_though_the_lease_still_lives(
+    seconds: float, path: str
+) -> None:
+    """Its deadline has passed, and so has work; etcd, which did not sleep, renews it gladly."""
+    clocks, work, etcd = Clocks(), Work(), MemoryEtcd()
+    set_suspension(clocks.source())
+    async with (
+        etcd.open_client() as client,
+        schedule(client, path, "a") as result,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(partial(result.run_while_scheduled, work, restart=True))
+        await work.wait_running(1)
+        clocks.suspend(seconds)
+        await work.wait_running(0)
+        with trio.fail_after(30):
+            await work.wait_running(1)
+        assert result.scheduled
+        assert result.statistics().sessions == 2
         nursery.cancel_scope.cancel()
 
 

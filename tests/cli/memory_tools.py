@@ -10,7 +10,7 @@ import pytest
 from trio_sched import Client
 from trio_sched.cli.connect import Connection
 from trio_sched.etcd_shim.channel import ChannelSettings, Endpoint
-from trio_sched.etcd_shim.client import client_block
+from trio_sched.etcd_shim.opening import client_block
 from trio_sched.simulation import MemoryEtcd
 
 __all__ = ["connect_to"]

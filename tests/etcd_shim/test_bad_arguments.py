@@ -159,6 +159,7 @@ CLIENT: Final = {
         {"prefix": [*RANGE_END, LARGE], "reconcile": or_none(SECONDS), "buffer_size": POSITIVE},
         {"prefix": "k"},
     ),
+    "namespace": Call(Client.namespace, {"prefix": KEY}),
     "status": Call(Client.status),
     "statistics": Call(Client.statistics),
 }
@@ -216,6 +217,7 @@ FUNCTIONS: Final = {
             "connect_timeout": SECONDS,
             "max_message_size": POSITIVE,
             "pings": [*or_none(OBJECT), PingPolicy],
+            "auto_sync_interval": or_none(SECONDS),
         },
     ),
     "PingPolicy": Call(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import trio
 
-from trio_sched.etcd_shim import open_client
+from tests.reaper.process_tools import eventually
+from trio_sched.etcd_shim import Client, open_client
 from trio_sched.etcd_shim.errors import FailedPrecondition, NotFound, RpcError
 from trio_sched.testing import open_etcd
 
@@ -89,3 +90,33 @@ async def test_endpoints_are_those_that_the_cluster_says() -> None:
         await client.put("a", "1")
         server.members[0].kill()
         assert (await client.get("a")).value == b"1"
+
+
+async def test_endpoints_are_synchronised_in_the_background() -> None:
+    """By one of them all are known; a member that is removed is no endpoint any more."""
+    async with (
+        open_etcd(members=3) as server,
+        open_client(server.endpoints[0], auto_sync_interval=0.05) as client,
+    ):
+        with trio.fail_after(30):
+            await eventually(lambda: set(client.endpoints) == set(server.endpoints))
+            server.members[0].kill()
+            assert (await client.get("a")).kv is None
+            await until_removed(client, server.endpoints[0])
+
+
+async def until_removed(client: Client, endpoint: str) -> None:
+    members = await client.cluster.member_list()
+    (gone,) = (member for member in members if endpoint in member.client_urls)
+    await client.cluster.member_remove(gone.id)
+    await eventually(lambda: endpoint not in client.endpoints)
+
+
+async def test_what_cannot_be_synchronised_stays_as_it_was(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("DEBUG", "trio_sched.etcd_shim")
+    dead = "http://127.0.0.1:1"
+    async with open_client(dead, auto_sync_interval=0.02) as client:
+        await eventually(lambda: "could not be synchronised" in caplog.text)
+        assert client.endpoints == (dead,)

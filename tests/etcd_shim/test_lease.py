@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any, cast
+
 import pytest
 import trio
+import trio.testing
 
+from trio_sched._support.tasks import open_service_nursery
 from trio_sched.etcd_shim import Client, open_client
 from trio_sched.etcd_shim._keep import margin_of
-from trio_sched.etcd_shim.errors import LeaseExists, LeaseLost, LeaseNotFound
+from trio_sched.etcd_shim._pb import messages_pb2 as pb
+from trio_sched.etcd_shim._watch_hub import WatchHub
+from trio_sched.etcd_shim.errors import ConnectionLost, LeaseExists, LeaseLost, LeaseNotFound
+from trio_sched.etcd_shim.lease import Renewals
 from trio_sched.testing import FaultyLink, open_etcd, open_faulty_link
+
+if TYPE_CHECKING:
+    from trio_sched.etcd_shim._pb.services_grpc import LeaseStub
+    from trio_sched.etcd_shim._watch_hub import _Call as _WatchCall
+    from trio_sched.etcd_shim.lease import _Call
 
 
 async def test_a_life(endpoint: str, path: str) -> None:
@@ -172,3 +184,41 @@ async def _cut_when_granted(witness: Client, link: FaultyLink, before: set[int])
         await trio.lowlevel.checkpoint()
     link.cut()
     link.heal()
+
+
+class SlowCall:
+    """A call on which sending takes as long as a test says."""
+
+    def __init__(self) -> None:
+        self.sent = trio.Event()
+
+    async def send_message(self, _message: object) -> None:
+        await self.sent.wait()
+
+
+async def test_what_is_queued_for_the_next_call_is_left_by_the_one_before() -> None:
+    """A call may end while it sends: then nothing is left of its queue, or what is there is new."""
+    call = cast("_Call", SlowCall())
+    async with open_service_nursery() as services:
+        renewals = Renewals(services, cast("LeaseStub", None))
+        renewals._call, renewals._queued = call, [7]
+        services.start_soon(renewals._send_queued, call)
+        await trio.testing.wait_all_tasks_blocked()
+        renewals._call = None
+        renewals._fail_all(ConnectionLost("the stream of renewals ended"))
+        cast("SlowCall", call).sent.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert renewals._queued == []
+
+
+async def test_watches_for_the_next_call_are_left_by_the_one_before() -> None:
+    call = cast("_WatchCall", SlowCall())
+    async with open_service_nursery() as services:
+        hub = WatchHub(services, *cast("tuple[Any, Any, Any, Any]", (None,) * 4))
+        hub._call, hub._outgoing = call, [pb.WatchRequest()]
+        services.start_soon(hub._send_outgoing, call)
+        await trio.testing.wait_all_tasks_blocked()
+        hub._begin(cast("_WatchCall", SlowCall()))
+        cast("SlowCall", call).sent.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert hub._outgoing == []

@@ -23,7 +23,7 @@ async def live(order: dict[str, Any]) -> None:
     async with (
         open_client(order["endpoint"]) as client,
         schedule(
-            client,
+            client.namespace(order["namespace"]) if "namespace" in order else client,
             order["path"],
             order["name"],
             session_ttl=order["ttl"],

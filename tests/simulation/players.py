@@ -10,7 +10,6 @@ from google.protobuf import text_format
 from google.protobuf.message import Message
 
 from tests.simulation.programs import Compact, Renew, Step, Watch, absolute, relative
-from tests.simulation.servers import Server
 from trio_sched.etcd_shim import ALL_KEYS, Client, Event, EventType, KeyValue, Watcher
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
 from trio_sched.etcd_shim.errors import Compacted, RpcError
@@ -69,8 +68,7 @@ class Log:
 class Player:
     """One etcd, to which a program is played. Make it with `begin`."""
 
-    def __init__(self, server: Server, client: Client, nursery: trio.Nursery) -> None:
-        self._server = server
+    def __init__(self, client: Client, nursery: trio.Nursery) -> None:
         self._client = client
         self._nursery = nursery
         self._base = 0
@@ -101,7 +99,7 @@ class Player:
         await client.delete(b"\0", ALL_KEYS)
         await client.put(SENTINEL, b"")
         self._base = self._compacted = (await client.delete(SENTINEL)).revision
-        await self._server.compact(client, self._base)
+        await self._client.compact(self._base, physical=True)
         await self._watch(self._everything)
 
     async def play(self, step: Step) -> Answer:
@@ -140,7 +138,7 @@ class Player:
         # etcd reads how a key was before only as it sends an event; if it is late, that is gone.
         await self._catch_up()
         await self._wait_synced()
-        await self._server.compact(self._client, revision)
+        await self._client.compact(revision, physical=True)
         self._compacted = revision
 
     @staticmethod

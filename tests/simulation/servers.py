@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Protocol, cast
-
-from grpclib.client import UnaryUnaryMethod
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, Protocol
 
 from trio_sched.etcd_shim import Client, open_client
-from trio_sched.etcd_shim._pb import messages_pb2 as pb
 from trio_sched.simulation.memory_etcd import MemoryEtcd
 
 if TYPE_CHECKING:
-    import grpclib.client
+    pass
 
 __all__ = ["MemoryServer", "RealServer", "Server", "version"]
 
@@ -29,10 +27,6 @@ class Server(Protocol):
         """Open a client of it."""
         ...
 
-    async def compact(self, client: Client, revision: int) -> None:
-        """Forget all history before a revision. Raises as etcd does."""
-        ...
-
 
 class RealServer:
     """A real etcd."""
@@ -43,25 +37,16 @@ class RealServer:
     def open_client(self) -> AbstractAsyncContextManager[Client]:
         return open_client(self._endpoint)
 
-    async def compact(self, client: Client, revision: int) -> None:
-        # The client has no messages for it; this one has the same fields as etcd's, with the same
-        # numbers: the revision, and whether to wait until the history is gone from the disk.
-        channel = cast("grpclib.client.Channel", client._channel)
-        method = UnaryUnaryMethod(
-            channel, "/etcdserverpb.KV/Compact", pb.LeaseTimeToLiveRequest, pb.LeaseRevokeResponse
-        )
-        await method(pb.LeaseTimeToLiveRequest(id=revision, keys=True))
-
 
 class MemoryServer:
-    """An etcd in memory."""
+    """An etcd in memory; its clients' keys may be in a namespace."""
 
-    def __init__(self, etcd: MemoryEtcd) -> None:
+    def __init__(self, etcd: MemoryEtcd, namespace: bytes = b"") -> None:
         self._etcd = etcd
         self._etcd.cluster.progress_interval = 0.1
+        self._namespace = namespace
 
-    def open_client(self) -> AbstractAsyncContextManager[Client]:
-        return self._etcd.open_client()
-
-    async def compact(self, _client: Client, revision: int) -> None:
-        self._etcd.compact(revision)
+    @asynccontextmanager
+    async def open_client(self) -> AsyncIterator[Client]:
+        async with self._etcd.open_client() as client:
+            yield client.namespace(self._namespace) if self._namespace else client

@@ -29,7 +29,7 @@ async def play(program: Program, real: Server, memory: Server) -> str:
         memory.open_client() as memory_client,
         trio.open_nursery() as nursery,
     ):
-        players = Player(real, real_client, nursery), Player(memory, memory_client, nursery)
+        players = Player(real_client, nursery), Player(memory_client, nursery)
         try:
             found = await compare(program, *players)
         finally:

@@ -158,16 +158,25 @@ class ServiceBlock(Generic[T]):
     Args:
         services: where the tasks are started; not entered yet.
         product: what the body gets.
+        first: a task that runs from the beginning; None for none.
     """
 
-    __slots__ = ("_product", "_services")
+    __slots__ = ("_first", "_product", "_services")
 
-    def __init__(self, services: ServiceNursery, product: T) -> None:
+    def __init__(
+        self,
+        services: ServiceNursery,
+        product: T,
+        first: Callable[[], Awaitable[object]] | None = None,
+    ) -> None:
         self._services = services
         self._product = product
+        self._first = first
 
     async def __aenter__(self) -> T:
         await self._services.__aenter__()
+        if self._first is not None:
+            self._services.start_soon(self._first)
         return self._product
 
     def cancel(self) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         EndpointStatistics as EndpointStatistics,
         PingPolicy as PingPolicy,
     )
-    from trio_sched.etcd_shim.client import Client as Client, open_client as open_client
+    from trio_sched.etcd_shim.client import Client as Client
     from trio_sched.etcd_shim.cluster import Cluster as Cluster, ClusterMember as ClusterMember
     from trio_sched.etcd_shim.errors import EtcdError as EtcdError
     from trio_sched.etcd_shim.kv import (
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         Maintenance as Maintenance,
         MemberStatus as MemberStatus,
     )
+    from trio_sched.etcd_shim.opening import open_client as open_client
     from trio_sched.etcd_shim.tls import TLSContext as TLSContext, tls_context as tls_context
     from trio_sched.etcd_shim.watch import (
         Event as Event,
@@ -56,10 +57,11 @@ _HOMES = homes(
     {
         "trio_sched.etcd_shim._following": "Follower",
         "trio_sched.etcd_shim._keep": "KeptLease",
+        "trio_sched.etcd_shim.opening": "open_client",
         "trio_sched.etcd_shim.auth": "Auth AuthStatus Permission",
         "trio_sched.etcd_shim.channel": "ChannelStatistics ConnectionStatistics "
         "EndpointStatistics PingPolicy",
-        "trio_sched.etcd_shim.client": "Client open_client",
+        "trio_sched.etcd_shim.client": "Client",
         "trio_sched.etcd_shim.cluster": "Cluster ClusterMember",
         "trio_sched.etcd_shim.errors": "EtcdError",
         "trio_sched.etcd_shim.kv": "ALL_KEYS Compare Delete DeleteResult Get GetResult "

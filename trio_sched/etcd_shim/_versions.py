@@ -7,10 +7,11 @@ What the releases say: https://github.com/etcd-io/etcd/tree/main/CHANGELOG; the 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-__all__ = ["KnownFault", "known_faults"]
+__all__ = ["KnownFault", "known_faults", "reports_progress"]
 
 _Version: TypeAlias = tuple[int, int, int]
 
@@ -58,14 +59,25 @@ _FAULTS: Final[tuple[tuple[KnownFault, tuple[tuple[_Version, _Version], ...]], .
 )
 
 
+# These may say how far a watch has come before they send it what was before that (etcd issue
+# 15220), or never say it of one that gets nothing (17507).
+_BAD_PROGRESS: Final = (((0, 0, 0), (3, 4, 31)), ((3, 5, 0), (3, 5, 13)))
+
+
 def known_faults(version: str) -> tuple[KnownFault, ...]:
     """Return the faults of a version, the worst first; none for one that is not understood."""
+    return tuple(fault for fault, spans in _FAULTS if _is_in(version, spans))
+
+
+def reports_progress(version: str) -> bool:
+    """Return whether a version answers `Watcher.request_progress` as it should."""
+    return not _is_in(version, _BAD_PROGRESS)
+
+
+def _is_in(version: str, spans: Sequence[tuple[_Version, _Version]]) -> bool:
+    """Return whether a version is understood, and in one of the spans."""
     found = re.match(r"(\d+)\.(\d+)\.(\d+)", version)
     if found is None:
-        return ()
+        return False
     number = (int(found[1]), int(found[2]), int(found[3]))
-    return tuple(
-        fault
-        for fault, spans in _FAULTS
-        if any(first <= number < behind for first, behind in spans)
-    )
+    return any(first <= number < behind for first, behind in spans)

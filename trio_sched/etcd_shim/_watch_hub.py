@@ -22,6 +22,7 @@ from trio_sched._support.arguments import check_int
 from trio_sched.etcd_shim._about import TRANSIENT, is_odd_end
 from trio_sched.etcd_shim._backoff import Backoff
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
+from trio_sched.etcd_shim._versions import reports_progress
 from trio_sched.etcd_shim.channel import deliver, send_message_nowait
 from trio_sched.etcd_shim.errors import (
     AuthStoreChanged,
@@ -31,6 +32,7 @@ from trio_sched.etcd_shim.errors import (
     EtcdError,
     PermissionDenied,
     Unauthenticated,
+    Unimplemented,
     WatchCanceled,
     again,
 )
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from trio_sched._support.tasks import ServiceNursery
     from trio_sched.etcd_shim._pb.services_grpc import WatchStub
     from trio_sched.etcd_shim.channel import Channel
+    from trio_sched.etcd_shim.maintenance import MemberStatus
 
 __all__ = ["WatchHub"]
 
@@ -51,6 +54,7 @@ HAS_LEADER: Final = {"hasleader": "true"}
 
 _MAX_REFUSALS: Final = 3  # of a token, or of a watch that its user may have, in a row
 _MAX_ODD_ENDS: Final = 5  # in a row, of calls that have brought nothing
+_ALL: Final = -1  # the id in an answer that is about all watches of a call
 _Read: TypeAlias = Callable[[bytes, bytes], Awaitable[object]]
 
 
@@ -62,15 +66,22 @@ class WatchHub:
         channel: what the stub is on; has the token.
         stub: to call with.
         read: reads a key of a range, to see whether that is permitted.
+        status: asks a member how it does.
     """
 
     def __init__(
-        self, services: ServiceNursery, channel: Channel, stub: WatchStub, read: _Read
+        self,
+        services: ServiceNursery,
+        channel: Channel,
+        stub: WatchStub,
+        read: _Read,
+        status: Callable[[], Awaitable[MemberStatus]],
     ) -> None:
         self._services = services
         self._channel = channel
         self._stub = stub
         self._read = read
+        self._status = status
         self._watchers: dict[int, Watcher] = {}
         self._last_id = 0
         self._outgoing: list[pb.WatchRequest] = []
@@ -79,6 +90,7 @@ class WatchHub:
         self._call: _Call | None = None
         self._call_scope = trio.CancelScope()
         self._token: str | None = None  # which the call has
+        self._member = 0  # id of the one at the other end; 0 while it is not known
         # Where the server numbers watches itself:
         self._one_at_a_time = False
         self._to_create: list[int] = []  # ids of watches that wait for their turn
@@ -86,21 +98,27 @@ class WatchHub:
         self._theirs: dict[int, int] = {}  # and the other way
 
     def watch(
-        self, request: pb.WatchCreateRequest, buffer_size: int
+        self, request: pb.WatchCreateRequest, buffer_size: int, stripped: int = 0
     ) -> AbstractAsyncContextManager[Watcher]:
-        """Open a watch; it is created at the server when the block is entered."""
+        """Open a watch; it is created at the server when the block is entered.
+
+        Args:
+            request: for it.
+            buffer_size: how many events may wait to be read.
+            stripped: how many bytes to take off the front of each key.
+        """
         check_int("buffer_size", buffer_size, 1)
-        return self._watching(request, buffer_size)
+        return self._watching(request, buffer_size, stripped)
 
     @asynccontextmanager
     async def _watching(
-        self, request: pb.WatchCreateRequest, buffer_size: int
+        self, request: pb.WatchCreateRequest, buffer_size: int, stripped: int
     ) -> AsyncIterator[Watcher]:
         if self._services.closing:
             raise ClientClosed("the client's block was left")
         self._last_id += 1
         request.watch_id = self._last_id
-        watcher = Watcher(self._last_id, request, buffer_size)
+        watcher = Watcher(self._last_id, request, buffer_size, stripped, self._ask_progress)
         self._watchers[watcher._id] = watcher
         self._start(watcher)
         try:
@@ -140,6 +158,21 @@ class WatchHub:
             self._outgoing.append(request)
             if len(self._outgoing) == 1:
                 self._services.start_soon(self._send_outgoing, call)
+
+    async def _ask_progress(self) -> int:
+        """Ask how far all watches have come; return the revision of the member's store.
+
+        It is asked if it is known to answer in time. It is silent about a watch that is to begin
+        at a later revision than the store's, as one does that was resumed.
+        """
+        status = await self._status()
+        if not reports_progress(status.version):
+            words = f"etcd {status.version} may report progress before it sends what was before"
+            raise Unimplemented(Status.UNIMPLEMENTED, f"{words} (etcd issues 15220 and 17507)")
+        if self._call is not None and self._member == status.member_id:
+            request = pb.WatchRequest(progress_request=pb.WatchProgressRequest())
+            self._send(self._call, request)
+        return status.revision
 
     @property
     def awaits_answer(self) -> bool:
@@ -225,6 +258,7 @@ class WatchHub:
             stale.clear()
         self._ours.clear()
         self._theirs.clear()
+        self._member = 0
         self._call = call
         for watcher in self._watchers.values():
             self._create(call, watcher)
@@ -233,7 +267,8 @@ class WatchHub:
         with suppress(EtcdError):  # the call has ended, as its reader learns, too
             while self._outgoing and self._call is call:
                 await call.send_message(self._outgoing[0])
-                self._outgoing.pop(0)
+                if self._call is call:  # else what is there is for the next call
+                    self._outgoing.pop(0)
 
     def _take(self, answer: pb.WatchResponse) -> None:
         watch_id = answer.watch_id
@@ -243,6 +278,8 @@ class WatchHub:
             watch_id = self._ours.get(watch_id, 0)
         watcher = self._watchers.get(watch_id)
         if watcher is None:
+            if answer.watch_id == _ALL and not answer.canceled:
+                self._take_progress(answer.header.revision)
             return
         if answer.canceled:
             self._take_cancellation(watcher, answer)
@@ -254,10 +291,17 @@ class WatchHub:
             if watcher._error is not None:  # it overflowed
                 self._forget(watcher)
 
+    def _take_progress(self, revision: int) -> None:
+        """Take what is about each watch that is created at the server."""
+        for watcher in tuple(self._watchers.values()):
+            if watcher._id not in self._creating and watcher._id not in self._to_create:
+                watcher._note_progress(revision)
+
     def _take_creation(self, answer: pb.WatchResponse) -> int:
         """Return whose creation is answered; 0 if that is not known."""
         # They are answered in their order; etcd 3.4 refuses one without its id.
         watch_id = self._creating.pop(0)
+        self._member = answer.header.member_id
         if not answer.canceled and answer.watch_id != watch_id:
             if self._creating:  # whose it is cannot be known
                 self._one_at_a_time = True

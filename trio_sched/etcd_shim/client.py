@@ -1,4 +1,4 @@
-"""The etcd client: what `open_client` gives.
+"""The etcd client: what `open_client`, of ``opening``, gives.
 
 Every method that is ``async`` is a checkpoint; a cancelled one becomes an
 RST_STREAM, and a write may then have been carried out or not.
@@ -6,11 +6,10 @@ RST_STREAM, and a write may then have been carried out or not.
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
+from copy import copy
 from functools import cached_property, partial
-from types import NoneType
 from typing import TYPE_CHECKING, TypeVar, Unpack, cast
 
 from grpclib.const import Status
@@ -23,12 +22,11 @@ from trio_sched._support.arguments import (
     shown,
 )
 from trio_sched._support.tasks import (
-    ServiceBlock,
-    ServiceNursery,
     run_shielded,
 )
 from trio_sched.etcd_shim._following import Follower, open_follower
 from trio_sched.etcd_shim._keep import KeptLease, open_kept_lease
+from trio_sched.etcd_shim._namespace import KV, NamespacedKV, range_within
 from trio_sched.etcd_shim._pages import read_ranges
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
 from trio_sched.etcd_shim._pb.services_grpc import KVStub, LeaseStub, WatchStub
@@ -38,12 +36,8 @@ from trio_sched.etcd_shim.channel import (
     READS_ONLY,
     Access,
     Channel,
-    ChannelSettings,
     ChannelStatistics,
-    Credentials,
     Endpoint,
-    PingPolicy,
-    Transport,
 )
 from trio_sched.etcd_shim.errors import ConnectionLost, LeaseExists, LeaseNotFound
 from trio_sched.etcd_shim.kv import (
@@ -62,10 +56,10 @@ from trio_sched.etcd_shim.kv import (
     TxnResult,
     prefix_range,
     put_request,
+    to_bytes,
 )
 from trio_sched.etcd_shim.lease import Lease, LeaseInfo, Renewals, check_ttl, id_to_grant
 from trio_sched.etcd_shim.maintenance import Maintenance, MemberStatus
-from trio_sched.etcd_shim.tls import check_context
 from trio_sched.etcd_shim.watch import Watcher, creation
 
 if TYPE_CHECKING:
@@ -74,7 +68,7 @@ if TYPE_CHECKING:
     from trio_sched.etcd_shim.auth import Auth
     from trio_sched.etcd_shim.cluster import Cluster
 
-__all__ = ["Client", "check_client", "client_block", "open_client"]
+__all__ = ["Client", "check_client", "prefix_of"]
 
 
 Req = TypeVar("Req")
@@ -88,19 +82,24 @@ class Client:
 
     Attributes:
         maintenance: what is about members: defragment, hash, alarms, snapshots.
+        prefix: what its keys start with in etcd; empty, but of what `namespace` gives.
     """
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         services = channel.services
         stub_channel = cast("grpclib.client.Channel", channel)  # the part of it that stubs touch
-        self._kv = KVStub(stub_channel)
+        self._kv_stub = KVStub(stub_channel)
+        self._kv: KV = self._kv_stub
+        self.prefix = b""
         self._lease = LeaseStub(stub_channel)
         self.maintenance = Maintenance(channel)
         warn = self.maintenance.warn_of_faults if channel.on_network else None
         self._renewals = Renewals(services, self._lease, warn)
         watches = WatchStub(stub_channel)
-        self._watches = WatchHub(services, channel, watches, self._read_first)
+        self._watches = WatchHub(
+            services, channel, watches, self._read_first, self.maintenance.status
+        )
         channel.note_stream(self._renewals)
         channel.note_stream(self._watches)
 
@@ -266,7 +265,7 @@ class Client:
             answer.id,
             answer.ttl,
             answer.granted_ttl,
-            tuple(answer.keys),
+            tuple(key[len(self.prefix) :] for key in answer.keys if key.startswith(self.prefix)),
             answer.header.raft_term,
             answer.header.revision,
         )
@@ -342,7 +341,11 @@ class Client:
             deletes=deletes,
             progress_notify=progress_notify,
         )
-        return self._watches.watch(request, buffer_size)
+        if self.prefix:
+            request.key, request.range_end = range_within(
+                self.prefix, request.key, request.range_end
+            )
+        return self._watches.watch(request, buffer_size, len(self.prefix))
 
     def follow(
         self, prefix: Key, *, reconcile: float | None = None, buffer_size: int = 10_000
@@ -376,6 +379,25 @@ class Client:
         return open_follower(read, watch, reconcile, patient=True)
 
     # ---- the rest --------------------------------------------------------------------
+
+    def namespace(self, prefix: Key) -> Client:
+        """Return this client, for those keys that start with `prefix`.
+
+        They are given without it, and come without it: in reads, writes, transactions, watches,
+        leases' keys, and what `trio_sched.schedule` writes. The connection is the same one, and so
+        are `compact`, leases, members and users, which are of the whole cluster. A range that ends
+        at `ALL_KEYS` ends where the prefix does. A namespace of a namespace is below it.
+
+        Raises:
+            ValueError: `prefix` is empty.
+        """
+        checked = to_bytes(prefix)
+        if not checked:
+            raise ValueError("the prefix of a namespace must not be empty")
+        below = copy(self)
+        below.prefix = self.prefix + checked
+        below._kv = NamespacedKV(self._kv_stub, below.prefix)  # noqa: SLF001 # ours
+        return below
 
     async def status(self) -> MemberStatus:
         """Ask the member that we are connected to how it does.
@@ -424,50 +446,6 @@ class Client:
         return self._channel.statistics()
 
 
-def open_client(
-    *endpoints: str,
-    user: str | None = None,
-    password: str | None = None,
-    ssl_context: ssl.SSLContext | None = None,
-    connect_timeout: float = 5.0,
-    max_message_size: int = 64 * 2**20,
-    pings: PingPolicy | None = None,
-) -> AbstractAsyncContextManager[Client]:
-    """Open a client, with ``async with``. Nothing is sent before the first call.
-
-    Args:
-        endpoints: URLs of members of one cluster, ``http://HOST:PORT``,
-            ``https://HOST:PORT`` or ``unix:///PATH``; ``http://127.0.0.1:2379``
-            if there are none. When one refuses, resets, is silent or has lost
-            its quorum, another is used.
-        user: name to authenticate by; None if etcd does not ask.
-        password: goes with `user`.
-        ssl_context: for ``https`` endpoints; None for Python's default one. For
-            mutual TLS load a certificate into it. `tls_context` makes one of files.
-        connect_timeout: bound for connecting to one endpoint, in seconds.
-        max_message_size: the largest answer accepted, in bytes.
-        pings: when to ask a silent member whether it is still there.
-
-    Raises:
-        TypeError: an argument is of a wrong type.
-        ValueError: an endpoint is not understood, `user` and `password` do not come
-            together, or an argument is out of bounds.
-        ConnectionFailed: out of the first call, if no endpoint lets us in.
-        AuthenticationFailed: out of the first call, if the password is wrong.
-
-    A cancellation of the body leaves the connection to the clean-up inside it;
-    it is closed when the block is left.
-    """
-    parsed = [Endpoint.parse(url) for url in endpoints or ("http://127.0.0.1:2379",)]
-    if (user is None) != (password is None):
-        raise ValueError("give user and password together, or neither")
-    credentials = None if user is None or password is None else Credentials(user, password)
-    check_instance("pings", pings, (PingPolicy, NoneType), "a PingPolicy or None")
-    check_context(ssl_context)
-    settings = ChannelSettings(connect_timeout=connect_timeout, max_message_size=max_message_size)
-    return client_block(parsed, ssl_context, credentials, settings, pings)
-
-
 def check_client(client: Client) -> Client:
     """Return a client, or what can do what one does.
 
@@ -483,16 +461,6 @@ def check_client(client: Client) -> Client:
     return client
 
 
-def client_block(
-    endpoints: Sequence[Endpoint],
-    ssl_context: ssl.SSLContext | None = None,
-    credentials: Credentials | None = None,
-    settings: ChannelSettings | None = None,
-    pings: PingPolicy | None = None,
-    transport: Transport | None = None,
-) -> ServiceBlock[Client]:
-    """Do what `open_client` does, on any transport; None for the network."""
-    services = ServiceNursery()
-    settings, pings = settings or ChannelSettings(), pings or PingPolicy()
-    channel = Channel(services, endpoints, ssl_context, credentials, settings, pings, transport)
-    return ServiceBlock(services, Client(channel))
+def prefix_of(client: Client) -> bytes:
+    """Return what a client's keys start with in etcd, also of one that only can what it does."""
+    return getattr(client, "prefix", b"")

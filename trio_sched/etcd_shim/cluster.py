@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Final, Self, cast
+
+import trio
 
 from trio_sched._support.arguments import check_bools, check_int, check_tuple
+from trio_sched._support.chance import chance
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
 from trio_sched.etcd_shim._pb.services_grpc import ClusterStub
 from trio_sched.etcd_shim._retry import call
 from trio_sched.etcd_shim.channel import Endpoint
+from trio_sched.etcd_shim.errors import EtcdError
 from trio_sched.etcd_shim.maintenance import MAX_MEMBER_ID
 
 if TYPE_CHECKING:
@@ -19,6 +25,8 @@ if TYPE_CHECKING:
     from trio_sched.etcd_shim.channel import Channel
 
 __all__ = ["Cluster", "ClusterMember"]
+
+_logger: Final = logging.getLogger("trio_sched.etcd_shim")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +79,8 @@ class Cluster:
     async def sync_endpoints(self) -> tuple[str, ...]:
         """Connect to all members from now on, where they say that clients reach them.
 
-        Learners are left out, as they do not serve. Members come and go, so do it now and then.
+        Learners are left out, as they do not serve, and URLs of a kind that `open_client` does not
+        know. Members come and go, so do it now and then; see `open_client`, `auto_sync_interval`.
 
         Returns:
             The URLs. If there are none, as no member says where, the endpoints stay as they were.
@@ -80,10 +89,23 @@ class Cluster:
             EtcdError: there is no answer, and the endpoints stay as they were.
         """
         members = [member for member in await self.member_list() if not member.learner]
-        urls = tuple(url for member in members for url in member.client_urls)
-        if urls:
-            self._channel.set_endpoints([Endpoint.parse(url) for url in urls])
-        return urls
+        found: dict[str, Endpoint] = {}
+        for url in (url for member in members for url in member.client_urls):
+            with suppress(ValueError):
+                found[url] = Endpoint.parse(url)
+        if found:
+            self._channel.set_endpoints([*found.values()])
+        return tuple(found)
+
+    async def keep_syncing(self, interval: float) -> None:
+        """Synchronise the endpoints each so many seconds, for as long as it is left to run."""
+        while True:
+            await trio.sleep(interval * (0.9 + 0.2 * chance().random()))  # clients not in phase
+            with trio.move_on_after(interval):
+                try:
+                    await self.sync_endpoints()
+                except EtcdError as exc:
+                    _logger.debug("endpoints could not be synchronised: %s", exc)
 
     async def member_add(
         self, peer_urls: Sequence[str], *, learner: bool = False

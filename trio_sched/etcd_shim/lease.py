@@ -275,7 +275,8 @@ class Renewals:
         with suppress(EtcdError):  # the call has ended, as its reader learns, too
             while self._queued and self._call is call:
                 await call.send_message(pb.LeaseKeepAliveRequest(id=self._queued[0]))
-                self._queued.pop(0)
+                if self._call is call:  # else what is queued is for the next call
+                    self._queued.pop(0)
 
     def _settle(self, answer: pb.LeaseKeepAliveResponse) -> None:
         waiting = self._pending.get(answer.id)

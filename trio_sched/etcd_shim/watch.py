@@ -7,7 +7,7 @@ read fills its buffer, and then gets `WatchOverflow`; it delays no other.
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Self
 
@@ -15,6 +15,7 @@ import trio
 
 from trio_sched._support.arguments import check_bools, check_int
 from trio_sched._support.tasks import Wakeup
+from trio_sched.etcd_shim._backoff import Backoff
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
 from trio_sched.etcd_shim.errors import EtcdError, WatchOverflow, again
 from trio_sched.etcd_shim.kv import Key, KeyValue, prefix_range, to_bytes
@@ -97,10 +98,21 @@ class Watcher:
         heard_at: by trio's clock, when etcd sent something for it last.
     """
 
-    def __init__(self, watch_id: int, request: pb.WatchCreateRequest, buffer_size: int) -> None:
+    def __init__(
+        self,
+        watch_id: int,
+        request: pb.WatchCreateRequest,
+        buffer_size: int,
+        stripped: int = 0,
+        ask: Callable[[], Awaitable[int]] | None = None,
+    ) -> None:
         self._id = watch_id
+        self._ask = ask  # for progress, once
+        self._progress = trio.Event()  # etcd has answered that, or never will
+        self._progress_revision = 0
         self._request = request
         self._buffer_size = buffer_size
+        self._stripped = stripped  # bytes, off the front of each key
         self.next_revision = request.start_revision
         self.created_revision = 0
         self.heard_at = trio.current_time()
@@ -132,6 +144,39 @@ class Watcher:
         events, self._arrived = self._arrived, []
         assert revision is not None
         return WatchBatch(tuple(events), revision)
+
+    async def request_progress(self) -> int:
+        """Ask up to which revision everything has been delivered; wait for the answer.
+
+        What came is then in the buffer, and `receive` returns without an event if there is none.
+        etcd answers when all watches of this client have caught up, and does not say so before:
+        it is asked again and again. It says what the member knows, which may be a little less
+        than what another one has answered to a write: compare, and ask again if it is too old.
+
+        Cancelled, it loses nothing.
+
+        Returns:
+            The revision.
+
+        Raises:
+            Unimplemented: this version of etcd may answer too early (etcd issues 15220 and
+                17507): before 3.4.31, and 3.5.0 to 3.5.12.
+            EtcdError: the watch cannot go on.
+        """
+        assert self._ask is not None
+        answered, backoff = self._progress, Backoff(first=0.1, cap=1.0)
+        while True:
+            if self._error is not None:
+                await trio.lowlevel.checkpoint()
+                raise again(self._error)
+            reached = await self._ask()
+            if reached < self.next_revision:  # nothing has happened since
+                self._note_revision(reached)
+                return reached
+            with trio.move_on_after(backoff.next()):
+                await answered.wait()
+            if answered.is_set() and self._error is None:
+                return self._progress_revision
 
     async def _wait(self) -> None:
         """Wait until something has arrived. A checkpoint."""
@@ -194,7 +239,9 @@ class Watcher:
         if self._error is not None:
             return
         if events:
-            self._deliver([Event.decode(event) for event in events])
+            found = [Event.decode(event) for event in events]
+            stripped = self._stripped
+            self._deliver([_stripped(event, stripped) for event in found] if stripped else found)
         else:
             self._note_revision(answer.header.revision)
 
@@ -213,11 +260,31 @@ class Watcher:
         self.heard_at = trio.current_time()
         self._wakeup.notify()
 
+    def _note_progress(self, revision: int) -> None:
+        """Note what etcd has answered to `request_progress`, if that was called."""
+        if self._progress.statistics().tasks_waiting and self._error is None:
+            self._progress_revision = revision
+            self._note_revision(revision)
+            self._end_asking()
+
+    def _end_asking(self) -> None:
+        self._progress.set()
+        self._progress = trio.Event()
+
     def _fail(self, error: EtcdError) -> None:
         if self._error is None:
             self._error = error
             self._created.set()
+            self._end_asking()
             self._wakeup.notify()
+
+
+def _stripped(event: Event, count: int) -> Event:
+    """Return it with so many bytes less at the front of its key."""
+    kv, before = event.kv, event.prev_kv
+    if before is not None:
+        before = before._replace(key=before.key[count:])
+    return event._replace(kv=kv._replace(key=kv.key[count:]), prev_kv=before)
 
 
 def creation(

@@ -34,6 +34,7 @@ from trio_sched._support.suspension import lease_time
 from trio_sched._support.tasks import open_plain_nursery
 from trio_sched.etcd_shim import Client, Compare, Delete, EtcdError, Put
 from trio_sched.etcd_shim._backoff import Backoff
+from trio_sched.etcd_shim.client import prefix_of
 from trio_sched.etcd_shim.errors import LeaseNotFound, RevisionWentBack
 from trio_sched.exceptions import SessionLost
 from trio_sched.host.election import wait_elected
@@ -70,7 +71,7 @@ _PROOFS_PER_TTL: Final = 3  # that the view of the path is the newest
 
 # Leases that were left to lapse, for the next life of the same host in this process: by the
 # members' URLs, as each cluster has leases of its own, by path and by host.
-_kept_leases: dict[tuple[tuple[str, ...], str, str], int] = {}
+_kept_leases: dict[tuple[tuple[str, ...], bytes, str], int] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,10 +256,11 @@ class Membership:
         return session, None
 
     @property
-    def _kept_as(self) -> tuple[tuple[str, ...], str, str]:
+    def _kept_as(self) -> tuple[tuple[str, ...], bytes, str]:
         """What a lease of this host is kept by."""
         members = tuple(sorted(self._client.endpoints))
-        return members, self._settings.path, self._settings.hostname
+        path = prefix_of(self._client) + self._settings.path.encode()
+        return members, path, self._settings.hostname
 
     async def _take_over(self, lease: int) -> tuple[Session, Joined] | None:
         """Go on with a lease from a life before, if it and its keys still live."""

@@ -42,6 +42,7 @@ from trio_sched.etcd_shim import (
     Put,
     Txn,
 )
+from trio_sched.etcd_shim.client import prefix_of
 from trio_sched.etcd_shim.errors import EtcdError, LeaseNotFound
 from trio_sched.host.following import PathFollower
 from trio_sched.host.marks import Marks, is_of_lease, new_mark
@@ -215,7 +216,10 @@ class SlotKeys:
         mark = new_mark(self._hostname, session.lease)
         self._made.append(mark)
         if self._reaper is not None:
-            self._reaper.taken(self._keys.slot(number), self._keys.mark(number), mark)
+            below = prefix_of(self._client)
+            self._reaper.taken(
+                below + self._keys.slot(number), below + self._keys.mark(number), mark
+            )
         return mark
 
     @property
@@ -337,7 +341,7 @@ class SlotKeys:
 
     def _note_released(self, number: int, mark: bytes) -> None:
         if self._reaper is not None and mark:
-            self._reaper.freed(self._keys.slot(number))
+            self._reaper.freed(prefix_of(self._client) + self._keys.slot(number))
 
     # ---- waiting -----------------------------------------------------------------------
 

@@ -148,12 +148,18 @@ class HostState:
     @property
     def deadline(self) -> float:
         """By trio's clock, until when this host is scheduled; minus infinity if it is not."""
+        session = self._chosen_session
+        return -inf if session is None else min(session.deadline, self.provable_until)
+
+    @property
+    def _chosen_session(self) -> Session | None:
+        """The session that the decision means, if it is alive but for its deadline, and ours."""
         newest, session = self.decisions.newest, self.session
         if self.decisions.ended or newest is None or self.hostname not in newest:
-            return -inf
+            return None
         if session is None or session.lost_reason is not None or not self.is_ours:
-            return -inf
-        return min(session.deadline, self.provable_until)
+            return None
+        return session
 
     @property
     def scheduled(self) -> bool:
@@ -182,6 +188,10 @@ class HostState:
         while not self.scheduled:
             if self.decisions.ended:
                 raise end_of(self.decisions.failure, f"{self.hostname!r} has left {self.path!r}")
+            if (session := self._chosen_session) is not None:
+                # Only time speaks against it: the machine was suspended, so that no timer was due
+                # and a renewal, or a proof, may come before one is.
+                session.mark_lost("its deadline has passed")
             await self.wait_changed()
         newest = self.decisions.newest
         assert newest is not None

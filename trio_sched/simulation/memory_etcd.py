@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from trio_sched._support.arguments import check_int, check_text
 from trio_sched._support.tasks import open_service_nursery
 from trio_sched.etcd_shim.channel import ChannelSettings, Endpoint, Transport
-from trio_sched.etcd_shim.client import Client, client_block
+from trio_sched.etcd_shim.client import Client
+from trio_sched.etcd_shim.opening import client_block
 from trio_sched.simulation.memory_cluster import Cluster
 from trio_sched.simulation.network import MemoryTransport, Network
 

@@ -60,6 +60,11 @@ def _txn(store: Store, request: pb.TxnRequest, _now: float) -> Message:
     return store.txn(request)
 
 
+def _compact(store: Store, request: pb.CompactionRequest, _now: float) -> Message:
+    store.compact(request.revision)
+    return pb.CompactionResponse()
+
+
 def _grant(store: Store, request: pb.LeaseGrantRequest, now: float) -> Message:
     if not request.id:
         request.id = 1 + max((lease.id for lease in store.leases), default=0)
@@ -106,6 +111,7 @@ _ANSWERS: Final[Mapping[str, Callable[[Store, Any, float], Any]]] = {
     "KV/Put": _put,
     "KV/DeleteRange": _delete_range,
     "KV/Txn": _txn,
+    "KV/Compact": _compact,
     "Lease/LeaseGrant": _grant,
     "Lease/LeaseRevoke": _revoke,
     "Lease/LeaseKeepAlive": _keep_alive,

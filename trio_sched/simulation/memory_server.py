@@ -36,6 +36,7 @@ _REQUESTS: Final[Mapping[str, Any]] = {
     "KV/Put": pb.PutRequest,
     "KV/DeleteRange": pb.DeleteRangeRequest,
     "KV/Txn": pb.TxnRequest,
+    "KV/Compact": pb.CompactionRequest,
     "Lease/LeaseGrant": pb.LeaseGrantRequest,
     "Lease/LeaseRevoke": pb.LeaseRevokeRequest,
     "Lease/LeaseTimeToLive": pb.LeaseTimeToLiveRequest,

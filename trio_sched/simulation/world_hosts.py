@@ -15,8 +15,8 @@ import trio
 from trio_sched.control import Control
 from trio_sched.etcd_shim import Client, Compare, Put
 from trio_sched.etcd_shim.channel import ChannelSettings, Endpoint
-from trio_sched.etcd_shim.client import client_block
 from trio_sched.etcd_shim.errors import EtcdError
+from trio_sched.etcd_shim.opening import client_block
 from trio_sched.exceptions import HostNotFound, TrioSchedError
 from trio_sched.host.result import Result
 from trio_sched.host.slot import Slot

@@ -12,7 +12,8 @@ import trio
 from trio_sched._support.arguments import check_async, check_instance
 from trio_sched._support.tasks import ServiceBlock, open_plain_nursery
 from trio_sched.etcd_shim.channel import Endpoint
-from trio_sched.etcd_shim.client import Client, client_block, open_client
+from trio_sched.etcd_shim.client import Client
+from trio_sched.etcd_shim.opening import client_block, open_client
 from trio_sched.host.result import Result
 from trio_sched.model.keys import check_hostname
 from trio_sched.scheduler import schedule

@@ -1,4 +1,7 @@
-"""Each test of this folder runs on a real etcd and on the one in memory, without and by HTTP/2."""
+"""Each test of this folder runs on a real etcd and on the one in memory.
+
+On that without and by HTTP/2, and by clients whose keys are in a namespace.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,21 @@ from trio_sched.etcd_shim.errors import LeaseNotFound
 from trio_sched.simulation import MemoryEtcd
 
 
-@pytest.fixture(params=["memory", "http2", "real"])
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out what has no meaning in a namespace."""
+    items[:] = [
+        item
+        for item in items
+        if item.get_closest_marker("at_the_root") is None or "[namespace" not in item.name
+    ]
+
+
+@pytest.fixture(params=["memory", "namespace", "http2", "real"])
 def server(request: pytest.FixtureRequest) -> Server:
     if request.param == "memory":
         return MemoryServer(MemoryEtcd())
+    if request.param == "namespace":
+        return MemoryServer(MemoryEtcd(), b"/a/b\xff")
     if request.param == "http2":
         return MemoryServer(Http2MemoryEtcd())
     found = request.getfixturevalue("real_server")

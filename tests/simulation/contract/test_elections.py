@@ -168,16 +168,16 @@ async def test_a_cancelled_observer_loses_nothing(client: Client, path: str) -> 
                 assert await value(leaders) == name.encode()
 
 
-async def test_observing_survives_compaction(server: Server, client: Client, path: str) -> None:
+async def test_observing_survives_compaction(client: Client, path: str) -> None:
     election = Election(client, path)
     async with election.observe() as leaders:
         for name in ("a", "b", "c"):
             async with election.campaign(name) as leadership:
                 revision = await leadership.proclaim(f"{name}-compacted")
-                await server.compact(client, revision)
+                await client.compact(revision)
                 assert await value(leaders) == f"{name}-compacted".encode()
             revision = (await client.put(f"{path}-beside", "x")).revision
-            await server.compact(client, revision)
+            await client.compact(revision)
 
 
 async def test_candidates_disturb_no_observer(client: Client, path: str) -> None:

@@ -116,6 +116,7 @@ async def test_a_put_that_keeps_the_lease(client: Client, path: str) -> None:
     assert (kv.value, kv.lease, kv.version) == (b"2", lease.id, 3)
 
 
+@pytest.mark.at_the_root
 @pytest.mark.parametrize(
     ("request_", "words"),
     [
@@ -178,6 +179,7 @@ async def test_a_delete_of_a_range_that_ends_before_it_begins(client: Client, pa
         assert (done.revision, done.deleted) == (before, 0)
 
 
+@pytest.mark.at_the_root
 async def test_a_delete_without_a_key(client: Client) -> None:
     with pytest.raises(InvalidArgument) as caught:
         await client._kv.DeleteRange(pb.DeleteRangeRequest(range_end=b"\0"))
@@ -215,9 +217,9 @@ async def test_reads_of_the_future(client: Client, path: str) -> None:
     )
 
 
-async def test_compaction(server: Server, client: Client, path: str) -> None:
+async def test_compaction(client: Client, path: str) -> None:
     first, second, third = [(await client.put(path, text)).revision for text in "123"]
-    await server.compact(client, second)
+    await client.compact(second, physical=True)
     assert (await client.get(path, revision=third)).value == b"3"
     assert (await client.get(path, revision=second)).value == b"2"
     with pytest.raises(RevisionCompacted) as caught:
@@ -231,32 +233,32 @@ async def test_compaction(server: Server, client: Client, path: str) -> None:
     assert found.revision == third, "a compaction is no revision"
 
 
-async def test_a_compaction_that_is_done_already(server: Server, client: Client, path: str) -> None:
+async def test_a_compaction_that_is_done_already(client: Client, path: str) -> None:
     first, second = [(await client.put(path, text)).revision for text in "12"]
-    await server.compact(client, second)
+    await client.compact(second, physical=True)
     for revision in (second, first):
         with pytest.raises(RevisionCompacted) as caught:
-            await server.compact(client, revision)
+            await client.compact(revision, physical=True)
         assert caught.value.message == "etcdserver: mvcc: required revision has been compacted"
 
 
-async def test_a_compaction_below_zero(server: Server, client: Client) -> None:
+async def test_a_compaction_below_zero(client: Client) -> None:
     with pytest.raises(RevisionCompacted):
-        await server.compact(client, -1)
+        await client._kv.Compact(pb.CompactionRequest(revision=-1))
 
 
-async def test_a_compaction_in_the_future(server: Server, client: Client, path: str) -> None:
+async def test_a_compaction_in_the_future(client: Client, path: str) -> None:
     now = (await client.put(path, "1")).revision
     with pytest.raises(FutureRevision) as caught:
-        await server.compact(client, now + 1)
+        await client.compact(now + 1, physical=True)
     assert caught.value.message == "etcdserver: mvcc: required revision is a future revision"
     assert (await client.get(path, revision=now)).value == b"1"
 
 
-async def test_a_compaction_of_a_deleted_key(server: Server, client: Client, path: str) -> None:
+async def test_a_compaction_of_a_deleted_key(client: Client, path: str) -> None:
     await client.put(path, "1")
     deleted = (await client.delete(path)).revision
-    await server.compact(client, deleted)
+    await client.compact(deleted, physical=True)
     assert (await client.get(path)).count == 0
     assert (await client.get(path, revision=deleted)).count == 0
     again = (await client.put(path, "2")).revision
@@ -299,6 +301,7 @@ async def test_two_clients_see_the_same_store(server: Server, client: Client, pa
         assert (found.value, found.revision) == (b"1", put.revision)
 
 
+@pytest.mark.at_the_root
 @pytest.mark.parametrize(
     "call",
     [

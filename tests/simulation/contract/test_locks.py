@@ -137,7 +137,7 @@ async def test_a_waiter_whose_key_goes_is_refused(client: Client, path: str, how
             assert held.alive
 
 
-async def test_waiting_survives_compaction(server: Server, client: Client, path: str) -> None:
+async def test_waiting_survives_compaction(client: Client, path: str) -> None:
     """History is forgotten after each change, so no watch can begin where it wants to."""
     done = trio.Event()
     turns = 0
@@ -145,7 +145,7 @@ async def test_waiting_survives_compaction(server: Server, client: Client, path:
     async def forget() -> None:
         while not done.is_set():
             revision = (await client.put(f"{path}-beside", "x")).revision
-            await server.compact(client, revision)
+            await client.compact(revision)
 
     async def take_turn() -> None:
         nonlocal turns

@@ -147,7 +147,7 @@ async def test_what_is_read_together_was_there_together(
 
 @pytest.mark.parametrize("isolation", SERIAL[:2])
 async def test_a_snapshot_that_is_compacted_is_read_anew(
-    server: Server, client: Client, path: str, isolation: Isolation
+    client: Client, path: str, isolation: Isolation
 ) -> None:
     """Also if the function does not let the error pass, or fails because of it."""
     calls = 0
@@ -158,7 +158,7 @@ async def test_a_snapshot_that_is_compacted_is_read_anew(
         await stm.get(f"{path}/a")
         if calls <= 3:
             revision = (await client.put(f"{path}/b", str(calls))).revision
-            await server.compact(client, revision)
+            await client.compact(revision)
         if calls == 2:
             with pytest.raises(RpcError):
                 await stm.get(f"{path}/b")

@@ -7,7 +7,6 @@ from typing import Literal
 import pytest
 from grpclib.const import Status
 
-from tests.simulation.servers import Server
 from trio_sched.etcd_shim import (
     ALL_KEYS,
     Client,
@@ -273,11 +272,9 @@ async def test_a_read_below_zero_within_a_transaction_is_of_compacted_history(
         await client._kv.Txn(pb.TxnRequest(success=[pb.RequestOp(request_range=read)]))
 
 
-async def test_reads_of_compacted_history_within_a_transaction(
-    server: Server, client: Client, path: str
-) -> None:
+async def test_reads_of_compacted_history_within_a_transaction(client: Client, path: str) -> None:
     first, second = [(await client.put(path, text)).revision for text in "12"]
-    await server.compact(client, second)
+    await client.compact(second, physical=True)
     with pytest.raises(RevisionCompacted):
         await client.txn(success=[Put(path, "3"), Get(path, revision=first)])
     assert (await client.get(path)).value == b"2"
@@ -370,6 +367,7 @@ async def test_one_key_in_both_branches(client: Client, path: str) -> None:
     assert (await client.get(path)).value == b"1"
 
 
+@pytest.mark.at_the_root
 async def test_a_delete_of_everything_from_a_key_on_and_a_put(client: Client, path: str) -> None:
     """etcd does not see that these are of one key; what is put is deleted at once."""
     before = (await client.get(path)).revision
@@ -420,6 +418,7 @@ async def test_an_operation_that_is_none(client: Client) -> None:
     assert caught.value.message == "etcdserver: key not found"
 
 
+@pytest.mark.at_the_root
 @pytest.mark.parametrize(
     "operation",
     [

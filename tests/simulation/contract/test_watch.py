@@ -241,9 +241,9 @@ async def test_history_of_a_prefix_without_what_is_filtered(client: Client, path
             assert [event.kv.key.decode()[-1] for event in events] == list(expected)
 
 
-async def test_history_that_is_compacted(server: Server, client: Client, path: str) -> None:
+async def test_history_that_is_compacted(client: Client, path: str) -> None:
     revisions = [(await client.put(path, value)).revision for value in "123"]
-    await server.compact(client, revisions[1])
+    await client.compact(revisions[1], physical=True)
     async with client.watch(path, start_revision=revisions[0]) as watcher:
         with pytest.raises(Compacted) as caught, trio.fail_after(20):
             await watcher.receive()
@@ -256,13 +256,13 @@ async def test_history_that_is_compacted(server: Server, client: Client, path: s
 
 
 async def test_history_that_begins_with_a_deletion_at_the_compacted_revision(
-    server: Server, client: Client, path: str
+    client: Client, path: str
 ) -> None:
     """Since etcd 3.5.16 that deletion is an event; before, it is lost."""
     await client.put(path, "1")
     deleted = (await client.delete(path)).revision
     await client.put(path, "2")
-    await server.compact(client, deleted)
+    await client.compact(deleted, physical=True)
     kept = await version(client) >= (3, 5, 16)
     async with client.watch(path, start_revision=deleted, prev_kv=True) as watcher:
         events = await take(watcher, 1 + kept)
@@ -270,8 +270,9 @@ async def test_history_that_begins_with_a_deletion_at_the_compacted_revision(
     assert found == [(DELETE, b"", None)] * kept + [(PUT, b"2", None)]
 
 
+@pytest.mark.at_the_root
 async def test_of_the_compacted_revision_the_last_event_of_a_key_is_left(
-    server: Server, client: Client, path: str
+    client: Client, path: str
 ) -> None:
     await client.put(f"{path}/a", "1")
     revision = (
@@ -284,7 +285,7 @@ async def test_of_the_compacted_revision_the_last_event_of_a_key_is_left(
         )
     ).revision
     await client.put(f"{path}/d", "4")
-    await server.compact(client, revision)
+    await client.compact(revision, physical=True)
     kept = await version(client) >= (3, 5, 16)
     async with client.watch(f"{path}/", prefix=True, start_revision=revision) as watcher:
         events = await take(watcher, 2 + kept)
@@ -292,13 +293,11 @@ async def test_of_the_compacted_revision_the_last_event_of_a_key_is_left(
     assert found == [(PUT, b"b"), *[(DELETE, b"c")] * kept, (PUT, b"d")]
 
 
-async def test_a_watch_that_lives_is_not_compacted(
-    server: Server, client: Client, path: str
-) -> None:
+async def test_a_watch_that_lives_is_not_compacted(client: Client, path: str) -> None:
     async with client.watch(path, prev_kv=True) as watcher:
         await client.put(path, "1")
         assert await values(watcher, 1) == [b"1"]
-        await server.compact(client, (await client.put(path, "2")).revision)
+        await client.compact((await client.put(path, "2")).revision, physical=True)
         assert await values(watcher, 1) == [b"2"]
         await client.put(path, "3")
         (event,) = await take(watcher, 1)

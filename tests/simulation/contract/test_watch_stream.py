@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from tests.simulation.servers import Server, version
+from tests.simulation.servers import version
 from trio_sched.etcd_shim import Client, Put
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
 
 if TYPE_CHECKING:
     from grpclib.client import Stream
+
+pytestmark = pytest.mark.at_the_root
 
 INVALID = -1  # the watch id of an answer that is about no watch
 
@@ -220,10 +222,10 @@ async def test_cancelling_what_is_not_there_is_not_answered(
 
 
 async def test_history_that_is_compacted_ends_a_watch(
-    server: Server, client: Client, stream: WatchStream, path: str
+    client: Client, stream: WatchStream, path: str
 ) -> None:
     first, second = [(await client.put(path, value)).revision for value in "12"]
-    await server.compact(client, second)
+    await client.compact(second, physical=True)
     await stream.create(path, start_revision=first)
     assert await stream.receive_created() == 0
     answer = await stream.receive()
