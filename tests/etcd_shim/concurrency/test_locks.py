@@ -336,14 +336,18 @@ async def test_f43_a_turn_comes_though_the_event_for_it_does_not(
             assert turns == [True]
 
 
+@pytest.mark.parametrize("put_again", [False, True])
 async def test_f14_a_holder_learns_that_its_key_is_gone_though_no_event_says_so(
-    endpoint: str, path: str, monkeypatch: pytest.MonkeyPatch
+    endpoint: str, path: str, put_again: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also if another client has put one of the same name."""
     async with open_client(endpoint) as client:
         with pytest.raises(KeyDeleted), trio.fail_after(WAIT):
             async with lock(client, path, ttl=1) as held:
                 lose_events(monkeypatch)
                 await client.delete(held.key)
+                if put_again:
+                    await client.put(held.key, "", lease=held.lease)
                 await trio.sleep_forever()
 
 

@@ -139,6 +139,28 @@ async def test_one_that_fails_holds_up_no_other(client: Client, path: str, numbe
     assert not len(await client.get_prefix(f"{path}/waiters"))
 
 
+async def test_what_a_round_has_left_behind_opens_no_other(client: Client, path: str) -> None:
+    """All of a round may die, and leave the key that opened it."""
+    await client.put(f"{path}/ready", "")
+    entered: list[bool] = []
+
+    async def enter() -> None:
+        async with DoubleBarrier(client, path, 2).enter():
+            entered.append(True)
+
+    with trio.fail_after(WAIT):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(enter)
+            await wait_row(client, f"{path}/waiters", 1)
+            for _ in range(3):
+                await client.get(path)
+                await trio.testing.wait_all_tasks_blocked()
+            assert not entered
+            nursery.start_soon(enter)
+        assert len(entered) == 2
+        assert not len(await client.get_prefix(path))
+
+
 async def test_one_that_is_cancelled_while_it_enters_is_not_counted(
     client: Client, path: str
 ) -> None:
