@@ -84,10 +84,14 @@ async def test_a_cancelled_waiter_leaves_the_row(client: Client, path: str) -> N
     assert not await row(client, path)
 
 
-async def test_try_lock_does_not_wait(client: Client, path: str) -> None:
+async def test_try_lock_does_not_wait(
+    client: Client, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And grants no lease if the lock is held."""
     with trio.fail_after(WAIT):
         async with try_lock(client, path) as held:
-            with pytest.raises(Locked) as caught:
+            with monkeypatch.context() as patch, pytest.raises(Locked) as caught:
+                patch.setattr(client, "open_lease", None)
                 async with try_lock(client, path):
                     raise AssertionError("it is held")
             assert caught.value.owner.key == held.key
