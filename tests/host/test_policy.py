@@ -50,6 +50,8 @@ ERRORS = [
 
 Matches = Callable[[str, Any], bool]
 
+SO_LONG = 6  # seconds: a proof falls into them, and they are over before a TTL of 10
+
 
 def refuse(etcd: MemoryEtcd, error: RpcError, seconds: float, matches: Matches) -> None:
     """Let etcd answer what matches with an error, for a while."""
@@ -108,7 +110,7 @@ async def joining(error: RpcError) -> Then:
 async def joined(error: RpcError) -> Then:
     etcd = MemoryEtcd()
     async with fleet(etcd, "a", "b") as (_, (_leader, follower)):
-        refuse(etcd, error, 4, is_method("KV/Txn"))
+        refuse(etcd, error, SO_LONG, is_method("KV/Txn"))
         await trio.sleep(20)
         assert follower.newest
         return Then.WAIT if follower.statistics().sessions == 1 else Then.LOSE
@@ -154,7 +156,7 @@ async def while_working(error: RpcError) -> Then:
     async with fleet(etcd, "a") as (_, (result,)), trio.open_nursery() as nursery:
         nursery.start_soon(result.run_while_scheduled, work)
         await trio.sleep(1)
-        refuse(etcd, error, 4, is_method("KV/Txn", "KV/Range"))
+        refuse(etcd, error, SO_LONG, is_method("KV/Txn", "KV/Range"))
         await trio.sleep(30)
         nursery.cancel_scope.cancel()
         runs = len(begun)

@@ -73,12 +73,12 @@ def revoke_before_the_end(patch: pytest.MonkeyPatch) -> None:
 
 def predecessor_once(patch: pytest.MonkeyPatch) -> None:
     """The candidate before ours is watched, and never read again."""
-    expected = following.PathFollower._expected
+    expected = following.PathFollower.expected
 
     def without(follower: following.PathFollower) -> dict[bytes, int]:
         return {k: v for k, v in expected(follower).items() if k in follower._proven}
 
-    patch.setattr(following.PathFollower, "_expected", without)
+    patch.setattr(following.PathFollower, "expected", without)
 
 
 def no_takeover_pause(patch: pytest.MonkeyPatch) -> None:

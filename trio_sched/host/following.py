@@ -10,7 +10,7 @@ A watch can fall silent without an end, or lose an event (etcd issues 15402, 180
 then one transaction asks whether the keys that matter still have the mod_revisions that the
 view has; only if not does it read them. It is linearizable, so the view was the newest when
 the transaction was *sent*: that moment is `fresh_at`. What it found to differ is loaded, and
-the range is watched anew from there.
+the range is watched anew from there. Those of one client are made together, see ``proofs.py``.
 
 No linearizable answer has a lower revision than one before it, unless the store is another
 one, restored or wiped: that is `RevisionWentBack`.
@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import partial
+from math import inf
 
 import trio
 
@@ -32,6 +33,7 @@ from trio_sched.etcd_shim._pages import read_ranges
 from trio_sched.etcd_shim.errors import ClusterChanged, EtcdError, NoSpace, RevisionWentBack
 from trio_sched.etcd_shim.watch import EventType, WatchBatch, Watcher
 from trio_sched.host.patience import Patience, Wait
+from trio_sched.host.proofs import proofs_of
 from trio_sched.model.keys import KeyRange, PathKeys
 from trio_sched.model.path_view import PathView
 from trio_sched.model.stored_decision import StoredKey
@@ -74,6 +76,8 @@ class PathFollower:
         fresh_at: by `lease_time`, when the view was the newest for certain.
         healed: how often a proof showed what no watch had brought.
         patience: as given.
+        interval: as given.
+        alone: whether the next proof is to be made by itself, at once.
     """
 
     def __init__(
@@ -86,7 +90,11 @@ class PathFollower:
     ) -> None:
         self._client = client
         self.patience = patience or Patience()
-        self._interval = interval
+        self.interval = interval
+        self.alone = False
+        self._asked_at = -inf  # by `lease_time`, when a proof was asked for last
+        self._known = 0  # revision of the view then
+        self._nap = trio.CancelScope()  # until it is due
         self._proven = (keys.scheduled, keys.record, *own)
         self._watching: dict[KeyRange, trio.CancelScope] = {}
         self._corrections: dict[KeyRange, GetResult] = {}
@@ -320,12 +328,51 @@ class PathFollower:
             RevisionWentBack: the store is another one.
             EtcdError: etcd refused.
         """
-        asked_at = self.fresh_at
-        while True:
-            next_at = max(self.fresh_at, asked_at) + self._interval
-            await trio.sleep_until(next_at - suspended())
-            asked_at = lease_time()
-            await self.prove()
+        proofs = proofs_of(self._client)
+        self._asked_at = self.fresh_at
+        with proofs.sharing(self):
+            while True:
+                while (due_at := self.due_at) > lease_time():
+                    with trio.CancelScope(deadline=due_at - suspended()) as self._nap:
+                        await trio.sleep_forever()
+                if self.alone or not await proofs.prove(self._client, self):
+                    self._asked_at = lease_time()
+                    await self.prove()
+                    self.alone = False
+
+    @property
+    def due_at(self) -> float:
+        """By `lease_time`, when it has to be proven again."""
+        return -inf if self.alone else max(self.fresh_at, self._asked_at) + self.interval
+
+    def expected(self) -> dict[bytes, int]:
+        """Return the keys to be proven, each with the mod_revision that the view has."""
+        view = self.view
+        single = [each.first for each in view.covered if each == KeyRange.of(each.first)]
+        keys = dict.fromkeys((*self._proven, *single))
+        return {key: _mod_revision(view.get(key)) for key in keys if view.covers(key)}
+
+    def begin_proof(self, asked_at: float) -> None:
+        """Note that a proof is asked for, together with those of others."""
+        self._asked_at = asked_at
+        self._known = self.view.revision
+
+    def note_proven(self, asked_at: float, revision: int, cluster: int) -> None:
+        """Note that all is as expected; or be proven alone if the answer is another store's."""
+        is_other = cluster and self._cluster and cluster != self._cluster
+        if revision < self._known or is_other:
+            self.prove_alone()
+        else:
+            self.fresh_at = max(self.fresh_at, asked_at)
+
+    def prove_alone(self) -> None:
+        """Be due at once, by itself."""
+        self.alone = True
+        self._nap.cancel()
+
+    def bears(self, error: EtcdError) -> bool:
+        """Return whether an error is waited out."""
+        return self.patience.bears(error)
 
     async def prove(self) -> None:
         """Prove that the view is the newest, or load what differs. Raises as `keep_fresh` does.
@@ -333,7 +380,7 @@ class PathFollower:
         Flat, and with plain reads in its else: so it stays out of raft, and is
         linearizable though it reads nothing when all is as it was.
         """
-        expected, known = self._expected(), self.view.revision
+        expected, known = self.expected(), self.view.revision
         asked_at = lease_time()
         found, revision = await self.patience.insist(self._find_differences, expected)
         _check_revision(known, revision)
@@ -370,13 +417,6 @@ class PathFollower:
         if cluster and self._cluster and cluster != self._cluster:
             raise ClusterChanged(self.view.revision, revision, self._cluster, cluster)
         self._cluster = cluster or self._cluster
-
-    def _expected(self) -> dict[bytes, int]:
-        """Return the keys to be proven, each with the mod_revision that the view has."""
-        view = self.view
-        single = [each.first for each in view.covered if each == KeyRange.of(each.first)]
-        keys = dict.fromkeys((*self._proven, *single))
-        return {key: _mod_revision(view.get(key)) for key in keys if view.covers(key)}
 
     async def _load_differences(
         self, found: Mapping[bytes, KeyValue | None], revision: int, asked_by: int

@@ -9,7 +9,7 @@ so of several hosts that leave at once exactly the last one sees it.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
@@ -78,11 +78,12 @@ async def join(
     value: bytes,
     session: Session,
     ours: Container[int] = (),
+    note_wait: Callable[[], None] = lambda: None,
 ) -> Joined:
     """Register a host and its candidacy under its session.
 
-    A key of the same name from a life before is waited for until it lapses; if it hangs on
-    one of `ours`, the leases of sessions that this host has lost, that is revoked.
+    A key of the same name from a life before is waited for until it lapses, after `note_wait`; if
+    it hangs on one of `ours`, the leases of sessions that this host has lost, that is revoked.
 
     Raises:
         HostnameInUse: its lease is being renewed by another process.
@@ -122,6 +123,7 @@ async def join(
         if kv is not None and kv.lease in ours:
             await revoke_surely(client, kv.lease)
         elif kv is not None:
+            note_wait()
             await _wait_for_name(client, keys, hostname, kv, answer.revision)
 
 

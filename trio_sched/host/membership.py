@@ -41,8 +41,10 @@ from trio_sched.host.election import wait_elected
 from trio_sched.host.following import PathFollower, found_keys
 from trio_sched.host.joining import Joined, JoiningReads, clear_if_last, join, resume
 from trio_sched.host.leading import DECISION_TTLS, LeaderContext, Leading
+from trio_sched.host.pacing import Turn, turns_of
 from trio_sched.host.patience import Patience, Wait
 from trio_sched.host.policy import Then, Where, outcome
+from trio_sched.host.proofs import proof_interval
 from trio_sched.host.publishing import HealthCheck, HostPublisher
 from trio_sched.host.result import Result
 from trio_sched.host.session import (
@@ -66,8 +68,6 @@ __all__ = ["Membership", "Settings"]
 _WATCH_TIMEOUT: Final = 1.0  # seconds; without its watches a host joins late rather than never
 
 _REJOIN_TIMEOUT: Final = 1.0  # seconds for the old lease; it is revoked while we join, too
-
-_PROOFS_PER_TTL: Final = 3  # that the view of the path is the newest
 
 # Leases that were left to lapse, for the next life of the same host in this process: by the
 # members' URLs, as each cluster has leases of its own, by path and by host.
@@ -116,6 +116,8 @@ class Membership:
         # Of sessions, the newest last: a store that is restored may hold some again.
         self._leases: deque[int] = deque(maxlen=100)
         self.joined = trio.Event()
+        self._turns = turns_of(client)
+        self._turn = Turn(self._turns)  # to join; taken before each session
         self._patience = Patience(partial(self._log, logging.WARNING), Where.ENTRY)
         self._between = Wait(self._patience)  # between two sessions
         options, check = settings.options, settings.health_check
@@ -188,12 +190,18 @@ class Membership:
 
     async def _live_a_session(self) -> None:
         """Live until the session is lost, and raise why."""
+        self._turn = await self._turns.take()
+        try:
+            await self._live_in_turn()
+        finally:
+            self._turn.end()
+
+    async def _live_in_turn(self) -> None:
         session, already = await self._open_session()
         self._leases.append(session.lease)
         own = (self._keys.host(self._settings.hostname), self._keys.candidate(session.lease))
-        follower = PathFollower(
-            self._client, self._keys, session.ttl / _PROOFS_PER_TTL, own, self._patience
-        )
+        interval = proof_interval(session.ttl)
+        follower = PathFollower(self._client, self._keys, interval, own, self._patience)
         self._state.begin_session(session, follower)
         lost = False
         try:
@@ -218,6 +226,7 @@ class Membership:
             await self._leave(session, timeout, keep=keep)  # noqa: ASYNC102 # shields and bounds itself
 
     def _note_joined(self, session: Session, joined: Joined) -> None:
+        self._turn.end()
         self._joined_at = trio.current_time()
         self._between.worked()
         self._state.note_joined(joined.revision)
@@ -284,7 +293,7 @@ class Membership:
         self._publisher.begin()
         value, version = self._publisher.value()
         name, before = settings.hostname, {*self._leases} - {session.lease}
-        joined = await join(self._client, self._keys, name, value, session, before)
+        joined = await join(self._client, self._keys, name, value, session, before, self._turn.end)
         if joined.own[0].value == value:  # else it is published later
             self._publisher.note_published(version)
         return joined
