@@ -444,3 +444,41 @@ async def test_a_slot_that_could_not_be_released_is_released_as_soon_as_etcd_all
         with trio.fail_after(40):
             await works[1].wait_running(1)
         assert a.statistics().sessions == 1
+
+
+@in_no_time
+async def test_f44_a_slot_that_a_restored_store_holds_again_is_released_again() -> None:
+    """The work has ended, the session lives, and nothing else in the store is other than before."""
+    etcd, work = MemoryEtcd(), Work()
+    async with etcd.open_client() as client, trio.open_nursery() as nursery:
+        async with schedule(client, "/jobs", "a", session_ttl=10) as result:
+            nursery.start_soon(result.run_while_scheduled, work)
+            await work.wait_running(1)
+            snapshot = etcd.cluster.store.snapshot()
+            nursery.cancel_scope.cancel()
+            with trio.CancelScope(shield=True):
+                await work.wait_running(0)
+                await trio.sleep(0.1)
+                assert not (await client.get_prefix("/jobs/slots")).count
+                etcd.cluster.restore(snapshot)
+                assert (await client.get_prefix("/jobs/slots/")).count == 1
+                await trio.sleep(10)
+                assert not (await client.get_prefix("/jobs/slots/")).count
+            assert result.statistics().sessions == 1
+
+
+@in_no_time
+async def test_f44_a_slot_that_is_held_is_not_taken_for_one_that_came_back() -> None:
+    """It has the same number as one that this session has released."""
+    etcd, work = MemoryEtcd(), Work()
+    async with etcd.open_client() as client:
+        async with schedule(client, "/jobs", "a", session_ttl=10) as result:
+            for _ in range(2):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(result.run_while_scheduled, work)
+                    await work.wait_running(1)
+                    await trio.sleep(30)
+                    assert (await client.get_prefix("/jobs/slots/")).count == 1
+                    assert work.running == 1
+                    nursery.cancel_scope.cancel()
+            assert result.statistics().sessions == 1

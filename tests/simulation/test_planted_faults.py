@@ -11,6 +11,7 @@ import trio
 from trio_sched.etcd_shim import Compare, _keep
 from trio_sched.host import following, leading, slots, state, work
 from trio_sched.host.marks import Marks
+from trio_sched.host.proofs import Expectation
 from trio_sched.host.session import Session
 from trio_sched.simulation.explore import command_of, describe, explore, shrink
 from trio_sched.simulation.plan import Plan
@@ -75,7 +76,7 @@ def predecessor_once(patch: pytest.MonkeyPatch) -> None:
     """The candidate before ours is watched, and never read again."""
     expected = following.PathFollower.expected
 
-    def without(follower: following.PathFollower) -> dict[bytes, int]:
+    def without(follower: following.PathFollower) -> dict[bytes, Expectation]:
         return {k: v for k, v in expected(follower).items() if k in follower._proven}
 
     patch.setattr(following.PathFollower, "expected", without)

@@ -22,18 +22,19 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from math import inf
+from typing import Protocol
 
 import trio
 
 from trio_sched._support.suspension import lease_time, suspended
 from trio_sched._support.tasks import open_plain_nursery
-from trio_sched.etcd_shim import Client, Compare, Get, GetResult, KeyValue
+from trio_sched.etcd_shim import Client, Get, GetResult, KeyValue
 from trio_sched.etcd_shim._following import Read, open_follower
 from trio_sched.etcd_shim._pages import read_ranges
 from trio_sched.etcd_shim.errors import ClusterChanged, EtcdError, NoSpace, RevisionWentBack
 from trio_sched.etcd_shim.watch import EventType, WatchBatch, Watcher
 from trio_sched.host.patience import Patience, Wait
-from trio_sched.host.proofs import proofs_of
+from trio_sched.host.proofs import Expectation, proofs_of
 from trio_sched.model.keys import KeyRange, PathKeys
 from trio_sched.model.path_view import PathView
 from trio_sched.model.stored_decision import StoredKey
@@ -60,6 +61,16 @@ def found_keys(revision: int, *kvs: KeyValue | None) -> GetResult:
     return GetResult(there, revision, len(there), more=False)
 
 
+class Leftovers(Protocol):
+    """Keys of ours that we have deleted, and that a store that was restored may hold again."""
+
+    def keys(self) -> Mapping[bytes, int]:
+        """Return the keys, each with the lease that it hung on."""
+
+    def note_found(self, kv: KeyValue) -> None:
+        """Note that one of them is there, on that lease."""
+
+
 class PathFollower:
     """Keeps a view of a path up to date.
 
@@ -78,6 +89,7 @@ class PathFollower:
         patience: as given.
         interval: as given.
         alone: whether the next proof is to be made by itself, at once.
+        leftovers: what must not be there; None for nothing.
     """
 
     def __init__(
@@ -92,6 +104,7 @@ class PathFollower:
         self.patience = patience or Patience()
         self.interval = interval
         self.alone = False
+        self.leftovers: Leftovers | None = None
         self._asked_at = -inf  # by `lease_time`, when a proof was asked for last
         self._known = 0  # revision of the view then
         self._nap = trio.CancelScope()  # until it is due
@@ -345,12 +358,14 @@ class PathFollower:
         """By `lease_time`, when it has to be proven again."""
         return -inf if self.alone else max(self.fresh_at, self._asked_at) + self.interval
 
-    def expected(self) -> dict[bytes, int]:
-        """Return the keys to be proven, each with the mod_revision that the view has."""
+    def expected(self) -> dict[bytes, Expectation]:
+        """Return the keys to be proven: as they are in the view, or not to hang on our lease."""
         view = self.view
         single = [each.first for each in view.covered if each == KeyRange.of(each.first)]
-        keys = dict.fromkeys((*self._proven, *single))
-        return {key: _mod_revision(view.get(key)) for key in keys if view.covers(key)}
+        keys = [key for key in dict.fromkeys((*self._proven, *single)) if view.covers(key)]
+        known = {key: Expectation(_mod_revision(view.get(key))) for key in keys}
+        left = self.leftovers.keys() if self.leftovers is not None else {}
+        return {key: Expectation(not_on=lease) for key, lease in left.items()} | known
 
     def begin_proof(self, asked_at: float) -> None:
         """Note that a proof is asked for, together with those of others."""
@@ -384,24 +399,28 @@ class PathFollower:
         asked_at = lease_time()
         found, revision = await self.patience.insist(self._find_differences, expected)
         _check_revision(known, revision)
+        if self.leftovers is not None:
+            for key, kv in found.items():
+                if kv is not None and not self.view.covers(key) and not expected[key].is_met(kv):
+                    self.leftovers.note_found(kv)
         if found and not await self._load_differences(found, revision, known):
             return
         self.fresh_at = max(self.fresh_at, asked_at)
 
     async def _find_differences(
-        self, expected: Mapping[bytes, int]
+        self, expected: Mapping[bytes, Expectation]
     ) -> tuple[Mapping[bytes, KeyValue | None], int]:
         """Return the keys, none if all are as expected, and the revision at which they are."""
         try:
             answer = await self._client.txn(
-                [Compare.mod_revision(key, "==", revision) for key, revision in expected.items()],
+                [expectation.compare(key) for key, expectation in expected.items()],
                 [],
                 [Get(key) for key in expected],
             )
         except NoSpace:  # etcd 3.5.1 refuses transactions that only read (etcd issue 13429)
             read = await read_ranges(self._client, [(key, key + b"\0") for key in expected])
             stored = {kv.key: kv for kv in read}
-            same = all(_mod_revision(stored.get(key)) == at for key, at in expected.items())
+            same = all(one.is_met(stored.get(key)) for key, one in expected.items())
             return {} if same else {key: stored.get(key) for key in expected}, read.revision
         self.check_cluster(answer.header.cluster_id, answer.revision)
         if answer.succeeded:

@@ -202,6 +202,7 @@ class Membership:
         own = (self._keys.host(self._settings.hostname), self._keys.candidate(session.lease))
         interval = proof_interval(session.ttl)
         follower = PathFollower(self._client, self._keys, interval, own, self._patience)
+        follower.leftovers = self._slots
         self._state.begin_session(session, follower)
         lost = False
         try:

@@ -15,9 +15,10 @@ way elsewhere counts from when that was sent, and becomes due at once if it is g
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final, Protocol
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeAlias
 
 from trio_sched._support.suspension import lease_time
 from trio_sched.etcd_shim import Client, Compare, EtcdError, Get, KeyValue
@@ -38,6 +39,31 @@ def proof_interval(ttl: float) -> float:
     return max(ttl / 3, min(0.52 * ttl, ttl - 2))
 
 
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """What is expected of a key: that it is as it was, or does not hang on a lease.
+
+    Attributes:
+        mod_revision: what it has; 0 if it is not there.
+        not_on: id of the lease that it must not hang on; if given, all else may be as it is.
+    """
+
+    mod_revision: int = 0
+    not_on: int = 0
+
+    def compare(self, key: bytes) -> Compare:
+        """Return the condition for it."""
+        if self.not_on:
+            return Compare.lease(key, "!=", self.not_on)
+        return Compare.mod_revision(key, "==", self.mod_revision)
+
+    def is_met(self, kv: KeyValue | None) -> bool:
+        """Return whether a key, None if it is not there, is as expected."""
+        if self.not_on:
+            return kv is None or kv.lease != self.not_on
+        return self.mod_revision == (0 if kv is None else kv.mod_revision)
+
+
 class Provable(Protocol):
     """What a follower has for it.
 
@@ -55,8 +81,8 @@ class Provable(Protocol):
     def alone(self) -> bool:
         """Whether it has to be proven by itself."""
 
-    def expected(self) -> Mapping[bytes, int]:
-        """Return the keys to be proven, each with its mod_revision."""
+    def expected(self) -> Mapping[bytes, Expectation]:
+        """Return the keys to be proven, each with what is expected of it."""
 
     def begin_proof(self, asked_at: float) -> None:
         """Note that a proof is asked for."""
@@ -69,6 +95,9 @@ class Provable(Protocol):
 
     def bears(self, error: EtcdError) -> bool:
         """Return whether an error is waited out."""
+
+
+_Batch: TypeAlias = "list[tuple[Provable, Mapping[bytes, Expectation]]]"
 
 
 class Proofs:
@@ -116,10 +145,11 @@ class Proofs:
                     each.prove_alone()
         return follower not in open_ones
 
-    def _batch(self, follower: Provable) -> list[tuple[Provable, Mapping[bytes, int]]]:
+    def _batch(self, follower: Provable) -> _Batch:
         """Return who is proven together with a follower, it first, each with what to expect."""
         expected = follower.expected()
-        batch, room = [(follower, expected)], _MOST - len(expected)
+        batch: _Batch = [(follower, expected)]
+        room = _MOST - len(expected)
         now = lease_time()
         for each in sorted(self._followers, key=lambda each: each.due_at):
             if each.due_at - each.interval / 2 > now:
@@ -134,13 +164,11 @@ class Proofs:
         return batch
 
 
-async def _ask(
-    client: Client, batch: Sequence[tuple[Provable, Mapping[bytes, int]]]
-) -> list[tuple[Provable, bool, int, int]]:
+async def _ask(client: Client, batch: _Batch) -> list[tuple[Provable, bool, int, int]]:
     """Return of each whether all is as expected, at which revision, and of which cluster."""
     expected = [item for _, keys in batch for item in keys.items()]
     answer = await client.txn(
-        [Compare.mod_revision(key, "==", revision) for key, revision in expected],
+        [expectation.compare(key) for key, expectation in expected],
         [],
         [Get(key, keys_only=True) for key, _ in expected],
     )
@@ -148,14 +176,8 @@ async def _ask(
     if answer.succeeded:
         return [(each, True, *found) for each, _ in batch]
     kvs = (answer.get(index).kv for index in range(len(expected)))
-    return [
-        (each, [_mod_revision(next(kvs)) for _ in keys] == [*keys.values()], *found)
-        for each, keys in batch
-    ]
-
-
-def _mod_revision(kv: KeyValue | None) -> int:
-    return 0 if kv is None else kv.mod_revision
+    asked = [(each, [(one, next(kvs)) for one in keys.values()]) for each, keys in batch]
+    return [(each, all(one.is_met(kv) for one, kv in its), *found) for each, its in asked]
 
 
 _proofs: Final = PerClient(Proofs)

@@ -28,7 +28,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
 from math import inf
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import trio
 
@@ -87,12 +87,16 @@ class Taken:
     again_at: float = inf
 
 
+_MOST_REMEMBERED: Final = 8  # slots that were released
+
+
 class _Owed(NamedTuple):
     """A slot whose work has ended, and which is not released yet."""
 
     number: int
     mark: bytes
     token: int
+    lease: int
 
 
 class SlotKeys:
@@ -127,6 +131,7 @@ class SlotKeys:
         self._made: deque[bytes] = deque(maxlen=100)
         self._hold: SlotHold | None = None  # of the slot that was taken last
         self._owed: list[_Owed] = []
+        self._released: dict[int, int] = {}  # by number, the lease that it hung on
         self._owes = trio.lowlevel.ParkingLot()
 
     # ---- taking ------------------------------------------------------------------------
@@ -171,7 +176,10 @@ class SlotKeys:
                 None, stands=True, found=found, again_at=min(pausing.values(), default=inf)
             )
         former = marks[free].value if free in marks else None
+        released = self._released.pop(free, 0)
         slot, stands = await self._create(session, free, decision, former, self._marks_lease)
+        if slot is None and released:
+            self._released[free] = released
         return None if slot is None and stands else Taken(slot, stands, found)
 
     async def _create(
@@ -294,7 +302,7 @@ class SlotKeys:
         if hold is None:
             return
         hold.gone.set()
-        owed = _Owed(slot.index, hold.mark, slot.token)
+        owed = _Owed(slot.index, hold.mark, slot.token, slot.lease)
         self._owed.append(owed)
         try:
             with contextlib.suppress(EtcdError):
@@ -324,6 +332,30 @@ class SlotKeys:
             await self._patience.insist(self._delete, self._keys.slot(owed.number), owed.token)
         if owed in self._owed:
             self._owed.remove(owed)
+        self._released.pop(owed.number, None)
+        self._released[owed.number] = owed.lease
+        while len(self._released) > _MOST_REMEMBERED:
+            del self._released[next(iter(self._released))]
+
+    def keys(self) -> dict[bytes, int]:
+        """Return the keys of slots that this session has released, each with its lease.
+
+        A store that is restored may hold one again, and as the session lives, so would the slot.
+        """
+        session = self._state.session
+        lease = session.lease if session is not None else 0
+        return {
+            self._keys.slot(number): lease
+            for number, former in self._released.items()
+            if former == lease
+        }
+
+    def note_found(self, kv: KeyValue) -> None:
+        """Release a slot again that a restored store holds."""
+        number = self._keys.slot_number(kv.key)
+        if number is not None and self._released.get(number) == kv.lease:
+            self._owed.append(_Owed(number, b"", kv.create_revision, kv.lease))
+            self._owes.unpark_all()
 
     async def _release(self, number: int, mark: bytes, token: int = 0) -> None:
         """Delete a slot's key and its mark, if it is this one still; or the key, by its token."""
