@@ -62,7 +62,11 @@ def test_a_plain_import_loads_nothing(statement: str, expected: set[str]) -> Non
     [
         (
             "from trio_sched import open_client",
-            {"trio_sched.leader.machine", "trio_sched.strategies"},
+            {
+                "trio_sched.leader.machine",
+                "trio_sched.strategies",
+                "trio_sched.etcd_shim.concurrency",
+            },
         ),
         ("from trio_sched.etcd_shim.errors import EtcdError", {"asyncio", "trio", "h2", "google"}),
         ("from trio_sched import schedule, open_client", set()),

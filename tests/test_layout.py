@@ -57,6 +57,19 @@ TESTED_BY = {
     "etcd_shim/channel/_statistics.py": ["etcd_shim/channel/test_channel.py"],
     "etcd_shim/channel/_transport.py": ["etcd_shim/channel/test_channel_connecting.py"],
     "etcd_shim/client.py": ["etcd_shim/test_client_cancel.py", "etcd_shim/test_client_coexists.py"],
+    "etcd_shim/concurrency/errors.py": [
+        "etcd_shim/concurrency/test_locks.py",
+        "etcd_shim/concurrency/test_barriers.py",
+        "etcd_shim/concurrency/test_queues.py",
+    ],
+    "etcd_shim/concurrency/following.py": [
+        "etcd_shim/concurrency/test_locks.py",
+        "simulation/contract/test_locks.py",
+    ],
+    "etcd_shim/concurrency/turns.py": [
+        "etcd_shim/concurrency/test_locks.py",
+        "simulation/contract/test_locks.py",
+    ],
     "etcd_shim/errors.py": ["etcd_shim/test_transport.py", "etcd_shim/test_auth.py"],
     "etcd_shim/opening.py": ["etcd_shim/test_bad_arguments.py", "etcd_shim/test_transport.py"],
     "etcd_shim/tls.py": ["etcd_shim/test_transport.py", "reaper/test_owner.py"],
@@ -146,6 +159,7 @@ TESTED_BY = {
 # Folders of tests and of the package that have no counterpart, each with the reason.
 ONLY_TESTS = {
     "cli/examples": "what the commands print",
+    "etcd_shim/concurrency/go_peer": "a program of Go that takes part",
     "etcd_shim/proxies": "the client behind real proxies",
     "etcd_shim/coexistence": "programs that import other etcd clients",
     "simulation/contract": "what a real etcd and the one in memory both do",
@@ -159,6 +173,7 @@ ONLY_PACKAGE = {
 PUBLIC = [
     "trio_sched",
     "trio_sched.etcd_shim",
+    "trio_sched.etcd_shim.concurrency",
     "trio_sched.simulation",
     "trio_sched.strategies",
     "trio_sched.testing",

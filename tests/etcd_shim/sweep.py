@@ -6,7 +6,24 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-__all__ = ["sweep"]
+__all__ = ["AtStep", "sweep"]
+
+
+class AtStep(trio.abc.Instrument):
+    """Does something just before the n-th step of any task."""
+
+    def __init__(self, step: int, deed: Callable[[], object]) -> None:
+        self._left = step
+        self._deed = deed
+
+    def before_task_step(self, _task: trio.lowlevel.Task) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self._deed()
+
+    @property
+    def done(self) -> bool:
+        return self._left <= 0
 
 
 class CancelAtStep(trio.abc.Instrument):

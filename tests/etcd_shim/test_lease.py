@@ -10,13 +10,13 @@ import trio
 import trio.testing
 
 from trio_sched._support.tasks import open_service_nursery
-from trio_sched.etcd_shim import open_client
+from trio_sched.etcd_shim import Client, open_client
 from trio_sched.etcd_shim._keep import margin_of
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
 from trio_sched.etcd_shim._watch_hub import WatchHub
 from trio_sched.etcd_shim.errors import ConnectionLost, LeaseExists, LeaseLost, LeaseNotFound
 from trio_sched.etcd_shim.lease import Renewals
-from trio_sched.testing import open_etcd, open_faulty_link
+from trio_sched.testing import FaultyLink, open_etcd, open_faulty_link
 
 if TYPE_CHECKING:
     from trio_sched.etcd_shim._pb.services_grpc import LeaseStub
@@ -164,6 +164,27 @@ async def test_open_lease_cancelled_revokes_all_the_same(endpoint: str) -> None:
                 await trio.sleep_forever()
         assert scope.cancelled_caught
         assert lease.id not in await client.lease_list()
+
+
+async def test_f17_open_lease_whose_grant_is_not_answered_goes_on_with_it(endpoint: str) -> None:
+    async with open_client(endpoint) as witness, open_faulty_link(endpoint) as link:
+        async with open_client(link.endpoint) as client:
+            await client.get("x")
+            link.mute()
+            before = set(await witness.lease_list())
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_cut_when_granted, witness, link, before)
+                async with client.open_lease(30) as lease:
+                    assert (await witness.lease_time_to_live(lease.id)).granted_ttl == lease.ttl
+                    assert set(await witness.lease_list()) - before == {lease.id}
+            assert lease.id not in await witness.lease_list()
+
+
+async def _cut_when_granted(witness: Client, link: FaultyLink, before: set[int]) -> None:
+    while set(await witness.lease_list()) == before:
+        await trio.lowlevel.checkpoint()
+    link.cut()
+    link.heal()
 
 
 class SlowCall:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Final, Protocol
 
 import trio
@@ -25,8 +26,14 @@ import trio
 from trio_sched._support.suspension import lease_time, suspended
 from trio_sched._support.tasks import open_service_nursery, run_shielded
 from trio_sched.etcd_shim._backoff import Backoff
-from trio_sched.etcd_shim.errors import EtcdError, LeaseLost, LeaseNotFound
-from trio_sched.etcd_shim.lease import Lease
+from trio_sched.etcd_shim.errors import (
+    ConnectionLost,
+    EtcdError,
+    LeaseExists,
+    LeaseLost,
+    LeaseNotFound,
+)
+from trio_sched.etcd_shim.lease import Lease, LeaseInfo
 
 __all__ = ["KeptLease", "margin_of", "open_kept_lease"]
 
@@ -145,14 +152,38 @@ class Leasing(Protocol):
     async def lease_revoke(self, lease: int) -> int:
         """Revoke it."""
 
+    async def lease_time_to_live(self, lease: int) -> LeaseInfo:
+        """Ask how long it has still to live."""
+
+
+async def _grant(client: Leasing, ttl: int, lease: int, *, ours: bool) -> int:
+    """Grant a lease, also if the answer is lost; return its TTL.
+
+    Args:
+        client: to ask with.
+        ttl: seconds.
+        lease: its id.
+        ours: whether the id is random, so that a lease of it can only be of a first attempt.
+    """
+    try:
+        return (await client.lease_grant(ttl, lease)).ttl
+    except ConnectionLost:
+        if not ours:
+            raise
+    with suppress(LeaseExists):
+        return (await client.lease_grant(ttl, lease)).ttl
+    return (await client.lease_time_to_live(lease)).granted_ttl
+
 
 @asynccontextmanager
-async def open_kept_lease(client: Leasing, ttl: int, lease: int) -> AsyncIterator[KeptLease]:
-    """Do what `Client.open_lease` says."""
+async def open_kept_lease(
+    client: Leasing, ttl: int, lease: int, *, ours: bool
+) -> AsyncIterator[KeptLease]:
+    """Do what `Client.open_lease` says. `ours` says whether the id is random."""
     sent = lease_time()
     granted = ttl
     try:
-        granted = (await run_shielded(ttl, client.lease_grant, ttl, lease)).ttl
+        granted = await run_shielded(ttl, partial(_grant, client, ttl, lease, ours=ours))
         kept = KeptLease(client.lease_renew, lease, granted, sent)
         async with open_service_nursery() as services:
             services.start_soon(kept.keep_alive)

@@ -286,7 +286,8 @@ class Client:
             ttl: as for `lease_grant`.
             lease: its id; None for a random one.
         """
-        return open_kept_lease(self, check_ttl(ttl), id_to_grant(lease))
+        ours = lease is None
+        return open_kept_lease(self, check_ttl(ttl), id_to_grant(lease), ours=ours)
 
     # ---- watches ------------------------------------------------------------------
 

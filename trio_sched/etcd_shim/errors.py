@@ -39,7 +39,8 @@
                 ├── NoLeader
                 └── NotPrimaryLessor
 
-Every class carries what a program would ask for as attributes.
+Every class carries what a program would ask for as attributes. Those of locks, elections and the
+like are in ``concurrency.errors``.
 """
 
 from __future__ import annotations

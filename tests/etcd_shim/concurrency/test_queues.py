@@ -1,0 +1,124 @@
+"""Queues under faults. What they do is in ``simulation/contract``."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+
+from tests.etcd_shim.concurrency.losing import lose_answer
+from tests.etcd_shim.concurrency.rows import WAIT, row
+from tests.etcd_shim.sweep import AtStep, sweep
+from trio_sched.etcd_shim import open_client
+from trio_sched.etcd_shim.concurrency import DequeueUncertain, PriorityQueue, Queue, queues
+from trio_sched.etcd_shim.errors import ConnectionFailed, ConnectionLost
+from trio_sched.testing import open_etcd
+
+
+async def test_f17_an_item_whose_answer_is_lost_is_taken_once(
+    endpoint: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_client(endpoint) as client:
+        queue = Queue(client, path)
+        await queue.enqueue("x")
+        lose_answer(monkeypatch, client, carried_out=False)
+        assert await queue.dequeue() == b"x"
+        assert not await row(client, path)
+
+
+async def test_f17_an_item_that_may_be_ours_is_said_to_be_uncertain(
+    endpoint: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_client(endpoint) as client:
+        queue = Queue(client, path)
+        await queue.enqueue("x")
+        lose_answer(monkeypatch, client, carried_out=True)
+        with pytest.raises(DequeueUncertain) as caught:
+            await queue.dequeue()
+        assert caught.value.kv.value == b"x"
+        assert isinstance(caught.value.__cause__, ConnectionLost)
+        assert not await row(client, path)
+
+
+async def test_an_item_that_etcd_does_not_answer_for_is_uncertain(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within bounds, though cancelled meanwhile and shielded."""
+    monkeypatch.setattr(queues, "_CLEANUP_TIMEOUT", 0.1)
+    async with open_etcd() as server, open_client(server.endpoint) as client:
+        queue = Queue(client, path)
+        await queue.enqueue("x")
+        txn = client.txn
+
+        async def without_answer(*arguments: object) -> object:
+            scope.cancel()
+            server.members[0].pause()
+            return await txn(*arguments)  # type: ignore[arg-type] # passed on
+
+        monkeypatch.setattr(client, "txn", without_answer)
+        with trio.CancelScope() as scope, pytest.raises(DequeueUncertain):
+            await queue.dequeue()
+        server.members[0].resume()
+
+
+async def test_f10_cancelled_at_each_checkpoint_no_item_is_lost(path: str) -> None:
+    """What is not in the queue any more was returned."""
+    async with open_etcd() as server:
+        async with open_client(server.endpoint) as client, open_client(server.endpoint) as witness:
+            put = 0
+            taken: list[bytes] = []
+
+            async def take() -> None:
+                taken.append(await Queue(client, path).dequeue())
+
+            async def check_and_put() -> None:
+                nonlocal put
+                left = await row(witness, path)
+                assert len(left) + len(taken) == put
+                await Queue(witness, path).enqueue("x")
+                put += 1
+
+            await check_and_put()
+            assert await sweep(take, check_and_put) >= 2
+            step, done = 1, False
+            while not done:  # and just before each step of any task, such as that which reads
+                with trio.CancelScope() as scope:
+                    instrument = AtStep(step, scope.cancel)
+                    trio.lowlevel.add_instrument(instrument)
+                    await take()
+                trio.lowlevel.remove_instrument(instrument)
+                await check_and_put()
+                step, done = step + 1, not instrument.done
+            assert step > 5
+
+
+async def test_where_there_is_no_etcd_a_queue_says_so_at_once() -> None:
+    async with open_client("http://127.0.0.1:1") as client:
+        for queue in (Queue(client, "/a"), PriorityQueue(client, "/b")):
+            with pytest.raises(ConnectionFailed):
+                await queue.dequeue()
+            with pytest.raises(ConnectionFailed):
+                await queue.dequeue_nowait()
+        with pytest.raises(ConnectionFailed):
+            await Queue(client, "/a").enqueue("x")
+        with pytest.raises(ConnectionFailed):
+            await PriorityQueue(client, "/a").enqueue("x", 1)
+
+
+async def test_a_restart_of_etcd_is_waited_out(path: str) -> None:
+    with trio.fail_after(WAIT):
+        async with open_etcd() as server, open_client(server.endpoint) as client:
+            queue = Queue(client, path)
+            taken: list[bytes] = []
+            with pytest.raises(trio.WouldBlock):
+                await queue.dequeue_nowait()  # so there is an etcd, and a restart is waited out
+
+            async def take() -> None:
+                taken.append(await queue.dequeue())
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(take)
+                await trio.testing.wait_all_tasks_blocked()
+                await server.members[0].restart()
+                await queue.enqueue("x")
+            assert taken == [b"x"]
