@@ -78,7 +78,6 @@ TESTED_BY = {
     "host/slot.py": ["host/test_slots.py", "host/test_fencing.py", "host/test_process.py"],
     "host/marks.py": ["host/test_takeover.py"],
     "host/election.py": ["host/test_schedule_faults.py"],
-    "host/joining.py": ["host/test_schedule_options.py", "host/test_wire.py"],
     "host/leading.py": ["host/test_schedule_faults.py", "host/test_schedule.py"],
     "host/membership.py": ["host/test_schedule.py", "host/test_schedule_faults.py"],
     "host/result.py": ["host/test_schedule.py"],

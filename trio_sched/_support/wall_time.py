@@ -1,4 +1,4 @@
-"""What the clock on the wall says, for people. Nothing is ever decided by it.
+"""What the clock on the wall says, for people, and as a guide. Nothing is ever decided by it.
 
 The clock is a context variable, so that a simulated world can have one of its own.
 """
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import UTC, datetime
 
-__all__ = ["set_wall_clock", "wall_time"]
+__all__ = ["set_wall_clock", "wall_milliseconds", "wall_time"]
 
 
 def _system_clock() -> datetime:
@@ -22,6 +22,11 @@ _clock: ContextVar[Callable[[], datetime]] = ContextVar("trio_sched_clock", defa
 def wall_time() -> str:
     """Return the time in ISO 8601, in UTC, to the second."""
     return _clock.get()().isoformat(timespec="seconds")
+
+
+def wall_milliseconds() -> int:
+    """Return the time since 1970, in milliseconds."""
+    return int(_clock.get()().timestamp() * 1000)
 
 
 def set_wall_clock(clock: Callable[[], datetime]) -> None:

@@ -1,10 +1,15 @@
 """How a host gets its keys into etcd, and out again: the transactions.
 
-One transaction registers the host and its candidacy and reads what is there, so
-a join costs the same whatever the size of the pool. Leaving revokes the lease,
-which deletes both keys in one revision; a host that finds the pool empty afterwards
-was the last, and takes the decision away too. That read comes *after* the revoke,
-so of several hosts that leave at once exactly the last one sees it.
+One transaction registers the host and its candidacy, and reads the decision and some candidates,
+so a join costs etcd the same whatever the size of the pool: nothing in it is about a whole range.
+The candidates are those whose keys come right behind ours; as the ids of leases fall with time,
+the first of them is most likely the one that came before us. Any one that is older will do: as
+long as it is there we do not lead, and when it goes all is looked at. If none of them is older,
+as Go's ids are random and clocks may be wrong, the one before ours is searched for.
+
+Leaving revokes the lease, which deletes both keys in one revision; a host that finds the pool
+empty afterwards was the last, and takes the decision away too. That read comes *after* the
+revoke, so of several hosts that leave at once exactly the last one sees it.
 """
 
 from __future__ import annotations
@@ -31,9 +36,8 @@ from trio_sched.etcd_shim import (
     TxnResult,
 )
 from trio_sched.etcd_shim._following import Read
-from trio_sched.etcd_shim._pages import PAGE_SIZE
 from trio_sched.etcd_shim.errors import EtcdError, LeaseNotFound, MessageTooLarge
-from trio_sched.etcd_shim.kv import prefix_range
+from trio_sched.etcd_shim.kv import Operation, prefix_range
 from trio_sched.exceptions import HostnameInUse
 from trio_sched.host.election import predecessor_before
 from trio_sched.host.following import PathFollower, found_keys
@@ -42,6 +46,8 @@ from trio_sched.model.keys import KeyRange, PathKeys
 
 __all__ = ["Joined", "JoiningReads", "clear_if_last", "join", "resume"]
 
+_NEARBY: Final = 3  # candidates that are read; those of one moment are in no order
+_FEW: Final = 100  # keys of each range that are read where nothing was decided yet
 _RENEWALS: Final = 2  # of a lease, that are seen, and tell that a process lives
 _DELETION_TIME = 0.2  # seconds between a lease's end and the last word about its keys, at most
 
@@ -53,11 +59,11 @@ class Joined:
     Attributes:
         fence: create_revision of its candidate key.
         own: its two keys: the host's and the candidate's.
-        predecessor: the candidate before it; None if it leads.
+        predecessor: a candidate before it; None if there was none.
         decision: the two keys of the decision.
         revision: the store's revision at which all of this was read.
         asked_at: by `lease_time`, when that read was sent.
-        everything: all that a leader has to know, if it leads from the first.
+        everything: all that a leader has to know, if it leads from the first, and that was read.
         cluster: id of the cluster that answered.
     """
 
@@ -99,7 +105,7 @@ async def join(
                 [
                     Put(key, value, session.lease),
                     Put(candidate, hostname, session.lease),
-                    _read_around(keys),
+                    *_read_around(keys, candidate),
                 ],
                 [Get(key)],
             )
@@ -116,7 +122,16 @@ async def join(
                 KeyValue(key, value, revision, revision, 1, session.lease),
                 KeyValue(candidate, hostname.encode(), revision, revision, 1, session.lease),
             )
-            return _joined(keys, answer, own, asked_at)
+            around = [answer.get(index) for index in range(2, 6)]
+            decision = found_keys(revision, around[0].kv, around[1].kv)
+            read = answer.responses[6]
+            assert isinstance(read, TxnResult)
+            everything = _everything(read, revision, keys.election)
+            before = None
+            if everything is None:
+                before = await _predecessor(client, keys, revision, around[2], around[3])
+            cluster = answer.header.cluster_id
+            return Joined(revision, own, before, decision, revision, asked_at, everything, cluster)
         kv = answer.get(0).kv
         if kv is not None and kv.lease == session.lease:
             return await resume(client, keys, hostname, session)
@@ -127,22 +142,32 @@ async def join(
             await _wait_for_name(client, keys, hostname, kv, answer.revision)
 
 
-def _read_around(keys: PathKeys) -> Txn:
-    """Return the reads of a host that joins: a leader's if there is no candidate yet.
+def _read_around(keys: PathKeys, candidate: bytes) -> list[Operation]:
+    """Return the reads of a host that joins: of the decision, and of candidates near ours.
 
-    Conditions are checked before anything of the transaction is carried out, so
-    our own candidate key is not among them; reads are carried out in turn, so it
-    is among those found.
+    Where nothing was decided yet there is hardly any host either, and most likely we lead: then
+    some of all that a leader has to know is read, too.
     """
     first, end = prefix_range(keys.election)
-    return Txn(
-        [Compare.create_revision(keys.election, "==", 0).over_prefix()],
-        [Get(each.first, each.end, limit=PAGE_SIZE) for each in keys.parts(keys.leading)],
-        [
-            *_read_decision(keys),
-            Get(first, end, limit=2, sort_order="descending", sort_target="create_revision"),
-        ],
-    )
+    return [
+        *_read_decision(keys),
+        Get(candidate + b"\0", end, limit=_NEARBY),
+        Get(first, candidate, limit=1),
+        Txn(
+            [Compare.create_revision(key, "==", 0) for key in (keys.scheduled, keys.record)],
+            [Get(each.first, each.end, limit=_FEW) for each in keys.parts(keys.leading)],
+        ),
+    ]
+
+
+def _everything(read: TxnResult, fence: int, election: bytes) -> GetResult | None:
+    """Return all that a leader has to know, if it was read, and we lead."""
+    parts = [read.get(number) for number in range(len(read.responses))]
+    kvs = tuple(kv for part in parts for kv in part)
+    older = any(kv.key.startswith(election) and kv.create_revision < fence for kv in kvs)
+    if not read.succeeded or older or any(part.more for part in parts):
+        return None
+    return GetResult(kvs, fence, len(kvs), more=False)
 
 
 def _read_decision(keys: PathKeys) -> list[Get]:
@@ -155,26 +180,22 @@ def _decision(answer: TxnResult) -> GetResult:
     return found_keys(answer.revision, answer.get(0).kv, answer.get(1).kv)
 
 
-def _everything(around: TxnResult) -> GetResult:
-    """Return all that a leader has to know, as the reads of the parts of it found it."""
-    parts = [around.get(number) for number in range(len(around.responses))]
-    kvs = tuple(kv for part in parts for kv in part)
-    return GetResult(kvs, parts[0].revision, len(kvs), more=any(part.more for part in parts))
+async def _predecessor(
+    client: Client, keys: PathKeys, fence: int, behind: GetResult, before: GetResult
+) -> KeyValue | None:
+    """Return a candidate that is older than ours; None if there was none when we joined.
 
-
-def _joined(
-    keys: PathKeys, answer: TxnResult, own: tuple[KeyValue, KeyValue], asked_at: float
-) -> Joined:
-    around = answer.responses[2]
-    assert isinstance(around, TxnResult)
-    fence, cluster = answer.revision, answer.header.cluster_id
-    if around.succeeded:
-        everything = _everything(around)
-        decision = found_keys(fence, *(kv for kv in everything if kv.key in keys.decision))
-        all_of_it = None if everything.more else everything  # else it is read when it leads
-        return Joined(fence, own, None, decision, fence, asked_at, all_of_it, cluster)
-    before = next((kv for kv in around.get(2).kvs if kv.create_revision < fence), None)
-    return Joined(fence, own, before, _decision(around), fence, asked_at, None, cluster)
+    Args:
+        client: to search with, where what was read is no guide.
+        keys: of the path.
+        fence: our own candidate's create_revision.
+        behind: candidates whose keys are behind ours, the next first.
+        before: one whose key is before ours, if there is any.
+    """
+    older = next((kv for kv in (*behind, *before) if kv.create_revision < fence), None)
+    if older is not None or not (behind.more or before.more or before.kvs):
+        return older
+    return (await client.read(predecessor_before(keys, fence))).kv
 
 
 async def resume(client: Client, keys: PathKeys, hostname: str, session: Session) -> Joined:

@@ -7,16 +7,18 @@ scheduler adds: its own error, and a grant that leaves nothing behind.
 from __future__ import annotations
 
 import contextlib
+from typing import Final
 
 import trio
 
+from trio_sched._support.chance import chance
 from trio_sched._support.suspension import lease_time
 from trio_sched._support.tasks import run_shielded
+from trio_sched._support.wall_time import wall_milliseconds
 from trio_sched.etcd_shim import Client, EtcdError
 from trio_sched.etcd_shim._backoff import Backoff, retry_transient
 from trio_sched.etcd_shim._keep import KeptLease
-from trio_sched.etcd_shim.errors import LeaseNotFound
-from trio_sched.etcd_shim.lease import new_lease_id
+from trio_sched.etcd_shim.errors import LeaseExists, LeaseNotFound
 from trio_sched.exceptions import SessionLost
 from trio_sched.reaper.owner import Reaper
 
@@ -52,6 +54,21 @@ class Session(KeptLease):
         return SessionLost(self.id, reason)
 
 
+_TIME_BITS: Final = 42  # of milliseconds since 1970: until the year 2109
+_CHANCE_BITS: Final = 21
+
+
+def falling_lease_id() -> int:
+    """Return an id for a session's lease: the later, the lower, in 16 hexadecimal digits.
+
+    So among the keys of candidates, which end in it, the one behind ours is most likely that of
+    the candidate who came before us. That is a guide; only create_revision decides.
+    """
+    later = (1 << _TIME_BITS) - 1 - wall_milliseconds() % (1 << _TIME_BITS)
+    found = later << _CHANCE_BITS | chance().getrandbits(_CHANCE_BITS)
+    return max(found, 1 << 60)  # a clock may be in the year 2200
+
+
 async def grant_session(
     client: Client, ttl: int, grace: float, reaper: Reaper | None = None
 ) -> Session:
@@ -62,13 +79,17 @@ async def grant_session(
     Cancelled while the answer is awaited, it waits up to `grace` seconds more
     for it, and revokes the lease again, so that none is left behind.
     """
-    lease = new_lease_id()
+    lease = falling_lease_id()
     if reaper is not None:
         reaper.hold(lease, ttl)
     sent = lease_time()
     try:
         granted = await run_shielded(grace, client.lease_grant, ttl, lease)
         await trio.lowlevel.checkpoint_if_cancelled()
+    except LeaseExists:  # another host's, by chance: it is not ours to revoke
+        if reaper is not None:
+            reaper.release(lease)
+        return await grant_session(client, ttl, grace, reaper)
     except BaseException:
         with trio.move_on_after(grace, shield=True):
             if await revoke_quietly(client, lease) and reaper is not None:

@@ -9,7 +9,7 @@ the store's commits (`replay_report`). All chance has one seed, so a trace gives
 
 Of a long time in which nothing happens only the first part is played. When the store has not
 changed for as long as anything could take that is still under way, there is nothing but renewals
-and proofs, each three times in a TTL; whole TTLs of that are left out. So a trace costs what its
+and proofs, some in each TTL; whole TTLs of that are left out. So a trace costs what its
 events cost, and not what its weeks do. By trio's clock it is shorter then: see `_Run.now`.
 """
 
