@@ -131,7 +131,8 @@ async def test_a_version_with_known_faults_is_shown(
         validate(document)
         (version,) = document["etcd"]
         assert version["version"] == "3.5.2"
-        assert [fault["issue"] for fault in version["known_faults"]] == ["etcd#13766", "etcd#15247"]
+        issues = [fault["issue"] for fault in version["known_faults"]]
+        assert issues == ["etcd#13766", "etcd#15247", "etcd#17529"]
         assert document["trouble"] == []
         assert await _status(PATH, connection, "table", 10, None) == 0
         shown = capsys.readouterr().out

@@ -79,12 +79,14 @@ class Faults:
         self.made: Counter[str] = Counter()
         self.now: tuple[str, ...] = ()
         of_proxy = [] if proxy is None else [self.restart_proxy, self.reload_proxy]
-        # These lose what they have acknowledged, which is no fault of ours.
-        loses = any(fault.issue == "etcd#13766" for fault in known_faults(version))
+        # These lose what they have acknowledged, or events, which is no fault of ours.
+        issues = {fault.issue for fault in known_faults(version)}
+        kills: list[Fault] = [] if "etcd#13766" in issues else [self.kill]
+        compactions: list[Fault] = [] if "etcd#17529" in issues else [compact]
         self._groups: list[list[Fault]] = [
-            [*[self.kill][loses:], self.pause, self.stop, self.defragment, self.move_leader],
+            [*kills, self.pause, self.stop, self.defragment, self.move_leader],
             [self.cut, self.refuse, self.stall, self.mute, *of_proxy],
-            [self.add_user, self.change_password, self.revoke_role, compact],
+            [self.add_user, self.change_password, self.revoke_role, *compactions],
         ]
 
     def explain(self, error: EtcdError, late: float) -> bool:
