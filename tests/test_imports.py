@@ -80,15 +80,45 @@ def test_a_name_loads_what_it_needs(statement: str, others: set[str]) -> None:
     assert not modules & others
 
 
-def test_asyncio_comes_with_the_client_of_grpclib_only() -> None:
-    # The generated stubs import grpclib.client, which imports asyncio; nothing else does.
-    assert "asyncio" in loaded("import grpclib.client")
-    statement = (
-        "import sys, types; sys.modules['asyncio'] = stub = types.ModuleType('asyncio');"
-        "stub.__getattr__ = lambda name: type(name, (), {});"
-        "from trio_sched import schedule, open_client"
-    )
-    assert not {name for name in loaded(statement) if name.startswith("asyncio.")}
+def test_no_asyncio_comes_with_the_client() -> None:
+    """Nor what grpclib's own client brings; the stubs do without: see ``_methods``."""
+    modules = loaded("from trio_sched import schedule, open_client, Control, observe")
+    assert not {name.partition(".")[0] for name in modules} & {"asyncio", "h2", "multidict"}
+    assert not modules & {"grpclib.client", "grpclib.protocol"}
+
+
+COMMAND = """
+import io
+from trio_sched.cli import main
+sys.argv, shown, sys.stdout = ["trio-sched", *{arguments}], sys.stdout, io.StringIO()
+try:
+    main()
+except SystemExit:
+    pass
+sys.stdout = shown
+"""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], [], ["no-such-command"]])
+def test_help_loads_no_more_than_click(arguments: list[str]) -> None:
+    modules = loaded(COMMAND.format(arguments=arguments))
+    packages = {name.partition(".")[0] for name in modules}
+    assert "click" in packages
+    assert not packages & {"trio", "rich", "grpclib", "google", "hpack", "asyncio", "ssl"}
+    assert {name for name in modules if name.startswith("trio_sched")} == {
+        *BARE,
+        *("trio_sched.cli", "trio_sched.cli.group"),
+    }
+
+
+@pytest.mark.parametrize("command", ["status", "members"])
+def test_a_read_for_programs_loads_no_tables(command: str) -> None:
+    """The command is run, to the error that nothing is there."""
+    arguments = [command, "/x", "-o", "json", "--endpoints", "http://127.0.0.1:1"]
+    modules = loaded(COMMAND.format(arguments=arguments))
+    assert "trio_sched.etcd_shim.client" in modules
+    assert not {name.partition(".")[0] for name in modules} & {"rich", "asyncio"}
+    assert not {name for name in modules if name.startswith("trio_sched.reaper")}
 
 
 LAZY = (trio_sched, trio_sched.etcd_shim, trio_sched.testing)

@@ -55,7 +55,6 @@ TESTED_BY = {
     "etcd_shim/channel/_network_users.py": ["testing/test_clock.py"],
     "etcd_shim/channel/_settings.py": ["etcd_shim/channel/test_channel_pings.py"],
     "etcd_shim/channel/_statistics.py": ["etcd_shim/channel/test_channel.py"],
-    "etcd_shim/channel/_tokens.py": ["etcd_shim/test_auth.py"],
     "etcd_shim/channel/_transport.py": ["etcd_shim/channel/test_channel_connecting.py"],
     "etcd_shim/client.py": ["etcd_shim/test_client_cancel.py", "etcd_shim/test_client_coexists.py"],
     "etcd_shim/concurrency/errors.py": [

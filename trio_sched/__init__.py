@@ -68,6 +68,7 @@ _HOMES = homes(
 )
 
 __all__ = [*_HOMES]  # noqa: PLE0604 # pyright: ignore[reportUnsupportedDunderAll] # strings all
-__getattr__, __dir__ = lazy(__name__, _HOMES)
+if not TYPE_CHECKING:  # else any name would be taken for one of ours
+    __getattr__, __dir__ = lazy(__name__, _HOMES)
 
 __version__ = "0.1.0"

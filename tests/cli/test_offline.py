@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
+import click
 import pytest
 from click.shell_completion import get_completion_class
 
@@ -45,6 +46,14 @@ def test_each_command_has_help(name: str) -> None:
     if name not in {"demo", "run", "strategies", "completion", "simulate"}:
         assert "Exit codes:" in done.out
     assert all(len(line) <= 100 for line in done.out.splitlines())
+
+
+@pytest.mark.parametrize("name", _COMMANDS)
+def test_the_list_of_commands_says_what_they_say(name: str) -> None:
+    """It is shown without importing them."""
+    found = command.get_command(click.Context(command), name)
+    assert found is not None
+    assert found.get_short_help_str(200) == _COMMANDS[name][1]
 
 
 def test_the_list_of_commands() -> None:

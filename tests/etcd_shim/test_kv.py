@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from grpclib.const import Status
 
 from trio_sched.etcd_shim import (
     ALL_KEYS,
@@ -25,10 +26,13 @@ from trio_sched.etcd_shim.errors import (
     FutureRevision,
     InvalidArgument,
     LeaseNotFound,
+    ProposalDropped,
     RequestTooLarge,
     RevisionCompacted,
+    rpc_error,
 )
 from trio_sched.etcd_shim.kv import prefix_range
+from trio_sched.simulation import MemoryEtcd
 from trio_sched.testing import Etcd
 
 
@@ -273,6 +277,27 @@ async def test_what_etcd_refuses_has_its_own_error(client: Client, path: str) ->
     assert caught.value.status.name == "NOT_FOUND"
     with pytest.raises(InvalidArgument, match="duplicate key"):
         await client.txn(success=[Put(path, "1"), Put(path, "2")])
+
+
+@pytest.mark.usefixtures("autojump_clock")
+async def test_f73_a_write_that_raft_dropped_is_sent_again() -> None:
+    """As happens while the raft leader is moved; nothing was done, so this is safe."""
+    etcd = MemoryEtcd()
+    dropped = rpc_error(Status.UNKNOWN, "raft proposal dropped")
+    refusals = [dropped, dropped]
+    etcd.cluster.refusals.refuse = lambda method, _request: (
+        refusals.pop() if method.endswith("Put") and refusals else None
+    )
+    async with etcd.open_client() as client:
+        await client.put("a", "1")
+        assert not refusals
+        kv = (await client.get("a")).kv
+        assert kv is not None
+        assert kv.version == 1
+        refusals += [dropped] * 100
+        with pytest.raises(ProposalDropped):  # it does not go on for ever
+            await client.put("a", "2")
+        assert refusals
 
 
 async def test_a_revision_that_is_compacted(etcd: Etcd, client: Client, path: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -214,7 +215,8 @@ async def test_what_is_queued_for_the_next_call_is_left_by_the_one_before() -> N
 async def test_watches_for_the_next_call_are_left_by_the_one_before() -> None:
     call = cast("_WatchCall", SlowCall())
     async with open_service_nursery() as services:
-        hub = WatchHub(services, *cast("tuple[Any, Any, Any, Any]", (None,) * 4))
+        channel = cast("Any", SimpleNamespace(token=None))
+        hub = WatchHub(services, channel, *cast("tuple[Any, Any, Any]", (None,) * 3))
         hub._call, hub._outgoing = call, [pb.WatchRequest()]
         services.start_soon(hub._send_outgoing, call)
         await trio.testing.wait_all_tasks_blocked()

@@ -114,6 +114,28 @@ async def test_f67_a_renewal_is_made_again(end: Ending) -> None:
     assert streams == 3
 
 
+@pytest.mark.parametrize("end", [without_a_status, compressed])
+async def test_f67_a_read_that_ends_oddly_is_made_again(end: Ending) -> None:
+    """A write is not, as it may have been carried out."""
+    calls: list[str] = []
+
+    async def serve(call: ServerCall) -> None:
+        calls.append(call.method)
+        await call.request()
+        if len(calls) in {1, 3}:
+            await call.accept()
+            await end(call)
+        else:
+            await call.answer()
+
+    with trio.fail_after(GUARD):
+        async with open_server(serve) as server, open_client(str(server.endpoint)) as client:
+            await client.get("a")
+            with pytest.raises(RemoteProtocolError):
+                await client.put("a", "1")
+            assert calls == ["Range", "Range", "Put"]
+
+
 @pytest.mark.parametrize(
     ("end", "error"), [(without_a_status, RemoteProtocolError), (internal, RpcError)]
 )

@@ -43,24 +43,39 @@ Exit codes:
 
 _AT_ONCE = 32  # questions to etcd about leases
 
-path_argument = click.argument("path", callback=usage_errors(check_path))
-host_argument = click.argument("host", callback=usage_errors(check_hostname))
-output_option = click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="For people, or for programs.",
-)
-timeout_option = click.option(
-    "--timeout",
-    type=Seconds(min=0, min_open=True),
-    default=10,
-    show_default=True,
-    metavar="SECONDS",
-    help="Give up if etcd does not answer.",
-)
+
+def path_argument(command: F) -> F:
+    """Give a command PATH."""
+    return click.argument("path", callback=usage_errors(check_path))(command)
+
+
+def host_argument(command: F) -> F:
+    """Give a command HOST."""
+    return click.argument("host", callback=usage_errors(check_hostname))(command)
+
+
+def output_option(command: F) -> F:
+    """Give a command ``--output``."""
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Choice(["table", "json"]),
+        default="table",
+        show_default=True,
+        help="For people, or for programs.",
+    )(command)
+
+
+def timeout_option(command: F) -> F:
+    """Give a command ``--timeout``."""
+    return click.option(
+        "--timeout",
+        type=Seconds(min=0, min_open=True),
+        default=10,
+        show_default=True,
+        metavar="SECONDS",
+        help="Give up if etcd does not answer.",
+    )(command)
 
 
 def max_count_option(default: str, text: str) -> Callable[[F], F]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from enum import IntEnum
 from typing import Final
 
 from trio_sched.cli.connect import Connection
 from trio_sched.cli.reporter import Reporter
-from trio_sched.cli.run.child import CannotRun
 from trio_sched.etcd_shim.errors import (
     AuthenticationFailed,
     AuthStoreChanged,
@@ -38,7 +39,7 @@ from trio_sched.exceptions import (
     TrioSchedError,
 )
 
-__all__ = ["Exit", "explain", "strategy_failed"]
+__all__ = ["CannotRun", "Exit", "explain", "strategy_failed"]
 
 
 NO_HOST: Final = 68  # of the commands that are about a host
@@ -53,6 +54,18 @@ class Exit(IntEnum):
     NOT_SCHEDULED = 75
     LOST = 76
     PERMISSION = 77
+
+
+class CannotRun(Exception):
+    """The command cannot be run.
+
+    Attributes:
+        code: 127 if there is no such command, else 126, as a shell has it.
+    """
+
+    def __init__(self, command: str, reason: int) -> None:
+        super().__init__(f"cannot run {command!r}: {os.strerror(reason)}")
+        self.code = 127 if reason == errno.ENOENT else 126
 
 
 _BUG: Final = "{error}; this is a bug of trio-sched, please report it"

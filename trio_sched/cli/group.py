@@ -1,34 +1,39 @@
-"""The group of commands. Each is imported when it is asked for, as no two need the same."""
+"""The group of commands. Each is imported when it is asked for, as no two need the same.
+
+The list of all is shown without importing any, nor Trio: a test compares it with what they say.
+"""
 
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import click
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 __all__ = ["command"]
 
-# Each with the module that it is in.
+# Each with the module that it is in, and what it is for.
 _COMMANDS: Final = {
-    "completion": "completion",
-    "decide": "decide",
-    "demo": "demo.command",
-    "drain": "steer",
-    "evict": "steer",
-    "members": "view.members",
-    "pause": "steer",
-    "resume": "steer",
-    "run": "run.command",
-    "set-count": "steer",
-    "simulate": "simulate",
-    "status": "view.status",
-    "strategies": "strategies",
-    "undrain": "steer",
-    "watch": "view.watch",
+    "completion": ("completion", "Print a shell's completion script."),
+    "decide": ("decide", "Preview the next decision, with reasons."),
+    "demo": ("demo.command", "Watch hosts join, leave and crash, on a real etcd."),
+    "drain": ("steer", "Let a host not be chosen any more."),
+    "evict": ("steer", "Move a host's place elsewhere, once."),
+    "members": ("view.members", "Show a line for each host."),
+    "pause": ("steer", "Freeze decisions."),
+    "resume": ("steer", "Let the leader decide again."),
+    "run": ("run.command", "Run a command while this host is one of those chosen."),
+    "set-count": ("steer", "Say how many may be chosen."),
+    "simulate": ("simulate", "Replay a trace of hosts, and draw it."),
+    "status": ("view.status", "Show all there is to know about a path."),
+    "strategies": ("strategies", "Show how hosts can be chosen."),
+    "undrain": ("steer", "Let a host be chosen again."),
+    "watch": ("view.watch", "Show a path as it changes."),
 }
 
 
@@ -66,10 +71,26 @@ class _Commands(click.Group):
     def get_command(self, _context: click.Context, name: str) -> click.Command | None:
         if name not in _COMMANDS:
             return None
-        module = importlib.import_module(f"{__package__}.{_COMMANDS[name]}")
+        module = importlib.import_module(f"{__package__}.{_COMMANDS[name][0]}")
         found = getattr(module, name.replace("-", "_"))
         assert isinstance(found, click.Command)
         return found
+
+    def format_commands(self, _context: click.Context, formatter: click.HelpFormatter) -> None:
+        """See `click.Group`."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, words) for name, (_, words) in _COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """See `click.Command`."""
+        from click.shell_completion import CompletionItem  # noqa: PLC0415 # few need it
+
+        found = [
+            CompletionItem(name, help=words)
+            for name, (_, words) in _COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
 
 @contextmanager
@@ -83,11 +104,17 @@ def _on_one_line() -> Iterator[None]:
         raise _WrongUsage(error) from error
 
 
-def _version() -> str:
+def _show_version(context: click.Context, _parameter: click.Parameter, asked: bool) -> None:  # noqa: FBT001 # click's
+    if not asked or context.resilient_parsing:
+        return
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 # few ask for it
+
     try:
-        return importlib.metadata.version("trio-sched")
-    except importlib.metadata.PackageNotFoundError:
-        return "(not installed)"  # run from a checkout
+        found = version("trio-sched")
+    except PackageNotFoundError:
+        found = "(not installed)"  # run from a checkout
+    click.echo(f"{context.find_root().info_name} {found}")
+    context.exit()
 
 
 @click.group(
@@ -95,6 +122,13 @@ def _version() -> str:
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.version_option(_version(), message="%(prog)s %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version and exit.",
+)
 def command() -> None:
     """Which of us should run this, now? A host scheduler on etcd."""

@@ -8,16 +8,18 @@ import signal
 import sys
 import threading
 from collections.abc import Awaitable, Callable
-from typing import NoReturn, TextIO, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TextIO, TypeVar
 
 import trio
-from rich.console import Console, RenderableType
 
 from trio_sched._support.tasks import open_plain_nursery
 from trio_sched.cli.connect import Connection
 from trio_sched.cli.exits import Exit, explain
 from trio_sched.cli.reporter import Reporter
 from trio_sched.exceptions import TrioSchedError
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
 
 __all__ = [
     "NoAnswer",
@@ -46,6 +48,8 @@ def terminal(file: TextIO | None = None) -> Console:
     Where there is none, nor with NO_COLOR or TERM=dumb, there is no colour; and what is
     no terminal has lines of any length.
     """
+    from rich.console import Console  # noqa: PLC0415 # what is for programs needs none of rich
+
     file = file or sys.stdout
     if isinstance(file, io.TextIOWrapper):
         file.reconfigure(errors="backslashreplace")  # a terminal may have less than UTF-8

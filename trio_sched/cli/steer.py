@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -18,9 +19,14 @@ from trio_sched.model.records import MAX_COUNT
 
 __all__ = ["drain", "evict", "pause", "resume", "set_count", "undrain"]
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 _MAX_DIGITS: Final = 4000  # Python refuses to read more
 
-why_option = click.option("--why", default="", metavar="TEXT", help="Why, in a few words.")
+
+def why_option(command: F) -> F:
+    """Give a command ``--why``."""
+    return click.option("--why", default="", metavar="TEXT", help="Why, in a few words.")(command)
 
 
 def _epilog(*lines: str) -> str:

@@ -85,9 +85,11 @@ class Steering:
     absent_ok: bool = False
 
 
-absent_option = click.option(
-    "--absent-ok", is_flag=True, help="Go on although the host, or any host, is not there yet."
-)
+def absent_option(command: F) -> F:
+    """Give a command ``--absent-ok``."""
+    return click.option(
+        "--absent-ok", is_flag=True, help="Go on although the host, or any host, is not there yet."
+    )(command)
 
 
 def steering_options(command: F) -> F:

@@ -63,9 +63,9 @@ class Follower:
         at_once: bool,
         patient: bool = False,
     ) -> None:
-        self.first = GetResult((), 0, 0, more=False)
-        self.healed = 0
-        self.fresh_at = trio.current_time()
+        self.first: GetResult = GetResult((), 0, 0, more=False)
+        self.healed: int = 0
+        self.fresh_at: float = trio.current_time()
         self._read = read
         self._watch = watch
         self._reconcile = inf if reconcile is None else reconcile

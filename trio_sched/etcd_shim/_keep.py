@@ -58,7 +58,7 @@ class KeptLease:
     ) -> None:
         self._renew = renew
         self.id = lease
-        self.ttl = ttl
+        self.ttl: int = ttl
         self._sent = sent
         self._lost: str | None = None
         self._gone = False

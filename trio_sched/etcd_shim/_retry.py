@@ -3,7 +3,7 @@
 A write whose answer was lost may have been carried out. Sending it again blindly
 could do it twice, or undo what another client did in between. So it is sent again
 only if the server certainly did nothing with it: it was refused before it was
-handled, or the token was. Reads, and writes that come to the same when done
+handled, or the token was, or raft dropped it. Reads, and writes that come to the same when done
 twice, are sent again after faults that another attempt, maybe with another
 member, may not meet.
 """
@@ -23,6 +23,8 @@ from trio_sched.etcd_shim.errors import (
     ConnectionLost,
     DeadlineExceeded,
     EtcdError,
+    ProposalDropped,
+    RemoteProtocolError,
     Unauthenticated,
     Unavailable,
 )
@@ -36,12 +38,18 @@ Req = TypeVar("Req")
 Rep = TypeVar("Rep")
 
 _MIN_TRIES: Final = 9  # with the backoff between them about five seconds
-_MAX_REFRESHES: Final = 3  # of the token, for one call; one may live for a second only
+_MAX_ODD_ENDS: Final = (
+    3  # of one call, by which a proxy may have ended it; it may be no gRPC at all
+)
+_MAX_REFRESHES: Final = 9  # of the token, for one call: one that lives a second may be late
+_REFRESHES_AT_ONCE: Final = 3  # of them; before each other one there is a delay
 _MAY_PASS: Final = (
     AuthStoreChanged,
     ConnectionFailed,
     ConnectionLost,
     DeadlineExceeded,
+    ProposalDropped,
+    RemoteProtocolError,
     Unauthenticated,
     Unavailable,
 )
@@ -87,7 +95,8 @@ class _Retry:
         self._repeatable = repeatable
         self._backoff = Backoff(cap=1.0)
         self._tries_left = max(_MIN_TRIES, 2 * len(channel.endpoints)) - 1
-        self._refreshes_left = _MAX_REFRESHES
+        self._refreshes = 0
+        self._odd_ends = 0
 
     async def prepare(self, error: EtcdError, token: str | None) -> None:
         """Get ready for another attempt, or raise `error`.
@@ -97,8 +106,12 @@ class _Retry:
             token: with which it was made.
         """
         if isinstance(error, (Unauthenticated, AuthStoreChanged)):
-            self._refreshes_left -= 1
-            if self._refreshes_left < 0 or not await self._refresh_token(token):
+            self._refreshes += 1
+            if self._refreshes > _MAX_REFRESHES:
+                raise error
+            if self._refreshes > _REFRESHES_AT_ONCE:
+                await trio.sleep(self._backoff.next())
+            if not await self._refresh_token(token):
                 raise error
             return
         if not self._may_try_again(error):
@@ -115,5 +128,10 @@ class _Retry:
         if isinstance(error, ConnectionFailed):  # nothing was sent
             return self._channel.may_return()
         self._tries_left -= 1
-        untouched = isinstance(error, ConnectionLost) and not error.processed
+        if isinstance(error, RemoteProtocolError):
+            self._odd_ends += 1
+            return self._repeatable and self._odd_ends <= _MAX_ODD_ENDS
+        untouched = isinstance(error, ProposalDropped) or (
+            isinstance(error, ConnectionLost) and not error.processed
+        )
         return self._tries_left >= 0 and (self._repeatable or untouched)

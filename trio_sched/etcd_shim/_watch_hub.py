@@ -52,7 +52,7 @@ _Call: TypeAlias = "Stream[pb.WatchRequest, pb.WatchResponse]"
 
 HAS_LEADER: Final = {"hasleader": "true"}
 
-_MAX_REFUSALS: Final = 3  # of a token, or of a watch that its user may have, in a row
+_MAX_REFUSALS: Final = 9  # of a token, or of a watch that its user may have, in a row
 _MAX_ODD_ENDS: Final = 5  # in a row, of calls that have brought nothing
 _ALL: Final = -1  # the id in an answer that is about all watches of a call
 _Read: TypeAlias = Callable[[bytes, bytes], Awaitable[object]]
@@ -91,6 +91,9 @@ class WatchHub:
         self._call_scope = trio.CancelScope()
         self._token: str | None = None  # which the call has
         self._member = 0  # id of the one at the other end; 0 while it is not known
+        self._token_refusals = 0  # in a row
+        self._token_backoff = Backoff(cap=1.0)
+        self._refused: dict[int, EtcdError] = {}  # for it, by the ids of their watches
         # Where the server numbers watches itself:
         self._one_at_a_time = False
         self._to_create: list[int] = []  # ids of watches that wait for their turn
@@ -219,6 +222,8 @@ class WatchHub:
             await trio.sleep(backoff.next())
             return None
         if isinstance(error, (Unauthenticated, AuthStoreChanged)) and failures < _MAX_REFUSALS:
+            if failures > 1:  # one that lives a second may be late
+                await trio.sleep(backoff.next())
             return await self._refresh_token(error)
         return error
 
@@ -256,10 +261,10 @@ class WatchHub:
     def _begin(self, call: _Call) -> None:
         for stale in (self._outgoing, self._creating, self._to_create):
             stale.clear()
-        self._ours.clear()
-        self._theirs.clear()
+        for known in (self._ours, self._theirs, self._refused):
+            known.clear()
         self._member = 0
-        self._call = call
+        self._call, self._token = call, self._channel.token
         for watcher in self._watchers.values():
             self._create(call, watcher)
 
@@ -284,7 +289,10 @@ class WatchHub:
         if answer.canceled:
             self._take_cancellation(watcher, answer)
         elif answer.created:
+            self._token_refusals = 0
+            self._token_backoff.reset()
             watcher.refusals = 0
+            watcher.refusal_backoff.reset()
             watcher._note_created(answer.header.revision)
         else:
             watcher._take(answer)
@@ -323,10 +331,30 @@ class WatchHub:
 
     def _take_cancellation(self, watcher: Watcher, answer: pb.WatchResponse) -> None:
         error = _cancellation(answer)
-        if isinstance(error, PermissionDenied) and self._channel.token is not None:
-            self._services.start_soon(self._check_permission, watcher, self._call, error)
-        else:
+        if not isinstance(error, PermissionDenied) or self._channel.token is None:
             self._drop(watcher, error)
+        elif any(words in answer.cancel_reason for words in _TOKEN_REFUSALS):
+            self._refused[watcher._id] = error
+            if len(self._refused) == 1:  # once for all that are being created
+                self._services.start_soon(self._renew_token, self._call, error)
+        else:
+            self._services.start_soon(self._check_permission, watcher, self._call, error)
+
+    async def _renew_token(self, call: _Call | None, refusal: EtcdError) -> None:
+        """Begin another call with a new token, in place of one whose token was refused."""
+        self._token_refusals += 1
+        if self._token_refusals > 1:
+            await trio.sleep(self._token_backoff.next())
+        error = await self._refresh_token(refusal)
+        if self._call is not call:
+            return  # there is another one already
+        refused, self._refused = self._refused, {}
+        if error is None and self._token_refusals <= _MAX_REFUSALS:
+            self._call_scope.cancel()
+            return
+        for watch_id, its_own in refused.items():
+            if watch_id in self._watchers:
+                self._drop(self._watchers[watch_id], error or its_own)
 
     async def _check_permission(
         self, watcher: Watcher, call: _Call | None, refusal: EtcdError
@@ -336,14 +364,18 @@ class WatchHub:
         request = watcher._request
         try:
             await self._read(request.key, request.range_end)
-        except (PermissionDenied, AuthStoreChanged, Unauthenticated):
+        except PermissionDenied:
             self._drop(watcher, refusal)
             return
-        except TRANSIENT:
+        except (AuthStoreChanged, Unauthenticated):
             pass  # another round will show
+        except TRANSIENT:
+            pass  # likewise
         except EtcdError as exc:
             self._drop(watcher, exc)
             return
+        if watcher.refusals > 1:
+            await trio.sleep(watcher.refusal_backoff.next())
         if watcher.refusals > _MAX_REFUSALS:
             self._drop(watcher, refusal)
         elif self._call is call is not None and watcher._id in self._watchers:
@@ -365,10 +397,10 @@ def _cancellation(answer: pb.WatchResponse) -> EtcdError:
     return WatchCanceled(answer.cancel_reason)
 
 
-_REFUSALS: Final = (
-    "permission denied",
+_TOKEN_REFUSALS: Final = (
     "auth token",
     "auth store is old",
     "revision in header is old",
     "user name is empty",
 )
+_REFUSALS: Final = ("permission denied", *_TOKEN_REFUSALS)

@@ -59,7 +59,6 @@ from trio_sched.etcd_shim.kv import (
     to_bytes,
 )
 from trio_sched.etcd_shim.lease import Lease, LeaseInfo, Renewals, check_ttl, id_to_grant
-from trio_sched.etcd_shim.maintenance import Maintenance, MemberStatus
 from trio_sched.etcd_shim.watch import Watcher, creation
 
 if TYPE_CHECKING:
@@ -67,6 +66,7 @@ if TYPE_CHECKING:
 
     from trio_sched.etcd_shim.auth import Auth
     from trio_sched.etcd_shim.cluster import Cluster
+    from trio_sched.etcd_shim.maintenance import Maintenance, MemberStatus
 
 __all__ = ["Client", "check_client", "prefix_of"]
 
@@ -81,7 +81,6 @@ class Client:
     """A client of one etcd cluster. Made by `open_client`.
 
     Attributes:
-        maintenance: what is about members: defragment, hash, alarms, snapshots.
         prefix: what its keys start with in etcd; empty, but of what `namespace` gives.
     """
 
@@ -91,15 +90,12 @@ class Client:
         stub_channel = cast("grpclib.client.Channel", channel)  # the part of it that stubs touch
         self._kv_stub = KVStub(stub_channel)
         self._kv: KV = self._kv_stub
-        self.prefix = b""
+        self.prefix: bytes = b""
         self._lease = LeaseStub(stub_channel)
-        self.maintenance = Maintenance(channel)
-        warn = self.maintenance.warn_of_faults if channel.on_network else None
+        warn = self._warn_of_faults if channel.on_network else None
         self._renewals = Renewals(services, self._lease, warn)
         watches = WatchStub(stub_channel)
-        self._watches = WatchHub(
-            services, channel, watches, self._read_first, self.maintenance.status
-        )
+        self._watches = WatchHub(services, channel, watches, self._read_first, self.status)
         channel.note_stream(self._renewals)
         channel.note_stream(self._watches)
 
@@ -406,6 +402,16 @@ class Client:
         faults, they are logged, as one warning of the logger ``trio_sched.etcd_shim``.
         """
         return await self.maintenance.status()
+
+    async def _warn_of_faults(self) -> None:
+        await self.maintenance.warn_of_faults()
+
+    @cached_property
+    def maintenance(self) -> Maintenance:
+        """What is about members: defragment, hash, alarms, snapshots."""
+        from trio_sched.etcd_shim.maintenance import Maintenance  # noqa: PLC0415 # not at once
+
+        return Maintenance(self._channel)
 
     @cached_property
     def cluster(self) -> Cluster:

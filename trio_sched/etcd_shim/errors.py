@@ -26,6 +26,7 @@
             ├── FailedPrecondition
             │   └── LeaseExists
             ├── PermissionDenied
+            ├── ProposalDropped         nothing was done; sent again, for some seconds
             ├── Unauthenticated
             ├── ResourceExhausted
             │   ├── NoSpace
@@ -74,6 +75,7 @@ __all__ = [
     "NotPrimaryLessor",
     "OutOfRange",
     "PermissionDenied",
+    "ProposalDropped",
     "RemoteProtocolError",
     "RequestTooLarge",
     "ResourceExhausted",
@@ -109,7 +111,7 @@ class ConnectionFailed(EtcdError):
     def __init__(self, reasons: Mapping[str, BaseException]) -> None:
         words = "; ".join(f"{endpoint}: {_words(exc)}" for endpoint, exc in reasons.items())
         super().__init__(f"cannot connect to etcd: {words}")
-        self.reasons = dict(reasons)
+        self.reasons: dict[str, BaseException] = dict(reasons)
 
 
 class ConnectionLost(EtcdError):
@@ -286,6 +288,10 @@ class PermissionDenied(RpcError):
     """This user may not do that."""
 
 
+class ProposalDropped(RpcError):
+    """etcd's raft took no write, as its leader is being moved: nothing was done."""
+
+
 class Unauthenticated(RpcError):
     """The token is missing, expired or unknown."""
 
@@ -358,6 +364,7 @@ _BY_WORDS: tuple[tuple[str, type[RpcError]], ...] = (
     ("required revision has been compacted", RevisionCompacted),
     ("required revision is a future revision", FutureRevision),
     ("etcdserver: no leader", NoLeader),
+    ("raft proposal dropped", ProposalDropped),
     ("not a primary lessor", NotPrimaryLessor),
     ("context deadline exceeded", DeadlineExceeded),
     ("invalid auth token", Unauthenticated),

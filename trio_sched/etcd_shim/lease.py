@@ -9,6 +9,10 @@ etcd serves such a call in order, and a follower forwards each renewal to the ra
 that is forwarded to a dead leader holds up all behind it, for up to seven seconds. So a renewal
 that is not answered within a quarter of the time that its task has, or within a second, ends the
 call, and the next one is made to another member if there is one.
+
+To leave a member costs: all watches are asked for again elsewhere, too. Where all members, or our
+own machine, are merely slow, that would make them slower still, and go on for ever. So a call on
+which answers come, if late, goes on; and each member that is left in vain makes us more patient.
 """
 
 from __future__ import annotations
@@ -117,6 +121,8 @@ def check_ttl(ttl: int, most: int = MAX_TTL) -> int:
 _MIN_PATIENCE: Final = 0.15  # seconds
 _PATIENCE_BEHIND: Final = 0.3  # of a renewal that waits behind another, or for its stream
 _MAX_PATIENCE: Final = 1.0
+_MAX_STRAIN: Final = 8.0  # times as patient as usual
+_RECOVERY: Final = 10.0  # seconds without a late renewal until we are as impatient as usual
 _LAST_CHANCE: Final = 0.001  # seconds: enough to read what the kernel has already
 
 _Call: TypeAlias = "Stream[pb.LeaseKeepAliveRequest, pb.LeaseKeepAliveResponse]"
@@ -142,11 +148,12 @@ class _Renewal:
         return self.error is not None or self.ttl is not None
 
 
-def _due_of_this_task() -> float:
+def _due_of_this_task(strain: float) -> float:
     """Return when an answer is due to a renewal that this task sends now, by trio's clock."""
     now = trio.current_time()
     time_left = trio.current_effective_deadline() - now
-    return now + min(_MAX_PATIENCE, max(_MIN_PATIENCE, time_left / 4))
+    patience = min(_MAX_PATIENCE, max(_MIN_PATIENCE, time_left / 4))
+    return now + min(patience * strain, max(patience, time_left / 2))
 
 
 class Renewals:
@@ -159,6 +166,7 @@ class Renewals:
     """
 
     __slots__ = (
+        "_answered_at",
         "_call",
         "_due",
         "_on_first_answer",
@@ -166,6 +174,8 @@ class Renewals:
         "_queued",
         "_services",
         "_serving",
+        "_strain",
+        "_strained_at",
         "_stub",
     )
 
@@ -183,6 +193,9 @@ class Renewals:
         self._serving = False
         self._call: _Call | None = None
         self._due: trio.CancelScope | None = None  # until an answer is due
+        self._answered_at = -inf  # when an answer came last
+        self._strain = 1.0  # how many times as patient as usual we are
+        self._strained_at = -inf  # when one was late last
 
     @property
     def awaits_answer(self) -> bool:
@@ -208,7 +221,7 @@ class Renewals:
         else:
             self._send(self._call, lease)
             if self._due is not None and self._due.deadline == inf:  # else there is a look soon
-                self._due.deadline = renewal.due = _due_of_this_task()
+                self._due.deadline = renewal.due = _due_of_this_task(self._strain)
         if not self._serving:
             self._serving = True
             self._services.start_soon(self._serve)
@@ -234,6 +247,7 @@ class Renewals:
             async with self._stub.LeaseKeepAlive.open(metadata=HAS_LEADER) as call:
                 await call.send_request()
                 self._call = call
+                self._answered_at = -inf
                 queued, self._queued = self._queued, []
                 for lease in queued:
                     self._send(call, lease)
@@ -256,12 +270,15 @@ class Renewals:
         """Take answers until the call ends, or one that is due does not come."""
         last_chance = False
         while True:
-            now = trio.current_time()
+            now, patience = trio.current_time(), _PATIENCE_BEHIND * self._strain
             for renewal in self._waiting():
-                renewal.due = renewal.due or now + _PATIENCE_BEHIND
+                renewal.due = renewal.due or now + patience
             due = min((renewal.due for renewal in self._waiting()), default=inf)
+            due = max(due, self._answered_at + patience)  # they are answered in order
             if due <= now:
                 if last_chance:
+                    self._strain = min(2 * self._strain, _MAX_STRAIN)
+                    self._strained_at = now
                     error = ConnectionLost("a renewal was not answered in time")
                     leave_member(call, error)
                     raise error
@@ -282,6 +299,9 @@ class Renewals:
         waiting = self._pending.get(answer.id)
         if waiting is None:
             return
+        self._answered_at = trio.current_time()
+        if self._answered_at > self._strained_at + _RECOVERY:
+            self._strain = 1.0
         renewal = waiting.pop(0)
         if not waiting:
             del self._pending[answer.id]

@@ -44,7 +44,9 @@ def open_client(
         user: name to authenticate by; None if etcd does not ask.
         password: goes with `user`.
         ssl_context: for ``https`` endpoints; None for Python's default one. For
-            mutual TLS load a certificate into it. `tls_context` makes one of files.
+            mutual TLS load a certificate into it. `tls_context` makes one of files. Each
+            connection offers HTTP/2 by ALPN, as etcd needs; what the context offers by ALPN to
+            others is as before once a connection has been made of it.
         connect_timeout: bound for connecting to one endpoint, in seconds.
         max_message_size: the largest answer accepted, in bytes.
         pings: when to ask a silent member whether it is still there.

@@ -113,9 +113,9 @@ class Watcher:
         self._request = request
         self._buffer_size = buffer_size
         self._stripped = stripped  # bytes, off the front of each key
-        self.next_revision = request.start_revision
-        self.created_revision = 0
-        self.heard_at = trio.current_time()
+        self.next_revision: int = request.start_revision
+        self.created_revision: int = 0
+        self.heard_at: float = trio.current_time()
         self._created = trio.Event()  # or refused
         self._was_created = False
         self._arrived: list[Event] = []
@@ -126,6 +126,7 @@ class Watcher:
         self._error: EtcdError | None = None
         self._wakeup = Wakeup()
         self.refusals = 0  # in a row, of its creation
+        self.refusal_backoff = Backoff(cap=1.0)
 
     async def receive(self) -> WatchBatch:
         """Wait for the next events and return all that arrived together.

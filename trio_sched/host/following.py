@@ -101,9 +101,9 @@ class PathFollower:
         patience: Patience | None = None,
     ) -> None:
         self._client = client
-        self.patience = patience or Patience()
-        self.interval = interval
-        self.alone = False
+        self.patience: Patience = patience or Patience()
+        self.interval: float = interval
+        self.alone: bool = False
         self.leftovers: Leftovers | None = None
         self._asked_at = -inf  # by `lease_time`, when a proof was asked for last
         self._known = 0  # revision of the view then
@@ -111,10 +111,10 @@ class PathFollower:
         self._proven = (keys.scheduled, keys.record, *own)
         self._watching: dict[KeyRange, trio.CancelScope] = {}
         self._corrections: dict[KeyRange, GetResult] = {}
-        self.view = PathView(keys)
-        self.changed = trio.lowlevel.ParkingLot()
-        self.fresh_at = lease_time()
-        self.healed = 0
+        self.view: PathView = PathView(keys)
+        self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
+        self.fresh_at: float = lease_time()
+        self.healed: int = 0
         self._cluster = 0  # id of etcd's; 0 as long as it is not known
 
     # ---- what is covered ---------------------------------------------------------------

@@ -115,7 +115,7 @@ class Membership:
         self._fence = 0  # create_revision of our candidate key; 0 while we stand again
         # Of sessions, the newest last: a store that is restored may hold some again.
         self._leases: deque[int] = deque(maxlen=100)
-        self.joined = trio.Event()
+        self.joined: trio.Event = trio.Event()
         self._turns = turns_of(client)
         self._turn = Turn(self._turns)  # to join; taken before each session
         self._patience = Patience(partial(self._log, logging.WARNING), Where.ENTRY)
@@ -133,7 +133,7 @@ class Membership:
         )
         self._slots = slots
         self._worker = Worker(state, slots, settings.session_ttl, settings.shutdown_timeout)
-        self.result = Result(state, self._publisher, self._worker)
+        self.result: Result = Result(state, self._publisher, self._worker)
 
     def _log(self, level: int, message: str, **extra: object) -> None:
         settings = self._settings

@@ -41,9 +41,9 @@ class Feed(ABC, Generic[T]):
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.changed = trio.lowlevel.ParkingLot()
-        self.ended = False
-        self.returned = 0
+        self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
+        self.ended: bool = False
+        self.returned: int = 0
         self._unread = False
         self.failure: Exception | None = None
         self._wakeup = Wakeup()
@@ -103,7 +103,7 @@ class DecisionFeed(Feed[Hosts]):
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
-        self.count = 0
+        self.count: int = 0
         self._newest: Hosts | None = None
         self._newest_says: tuple[tuple[str, ...], bool] | None = None
         self._read_said: tuple[tuple[str, ...], bool] | None = None  # the one that was read last
@@ -166,7 +166,7 @@ class NewestOnly(Generic[Item]):
     """
 
     def __init__(self, feed: Feed[Item]) -> None:
-        self.path = feed.path
+        self.path: str = feed.path
         self._feed = feed
 
     async def next(self) -> Item:

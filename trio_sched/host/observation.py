@@ -53,8 +53,8 @@ class _PathFeed(Feed[PathState]):
 
     def __init__(self, keys: PathKeys) -> None:
         super().__init__(keys.path)
-        self.changed_at = trio.current_time()
-        self.view = PathView(keys)
+        self.changed_at: float = trio.current_time()
+        self.view: PathView = PathView(keys)
 
     @property
     def newest(self) -> PathState:
@@ -106,7 +106,7 @@ class _Observer:
         self._covered = covered
         self._reconcile = reconcile
         self._patience = Patience(where=Where.OBSERVING)
-        self.follower = self._new_follower()
+        self.follower: PathFollower = self._new_follower()
 
     def _new_follower(self) -> PathFollower:
         return PathFollower(self._client, self._keys, self._reconcile, patience=self._patience)

@@ -66,7 +66,7 @@ class Result(Observation):
 
     def __init__(self, state: HostState, publisher: HostPublisher, worker: Worker) -> None:
         super().__init__(state.decisions)
-        self.hostname = state.hostname
+        self.hostname: str = state.hostname
         self._state = state
         self._publisher = publisher
         self._worker = worker

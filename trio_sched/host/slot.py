@@ -39,7 +39,7 @@ class SlotHold:
         self.session = session
         self.mark = mark
         self.marked_on = marked_on
-        self.gone = trio.Event()
+        self.gone: trio.Event = trio.Event()
 
 
 @dataclass(frozen=True, slots=True)

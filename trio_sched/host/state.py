@@ -47,16 +47,16 @@ class HostState:
     def __init__(
         self, path: str, hostname: str, max_count: int, patience: Patience | None = None
     ) -> None:
-        self.patience = patience or Patience()
+        self.patience: Patience = patience or Patience()
         self.path = path
         self.hostname = hostname
-        self.decisions = DecisionFeed(path)
+        self.decisions: DecisionFeed = DecisionFeed(path)
         self.session: Session | None = None
         self.follower: PathFollower | None = None
-        self.sessions = 0
+        self.sessions: int = 0
         self.leads = False
-        self.life = trio.CancelScope()
-        self.left = trio.Event()
+        self.life: trio.CancelScope = trio.CancelScope()
+        self.left: trio.Event = trio.Event()
         self._max_count = max_count
         self._available = True
         self._was_ours = False

@@ -43,7 +43,7 @@ class PathView:
 
     def __init__(self, keys: PathKeys) -> None:
         self.keys = keys
-        self.known = False
+        self.known: bool = False
         self._scheduled, self._halves = keys.scheduled, {keys.scheduled, keys.record}
         self._covered: dict[KeyRange, int] = {}
         self._stored: dict[bytes, StoredKey] = {}

@@ -106,7 +106,7 @@ class Child:
         self._lines: list[str] = []
         self._rest = b""
         self._refused: set[int] = set()
-        self.pid = 0
+        self.pid: int = 0
         self.code: int | None = None
 
     # ---- beginning -----------------------------------------------------------------

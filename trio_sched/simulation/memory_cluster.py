@@ -57,11 +57,13 @@ class Member:
     def __init__(self, cluster: Cluster, number: int) -> None:
         self._cluster = cluster
         self.number = number
-        self.name = f"member-{number}"
-        self.up, self.connected, self.paused = True, True, False
+        self.name: str = f"member-{number}"
+        self.up: bool = True
+        self.connected: bool = True
+        self.paused: bool = False
         self.sessions: dict[ServerSession, None] = {}
-        self.watches = WatchIndex()
-        self.misses_next = False
+        self.watches: WatchIndex = WatchIndex()
+        self.misses_next: bool = False
         self._unseen: list[Commit] = []  # while it is cut off
         self._seen: Store | None = None  # what it has, while it is cut off
         self._waiting: dict[int, tuple[str, Message, _Answer]] = {}
@@ -259,17 +261,17 @@ class Cluster:
     def __init__(
         self, members: int = 1, *, chance: Random | None = None, progress_interval: float = 600.0
     ) -> None:
-        self.timeline = Timeline()
-        self.chance = chance or Random(0)  # noqa: S311 # the same in each run is the point
+        self.timeline: Timeline = Timeline()
+        self.chance: Random = chance or Random(0)  # noqa: S311 # the same in each run is the point
         self.progress_interval = progress_interval
-        self.store = Store(self._see, Leases())
-        self.members = [Member(self, number) for number in range(1, members + 1)]
+        self.store: Store = Store(self._see, Leases())
+        self.members: list[Member] = [Member(self, number) for number in range(1, members + 1)]
         self.leader: Member | None = self.members[0]
-        self.term = 2
-        self.refusals = Refusals()
+        self.term: int = 2
+        self.refusals: Refusals = Refusals()
         self.listeners: list[Callable[[Commit], None]] = []
-        self.expiry_delay = 0.0
-        self.writable = True
+        self.expiry_delay: float = 0.0
+        self.writable: bool = True
         self._electing = False
 
     def _see(self, commit: Commit) -> None:

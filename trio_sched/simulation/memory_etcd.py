@@ -36,8 +36,8 @@ class MemoryEtcd:
 
     def __init__(self, members: int = 1) -> None:
         check_int("members", members, 1)
-        self.cluster = Cluster(members)
-        self.network = Network(self.cluster)
+        self.cluster: Cluster = Cluster(members)
+        self.network: Network = Network(self.cluster)
 
     @property
     def endpoints(self) -> tuple[str, ...]:

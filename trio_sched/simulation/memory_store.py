@@ -106,9 +106,9 @@ class Store:
 
     def __init__(self, listener: Callable[[Commit], None], leases: Leases) -> None:
         self._listener = listener
-        self.leases = leases
-        self.revision = _FIRST_REVISION
-        self.compacted_revision = _NOT_COMPACTED
+        self.leases: Leases = leases
+        self.revision: int = _FIRST_REVISION
+        self.compacted_revision: int = _NOT_COMPACTED
         self._now: dict[bytes, pb.KeyValue] = {}  # in the order in which they were created
         self._keys: list[bytes] = []  # those of `_now`, sorted
         self._versions: dict[bytes, list[pb.KeyValue]] = {}

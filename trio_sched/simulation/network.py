@@ -21,6 +21,7 @@ from trio_sched.etcd_shim.channel import ByteStream, ClientProtocol, Endpoint, T
 from trio_sched.simulation.memory_cluster import Cluster, Member
 from trio_sched.simulation.memory_server import ServerSession
 from trio_sched.simulation.memory_wire import MemoryProtocol
+from trio_sched.simulation.timeline import Timeline
 
 __all__ = ["MakeSession", "MemoryTransport", "Network", "Path", "Session"]
 
@@ -193,7 +194,9 @@ class Path:
     """
 
     def __init__(self) -> None:
-        self.refused = self.held_up = self.held_down = False
+        self.refused: bool = False
+        self.held_up: bool = False
+        self.held_down: bool = False
         self.links: dict[_Link, None] = {}
 
     def hold(self, *, up: bool = True, down: bool = True) -> None:
@@ -243,7 +246,7 @@ class Network:
         delay: tuple[float, float] = _NO_DELAY,
         chance: Random | None = None,
     ) -> None:
-        self.timeline = cluster.timeline
+        self.timeline: Timeline = cluster.timeline
         self._members = {member.url: member for member in cluster.members}
         self._delay = delay
         self._chance = chance or cluster.chance

@@ -135,7 +135,7 @@ class WorldHost:
 
     def __init__(self, world: Surroundings, number: int) -> None:
         self._world = world
-        self.name = f"host-{number}"
+        self.name: str = f"host-{number}"
         self.life: _Life | None = None
         self._lives = 0
         self._away_until = 0.0
@@ -357,7 +357,7 @@ class GoHost:
 
     def __init__(self, world: Surroundings, number: int) -> None:
         self._world = world
-        self.name = f"go-{number}"
+        self.name: str = f"go-{number}"
 
     async def run(self, seconds: float) -> None:
         """Be there for a while."""

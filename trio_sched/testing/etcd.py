@@ -51,8 +51,8 @@ class Etcd:
     """
 
     def __init__(self, members: Sequence[Member], settings: Settings) -> None:
-        self.members = tuple(members)
-        self.executable = settings.executable
+        self.members: tuple[Member, ...] = tuple(members)
+        self.executable: Path = settings.executable
         self._settings = settings
 
     @property

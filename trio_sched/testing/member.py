@@ -86,9 +86,11 @@ class Member:
     def __init__(self, name: str, ports: Ports, settings: Settings, cluster: str) -> None:
         scheme = settings.scheme
         self.name = name
-        self.endpoint = f"{scheme}://127.0.0.1:{ports.client}"
-        self.ipv6_endpoint = f"{scheme}://[::1]:{ports.client}" if settings.ipv6 else None
-        self.unix_endpoint = (
+        self.endpoint: str = f"{scheme}://127.0.0.1:{ports.client}"
+        self.ipv6_endpoint: str | None = (
+            f"{scheme}://[::1]:{ports.client}" if settings.ipv6 else None
+        )
+        self.unix_endpoint: str | None = (
             f"unix://{settings.folder}/{_socket_name(name)}" if settings.unix else None
         )
         self._ports = ports

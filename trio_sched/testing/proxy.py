@@ -33,7 +33,7 @@ class FaultyLink:
         self._answering.set()
         self._refusing = False
         self.endpoint = ""
-        self.connections = 0
+        self.connections: int = 0
 
     def cut(self) -> None:
         """Close all connections; new ones are let through."""

@@ -13,7 +13,8 @@ import trio
 from tests.reaper.process_tools import alive, eventually, exists, proc_bytes
 from trio_sched._support import processes
 from trio_sched._support.processes import wait_ended
-from trio_sched.cli.run.child import CannotRun, RunChild, start_child
+from trio_sched.cli.exits import CannotRun
+from trio_sched.cli.run.child import RunChild, start_child
 from trio_sched.reaper.helper import groups
 from trio_sched.reaper.helper.tree import Work
 from trio_sched.reaper.owner import Reaper

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -9,7 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 from tests.etcd_shim.channel.channel_tools import assert_idle, get, open_pair, watch, watch_request
 from tests.etcd_shim.channel.scripted_server import ServerCall, answer
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
-from trio_sched.etcd_shim.channel import deliver
+from trio_sched.etcd_shim.channel import deliver, send_message_nowait
 from trio_sched.etcd_shim.errors import ConnectionLost, RemoteProtocolError, Unavailable
 
 MEGABYTE = 2**20
@@ -58,6 +60,35 @@ async def test_messages_that_have_arrived_already_come_first() -> None:
             nursery.start_soon(end_it)
             await deliver(call, lambda message: taken.append(message.watch_id))
         assert taken == list(range(1, 11))
+
+
+@pytest.mark.parametrize("refused", [False, True])
+async def test_f67_a_message_after_an_end_that_is_not_taken_yet(refused: bool) -> None:
+    """What is sent while events are taken goes nowhere if the end of its call is among them."""
+    whole = 300  # more than are taken in a tick, so that other tasks run before the end is taken
+
+    async def script(call: ServerCall) -> None:
+        await call.accept()
+        peer = call.connection.peer
+        for number in range(whole):
+            peer.message(call.stream_id, numbered(number).SerializeToString())
+        if refused:
+            peer.reset(call.stream_id, 2)
+        else:
+            peer.finish(call.stream_id, b"0")
+        await call.connection.flush()  # in one piece
+
+    taken: list[bool] = []
+    async with open_pair(script) as (_, channel), watch(channel).Watch.open() as call:
+        await call.send_message(watch_request())
+
+        def answer_back(_message: pb.WatchResponse) -> None:
+            taken.append(send_message_nowait(call, watch_request()))
+
+        with pytest.raises(ConnectionLost) if refused else nullcontext():
+            await deliver(call, answer_back)
+        await call.end()
+        assert taken == [True] * whole
 
 
 async def test_windows_are_given_back() -> None:

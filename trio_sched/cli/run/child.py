@@ -16,22 +16,11 @@ from math import inf
 
 import trio
 
+from trio_sched.cli.exits import CannotRun
 from trio_sched.reaper.child import Child, KeeperLost, keeper_command, open_gate
 from trio_sched.reaper.owner import Reaper
 
-__all__ = ["CannotRun", "RunChild", "check_command", "shell_code", "start_child"]
-
-
-class CannotRun(Exception):
-    """The command cannot be run.
-
-    Attributes:
-        code: 127 if there is no such command, else 126, as a shell has it.
-    """
-
-    def __init__(self, command: str, reason: int) -> None:
-        super().__init__(f"cannot run {command!r}: {os.strerror(reason)}")
-        self.code = 127 if reason == errno.ENOENT else 126
+__all__ = ["RunChild", "check_command", "shell_code", "start_child"]
 
 
 def check_command(command: str) -> None:

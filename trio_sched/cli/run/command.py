@@ -13,9 +13,9 @@ import click
 import trio
 
 from trio_sched.cli.connect import Connection, Seconds, connection_options, usage_errors
-from trio_sched.cli.exits import explain
+from trio_sched.cli.exits import CannotRun, explain
 from trio_sched.cli.reporter import Reporter
-from trio_sched.cli.run.child import CannotRun, check_command
+from trio_sched.cli.run.child import check_command
 from trio_sched.cli.run.life import RunSettings, run_command
 from trio_sched.cli.run.signals import parse_on_lost
 from trio_sched.etcd_shim.lease import check_ttl

@@ -11,7 +11,6 @@ from trio_sched.cli.common import CODES, read_with_ttls, reading_options
 from trio_sched.cli.connect import Connection
 from trio_sched.cli.output import perform, show, show_json, within
 from trio_sched.cli.view.document import host_document
-from trio_sched.cli.view.tables import PoolView
 
 __all__ = ["members"]
 
@@ -37,6 +36,8 @@ async def _members(path: str, connection: Connection, output: str, timeout: floa
         for host in state.pool.values():
             show_json(host_document(state, host, ttls), on_one_line=True)
     elif state.pool:
+        from trio_sched.cli.view.tables import PoolView  # noqa: PLC0415 # brings rich
+
         show(PoolView(state, ttls, datetime.now(UTC)))
     else:
         click.echo(f"no host has joined {path}", err=True)

@@ -17,7 +17,6 @@ from trio_sched.cli.connect import Connection, Seconds
 from trio_sched.cli.output import perform, show, show_json, within
 from trio_sched.cli.view.document import document_of
 from trio_sched.cli.view.silence import wait_for_etcd
-from trio_sched.cli.view.tables import status_view
 from trio_sched.cli.view.trouble import EtcdReport, report_of
 from trio_sched.etcd_shim.errors import DeadlineExceeded
 from trio_sched.model.path_state import PathState
@@ -80,6 +79,8 @@ async def _status(
     if output == "json":
         show_json(_document(found, age))
     else:
+        from trio_sched.cli.view.tables import status_view  # noqa: PLC0415 # brings rich
+
         show(status_view(found.state, found.ttls, datetime.now(UTC), age, found.etcd))
     return 0
 

@@ -5,9 +5,12 @@ import abc
 import typing
 
 import grpclib.const
-import grpclib.client
 if typing.TYPE_CHECKING:
+    import grpclib.client
+    import grpclib.client as _methods
     import grpclib.server
+else:
+    from trio_sched.etcd_shim import _methods
 
 import trio_sched.etcd_shim._pb.messages_pb2
 import trio_sched.etcd_shim._pb.services_pb2
@@ -72,32 +75,32 @@ class KVBase(abc.ABC):
 
 class KVStub:
 
-    def __init__(self, channel: grpclib.client.Channel) -> None:
-        self.Range = grpclib.client.UnaryUnaryMethod(
+    def __init__(self, channel: 'grpclib.client.Channel') -> None:
+        self.Range: grpclib.client.UnaryUnaryMethod[trio_sched.etcd_shim._pb.messages_pb2.RangeRequest, trio_sched.etcd_shim._pb.messages_pb2.RangeResponse] = _methods.UnaryUnaryMethod(
             channel,
             '/etcdserverpb.KV/Range',
             trio_sched.etcd_shim._pb.messages_pb2.RangeRequest,
             trio_sched.etcd_shim._pb.messages_pb2.RangeResponse,
         )
-        self.Put = grpclib.client.UnaryUnaryMethod(
+        self.Put: grpclib.client.UnaryUnaryMethod[trio_sched.etcd_shim._pb.messages_pb2.PutRequest, trio_sched.etcd_shim._pb.messages_pb2.PutResponse] = _methods.UnaryUnaryMethod(
             channel,
             '/etcdserverpb.KV/Put',
             trio_sched.etcd_shim._pb.messages_pb2.PutRequest,
             trio_sched.etcd_shim._pb.messages_pb2.PutResponse,
         )
-        self.DeleteRange = grpclib.client.UnaryUnaryMethod(
+        self.DeleteRange: grpclib.client.UnaryUnaryMethod[trio_sched.etcd_shim._pb.messages_pb2.DeleteRangeRequest, trio_sched.etcd_shim._pb.messages_pb2.DeleteRangeResponse] = _methods.UnaryUnaryMethod(
             channel,
             '/etcdserverpb.KV/DeleteRange',
             trio_sched.etcd_shim._pb.messages_pb2.DeleteRangeRequest,
             trio_sched.etcd_shim._pb.messages_pb2.DeleteRangeResponse,
         )
-        self.Txn = grpclib.client.UnaryUnaryMethod(
+        self.Txn: grpclib.client.UnaryUnaryMethod[trio_sched.etcd_shim._pb.messages_pb2.TxnRequest, trio_sched.etcd_shim._pb.messages_pb2.TxnResponse] = _methods.UnaryUnaryMethod(
             channel,
             '/etcdserverpb.KV/Txn',
             trio_sched.etcd_shim._pb.messages_pb2.TxnRequest,
             trio_sched.etcd_shim._pb.messages_pb2.TxnResponse,
         )
-        self.Compact = grpclib.client.UnaryUnaryMethod(
+        self.Compact: grpclib.client.UnaryUnaryMethod[trio_sched.etcd_shim._pb.messages_pb2.CompactionRequest, trio_sched.etcd_shim._pb.messages_pb2.CompactionResponse] = _methods.UnaryUnaryMethod(
             channel,
             '/etcdserverpb.KV/Compact',
             trio_sched.etcd_shim._pb.messages_pb2.CompactionRequest,
@@ -164,32 +167,32 @@ class LeaseBase(abc.ABC):
 
 class LeaseStub:
 
-    def __init__(self, channel: grpclib.client.Channel) -> None:
-        self.LeaseGrant = grpclib.client.UnaryUnaryMethod(
+    def __init__(self, channel: 'grpclib.client.Channel') -> None:
+        self.LeaseGrant: grpclib.client.UnaryUnaryMethod[trio_sched.etcd_shim._pb.messages_pb2.LeaseGrantRequest, trio_sched.etcd_shim._pb.messages_pb2.LeaseGrantResponse] = _methods.UnaryUnaryMethod(
             channel,
             '/etcdserverpb.Lease/LeaseGrant',
             trio_sched.etcd_shim._pb.messages_pb2.LeaseGrantRequest,
             trio_sched.etcd_shim._pb.messages_pb2.LeaseGrantResponse,
         )
-        self.LeaseRevoke = grpclib.client.UnaryUnaryMethod(
+        self.LeaseRevoke: grpclib.client.UnaryUnaryMethod[trio_sched.etcd_shim._pb.messages_pb2.LeaseRevokeRequest, trio_sched.etcd_shim._pb.messages_pb2.LeaseRevokeResponse] = _methods.UnaryUnaryMethod(
             channel,
             '/etcdserverpb.Lease/LeaseRevoke',
             trio_sched.etcd_shim._pb.messages_pb2.LeaseRevokeRequest,
             trio_sched.etcd_shim._pb.messages_pb2.LeaseRevokeResponse,
         )
-        self.LeaseKeepAlive = grpclib.client.StreamStreamMethod(
+        self.LeaseKeepAlive: grpclib.client.StreamStreamMethod[trio_sched.etcd_shim._pb.messages_pb2.LeaseKeepAliveRequest, trio_sched.etcd_shim._pb.messages_pb2.LeaseKeepAliveResponse] = _methods.StreamStreamMethod(
             channel,
             '/etcdserverpb.Lease/LeaseKeepAlive',
             trio_sched.etcd_shim._pb.messages_pb2.LeaseKeepAliveRequest,
             trio_sched.etcd_shim._pb.messages_pb2.LeaseKeepAliveResponse,
         )
-        self.LeaseTimeToLive = grpclib.client.UnaryUnaryMethod(
+        self.LeaseTimeToLive: grpclib.client.UnaryUnaryMethod[trio_sched.etcd_shim._pb.messages_pb2.LeaseTimeToLiveRequest, trio_sched.etcd_shim._pb.messages_pb2.LeaseTimeToLiveResponse] = _methods.UnaryUnaryMethod(
             channel,
             '/etcdserverpb.Lease/LeaseTimeToLive',
             trio_sched.etcd_shim._pb.messages_pb2.LeaseTimeToLiveRequest,
             trio_sched.etcd_shim._pb.messages_pb2.LeaseTimeToLiveResponse,
         )
-        self.LeaseLeases = grpclib.client.UnaryUnaryMethod(
+        self.LeaseLeases: grpclib.client.UnaryUnaryMethod[trio_sched.etcd_shim._pb.messages_pb2.LeaseLeasesRequest, trio_sched.etcd_shim._pb.messages_pb2.LeaseLeasesResponse] = _methods.UnaryUnaryMethod(
             channel,
             '/etcdserverpb.Lease/LeaseLeases',
             trio_sched.etcd_shim._pb.messages_pb2.LeaseLeasesRequest,
@@ -216,8 +219,8 @@ class WatchBase(abc.ABC):
 
 class WatchStub:
 
-    def __init__(self, channel: grpclib.client.Channel) -> None:
-        self.Watch = grpclib.client.StreamStreamMethod(
+    def __init__(self, channel: 'grpclib.client.Channel') -> None:
+        self.Watch: grpclib.client.StreamStreamMethod[trio_sched.etcd_shim._pb.messages_pb2.WatchRequest, trio_sched.etcd_shim._pb.messages_pb2.WatchResponse] = _methods.StreamStreamMethod(
             channel,
             '/etcdserverpb.Watch/Watch',
             trio_sched.etcd_shim._pb.messages_pb2.WatchRequest,
@@ -404,104 +407,104 @@ class AuthBase(abc.ABC):
 
 class AuthStub:
 
-    def __init__(self, channel: grpclib.client.Channel) -> None:
-        self.Authenticate = grpclib.client.UnaryUnaryMethod(
+    def __init__(self, channel: 'grpclib.client.Channel') -> None:
+        self.Authenticate: grpclib.client.UnaryUnaryMethod[trio_sched.etcd_shim._pb.messages_pb2.AuthenticateRequest, trio_sched.etcd_shim._pb.messages_pb2.AuthenticateResponse] = _methods.UnaryUnaryMethod(
             channel,
             '/etcdserverpb.Auth/Authenticate',
             trio_sched.etcd_shim._pb.messages_pb2.AuthenticateRequest,
             trio_sched.etcd_shim._pb.messages_pb2.AuthenticateResponse,
         )
-        self.AuthEnable = grpclib.client.UnaryUnaryMethod(
+        self.AuthEnable: grpclib.client.UnaryUnaryMethod[trio_sched.etcd_shim._pb.messages_pb2.AuthEmptyRequest, trio_sched.etcd_shim._pb.messages_pb2.AuthResponse] = _methods.UnaryUnaryMethod(
             channel,
             '/etcdserverpb.Auth/AuthEnable',
             trio_sched.etcd_shim._pb.messages_pb2.AuthEmptyRequest,
             trio_sched.etcd_shim._pb.messages_pb2.AuthResponse,
         )
-        self.AuthDisable = grpclib.client.UnaryUnaryMethod(
+        self.AuthDisable: grpclib.client.UnaryUnaryMethod[trio_sched.etcd_shim._pb.messages_pb2.AuthEmptyRequest, trio_sched.etcd_shim._pb.messages_pb2.AuthResponse] = _methods.UnaryUnaryMethod(
             channel,
             '/etcdserverpb.Auth/AuthDisable',
             trio_sched.etcd_shim._pb.messages_pb2.AuthEmptyRequest,
             trio_sched.etcd_shim._pb.messages_pb2.AuthResponse,
         )
-        self.AuthStatus = grpclib.client.UnaryUnaryMethod(
+        self.AuthStatus: grpclib.client.UnaryUnaryMethod[trio_sched.etcd_shim._pb.messages_pb2.AuthEmptyRequest, trio_sched.etcd_shim._pb.messages_pb2.AuthStatusResponse] = _methods.UnaryUnaryMethod(
             channel,
             '/etcdserverpb.Auth/AuthStatus',
             trio_sched.etcd_shim._pb.messages_pb2.AuthEmptyRequest,
             trio_sched.etcd_shim._pb.messages_pb2.AuthStatusResponse,
         )
-        self.UserAdd = grpclib.client.UnaryUnaryMethod(
+        self.UserAdd: grpclib.client.UnaryUnaryMethod[trio_sched.etcd_shim._pb.messages_pb2.AuthUserAddRequest, trio_sched.etcd_shim._pb.messages_pb2.AuthResponse] = _methods.UnaryUnaryMethod(
             channel,
             '/etcdserverpb.Auth/UserAdd',
             trio_sched.etcd_shim._pb.messages_pb2.AuthUserAddRequest,
             trio_sched.etcd_shim._pb.messages_pb2.AuthResponse,
         )
-        self.UserGet = grpclib.client.UnaryUnaryMethod(
+        self.UserGet: grpclib.client.UnaryUnaryMethod[trio_sched.etcd_shim._pb.messages_pb2.AuthNameRequest, trio_sched.etcd_shim._pb.messages_pb2.AuthNamesResponse] = _methods.UnaryUnaryMethod(
             channel,
             '/etcdserverpb.Auth/UserGet',
             trio_sched.etcd_shim._pb.messages_pb2.AuthNameRequest,
             trio_sched.etcd_shim._pb.messages_pb2.AuthNamesResponse,
         )
-        self.UserList = grpclib.client.UnaryUnaryMethod(
+        self.UserList: grpclib.client.UnaryUnaryMethod[trio_sched.etcd_shim._pb.messages_pb2.AuthEmptyRequest, trio_sched.etcd_shim._pb.messages_pb2.AuthNamesResponse] = _methods.UnaryUnaryMethod(
             channel,
             '/etcdserverpb.Auth/UserList',
             trio_sched.etcd_shim._pb.messages_pb2.AuthEmptyRequest,
             trio_sched.etcd_shim._pb.messages_pb2.AuthNamesResponse,
         )
-        self.UserDelete = grpclib.client.UnaryUnaryMethod(
+        self.UserDelete: grpclib.client.UnaryUnaryMethod[trio_sched.etcd_shim._pb.messages_pb2.AuthNameRequest, trio_sched.etcd_shim._pb.messages_pb2.AuthResponse] = _methods.UnaryUnaryMethod(
             channel,
             '/etcdserverpb.Auth/UserDelete',
             trio_sched.etcd_shim._pb.messages_pb2.AuthNameRequest,
             trio_sched.etcd_shim._pb.messages_pb2.AuthResponse,
         )
-        self.UserChangePassword = grpclib.client.UnaryUnaryMethod(
+        self.UserChangePassword: grpclib.client.UnaryUnaryMethod[trio_sched.etcd_shim._pb.messages_pb2.AuthUserChangePasswordRequest, trio_sched.etcd_shim._pb.messages_pb2.AuthResponse] = _methods.UnaryUnaryMethod(
             channel,
             '/etcdserverpb.Auth/UserChangePassword',
             trio_sched.etcd_shim._pb.messages_pb2.AuthUserChangePasswordRequest,
             trio_sched.etcd_shim._pb.messages_pb2.AuthResponse,
         )
-        self.UserGrantRole = grpclib.client.UnaryUnaryMethod(
+        self.UserGrantRole: grpclib.client.UnaryUnaryMethod[trio_sched.etcd_shim._pb.messages_pb2.AuthUserRoleRequest, trio_sched.etcd_shim._pb.messages_pb2.AuthResponse] = _methods.UnaryUnaryMethod(
             channel,
             '/etcdserverpb.Auth/UserGrantRole',
             trio_sched.etcd_shim._pb.messages_pb2.AuthUserRoleRequest,
             trio_sched.etcd_shim._pb.messages_pb2.AuthResponse,
         )
-        self.UserRevokeRole = grpclib.client.UnaryUnaryMethod(
+        self.UserRevokeRole: grpclib.client.UnaryUnaryMethod[trio_sched.etcd_shim._pb.messages_pb2.AuthUserRoleRequest, trio_sched.etcd_shim._pb.messages_pb2.AuthResponse] = _methods.UnaryUnaryMethod(
             channel,
             '/etcdserverpb.Auth/UserRevokeRole',
             trio_sched.etcd_shim._pb.messages_pb2.AuthUserRoleRequest,
             trio_sched.etcd_shim._pb.messages_pb2.AuthResponse,
         )
-        self.RoleAdd = grpclib.client.UnaryUnaryMethod(
+        self.RoleAdd: grpclib.client.UnaryUnaryMethod[trio_sched.etcd_shim._pb.messages_pb2.AuthNameRequest, trio_sched.etcd_shim._pb.messages_pb2.AuthResponse] = _methods.UnaryUnaryMethod(
             channel,
             '/etcdserverpb.Auth/RoleAdd',
             trio_sched.etcd_shim._pb.messages_pb2.AuthNameRequest,
             trio_sched.etcd_shim._pb.messages_pb2.AuthResponse,
         )
-        self.RoleGet = grpclib.client.UnaryUnaryMethod(
+        self.RoleGet: grpclib.client.UnaryUnaryMethod[trio_sched.etcd_shim._pb.messages_pb2.AuthNameRequest, trio_sched.etcd_shim._pb.messages_pb2.AuthRoleGetResponse] = _methods.UnaryUnaryMethod(
             channel,
             '/etcdserverpb.Auth/RoleGet',
             trio_sched.etcd_shim._pb.messages_pb2.AuthNameRequest,
             trio_sched.etcd_shim._pb.messages_pb2.AuthRoleGetResponse,
         )
-        self.RoleList = grpclib.client.UnaryUnaryMethod(
+        self.RoleList: grpclib.client.UnaryUnaryMethod[trio_sched.etcd_shim._pb.messages_pb2.AuthEmptyRequest, trio_sched.etcd_shim._pb.messages_pb2.AuthNamesResponse] = _methods.UnaryUnaryMethod(
             channel,
             '/etcdserverpb.Auth/RoleList',
             trio_sched.etcd_shim._pb.messages_pb2.AuthEmptyRequest,
             trio_sched.etcd_shim._pb.messages_pb2.AuthNamesResponse,
         )
-        self.RoleDelete = grpclib.client.UnaryUnaryMethod(
+        self.RoleDelete: grpclib.client.UnaryUnaryMethod[trio_sched.etcd_shim._pb.messages_pb2.AuthNameRequest, trio_sched.etcd_shim._pb.messages_pb2.AuthResponse] = _methods.UnaryUnaryMethod(
             channel,
             '/etcdserverpb.Auth/RoleDelete',
             trio_sched.etcd_shim._pb.messages_pb2.AuthNameRequest,
             trio_sched.etcd_shim._pb.messages_pb2.AuthResponse,
         )
-        self.RoleGrantPermission = grpclib.client.UnaryUnaryMethod(
+        self.RoleGrantPermission: grpclib.client.UnaryUnaryMethod[trio_sched.etcd_shim._pb.messages_pb2.AuthRoleGrantPermissionRequest, trio_sched.etcd_shim._pb.messages_pb2.AuthResponse] = _methods.UnaryUnaryMethod(
             channel,
             '/etcdserverpb.Auth/RoleGrantPermission',
             trio_sched.etcd_shim._pb.messages_pb2.AuthRoleGrantPermissionRequest,
             trio_sched.etcd_shim._pb.messages_pb2.AuthResponse,
         )
-        self.RoleRevokePermission = grpclib.client.UnaryUnaryMethod(
+        self.RoleRevokePermission: grpclib.client.UnaryUnaryMethod[trio_sched.etcd_shim._pb.messages_pb2.AuthRoleRevokePermissionRequest, trio_sched.etcd_shim._pb.messages_pb2.AuthResponse] = _methods.UnaryUnaryMethod(
             channel,
             '/etcdserverpb.Auth/RoleRevokePermission',
             trio_sched.etcd_shim._pb.messages_pb2.AuthRoleRevokePermissionRequest,
@@ -578,38 +581,38 @@ class MaintenanceBase(abc.ABC):
 
 class MaintenanceStub:
 
-    def __init__(self, channel: grpclib.client.Channel) -> None:
-        self.Status = grpclib.client.UnaryUnaryMethod(
+    def __init__(self, channel: 'grpclib.client.Channel') -> None:
+        self.Status: grpclib.client.UnaryUnaryMethod[trio_sched.etcd_shim._pb.messages_pb2.StatusRequest, trio_sched.etcd_shim._pb.messages_pb2.StatusResponse] = _methods.UnaryUnaryMethod(
             channel,
             '/etcdserverpb.Maintenance/Status',
             trio_sched.etcd_shim._pb.messages_pb2.StatusRequest,
             trio_sched.etcd_shim._pb.messages_pb2.StatusResponse,
         )
-        self.Alarm = grpclib.client.UnaryUnaryMethod(
+        self.Alarm: grpclib.client.UnaryUnaryMethod[trio_sched.etcd_shim._pb.messages_pb2.AlarmRequest, trio_sched.etcd_shim._pb.messages_pb2.AlarmResponse] = _methods.UnaryUnaryMethod(
             channel,
             '/etcdserverpb.Maintenance/Alarm',
             trio_sched.etcd_shim._pb.messages_pb2.AlarmRequest,
             trio_sched.etcd_shim._pb.messages_pb2.AlarmResponse,
         )
-        self.Defragment = grpclib.client.UnaryUnaryMethod(
+        self.Defragment: grpclib.client.UnaryUnaryMethod[trio_sched.etcd_shim._pb.messages_pb2.DefragmentRequest, trio_sched.etcd_shim._pb.messages_pb2.DefragmentResponse] = _methods.UnaryUnaryMethod(
             channel,
             '/etcdserverpb.Maintenance/Defragment',
             trio_sched.etcd_shim._pb.messages_pb2.DefragmentRequest,
             trio_sched.etcd_shim._pb.messages_pb2.DefragmentResponse,
         )
-        self.HashKV = grpclib.client.UnaryUnaryMethod(
+        self.HashKV: grpclib.client.UnaryUnaryMethod[trio_sched.etcd_shim._pb.messages_pb2.HashKVRequest, trio_sched.etcd_shim._pb.messages_pb2.HashKVResponse] = _methods.UnaryUnaryMethod(
             channel,
             '/etcdserverpb.Maintenance/HashKV',
             trio_sched.etcd_shim._pb.messages_pb2.HashKVRequest,
             trio_sched.etcd_shim._pb.messages_pb2.HashKVResponse,
         )
-        self.Snapshot = grpclib.client.UnaryStreamMethod(
+        self.Snapshot: grpclib.client.UnaryStreamMethod[trio_sched.etcd_shim._pb.messages_pb2.SnapshotRequest, trio_sched.etcd_shim._pb.messages_pb2.SnapshotResponse] = _methods.UnaryStreamMethod(
             channel,
             '/etcdserverpb.Maintenance/Snapshot',
             trio_sched.etcd_shim._pb.messages_pb2.SnapshotRequest,
             trio_sched.etcd_shim._pb.messages_pb2.SnapshotResponse,
         )
-        self.MoveLeader = grpclib.client.UnaryUnaryMethod(
+        self.MoveLeader: grpclib.client.UnaryUnaryMethod[trio_sched.etcd_shim._pb.messages_pb2.MoveLeaderRequest, trio_sched.etcd_shim._pb.messages_pb2.MoveLeaderResponse] = _methods.UnaryUnaryMethod(
             channel,
             '/etcdserverpb.Maintenance/MoveLeader',
             trio_sched.etcd_shim._pb.messages_pb2.MoveLeaderRequest,
@@ -676,32 +679,32 @@ class ClusterBase(abc.ABC):
 
 class ClusterStub:
 
-    def __init__(self, channel: grpclib.client.Channel) -> None:
-        self.MemberAdd = grpclib.client.UnaryUnaryMethod(
+    def __init__(self, channel: 'grpclib.client.Channel') -> None:
+        self.MemberAdd: grpclib.client.UnaryUnaryMethod[trio_sched.etcd_shim._pb.messages_pb2.MemberAddRequest, trio_sched.etcd_shim._pb.messages_pb2.MemberAddResponse] = _methods.UnaryUnaryMethod(
             channel,
             '/etcdserverpb.Cluster/MemberAdd',
             trio_sched.etcd_shim._pb.messages_pb2.MemberAddRequest,
             trio_sched.etcd_shim._pb.messages_pb2.MemberAddResponse,
         )
-        self.MemberRemove = grpclib.client.UnaryUnaryMethod(
+        self.MemberRemove: grpclib.client.UnaryUnaryMethod[trio_sched.etcd_shim._pb.messages_pb2.MemberRemoveRequest, trio_sched.etcd_shim._pb.messages_pb2.MemberListResponse] = _methods.UnaryUnaryMethod(
             channel,
             '/etcdserverpb.Cluster/MemberRemove',
             trio_sched.etcd_shim._pb.messages_pb2.MemberRemoveRequest,
             trio_sched.etcd_shim._pb.messages_pb2.MemberListResponse,
         )
-        self.MemberUpdate = grpclib.client.UnaryUnaryMethod(
+        self.MemberUpdate: grpclib.client.UnaryUnaryMethod[trio_sched.etcd_shim._pb.messages_pb2.MemberUpdateRequest, trio_sched.etcd_shim._pb.messages_pb2.MemberListResponse] = _methods.UnaryUnaryMethod(
             channel,
             '/etcdserverpb.Cluster/MemberUpdate',
             trio_sched.etcd_shim._pb.messages_pb2.MemberUpdateRequest,
             trio_sched.etcd_shim._pb.messages_pb2.MemberListResponse,
         )
-        self.MemberList = grpclib.client.UnaryUnaryMethod(
+        self.MemberList: grpclib.client.UnaryUnaryMethod[trio_sched.etcd_shim._pb.messages_pb2.MemberListRequest, trio_sched.etcd_shim._pb.messages_pb2.MemberListResponse] = _methods.UnaryUnaryMethod(
             channel,
             '/etcdserverpb.Cluster/MemberList',
             trio_sched.etcd_shim._pb.messages_pb2.MemberListRequest,
             trio_sched.etcd_shim._pb.messages_pb2.MemberListResponse,
         )
-        self.MemberPromote = grpclib.client.UnaryUnaryMethod(
+        self.MemberPromote: grpclib.client.UnaryUnaryMethod[trio_sched.etcd_shim._pb.messages_pb2.MemberPromoteRequest, trio_sched.etcd_shim._pb.messages_pb2.MemberListResponse] = _methods.UnaryUnaryMethod(
             channel,
             '/etcdserverpb.Cluster/MemberPromote',
             trio_sched.etcd_shim._pb.messages_pb2.MemberPromoteRequest,

@@ -51,13 +51,13 @@ class CallState:
     def __init__(self) -> None:
         self.messages: list[bytes] = []
         self.sink: Callable[[bytes], None] | None = None  # takes them instead
-        self.ended = False
+        self.ended: bool = False
         self.error: EtcdError | None = None
-        self.path = ""
-        self.reads_only = False
-        self.abandoned = False
-        self.sent = True  # nothing of ours waits for a window
-        self.wakeup = Wakeup()
+        self.path: str = ""
+        self.reads_only: bool = False
+        self.abandoned: bool = False
+        self.sent: bool = True  # nothing of ours waits for a window
+        self.wakeup: Wakeup = Wakeup()
         self._room: Wakeup | None = None  # most calls never wait for it
 
     @property

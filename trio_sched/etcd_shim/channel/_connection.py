@@ -125,13 +125,13 @@ class Connection:
         on_silence: Callable[[Connection], None] | None = None,
         sent: int = 0,
     ) -> None:
-        self.endpoint = endpoint
+        self.endpoint: Endpoint = endpoint
         self._stream = stream
         self._protocol = protocol
         self._services = services
         self._on_ready: Callable[[Connection], None] | None = on_ready
         self._on_silence = on_silence
-        self.unanswered = Unanswered()
+        self.unanswered: Unanswered = Unanswered()
         now = trio.current_time()
         self._liveness = PeerLiveness(pings, now, now + settings.connect_timeout)
         self._pings = pings
@@ -149,8 +149,8 @@ class Connection:
         self._before_wait = BeforeWaitHook.current()
         self._drained: trio.lowlevel.ParkingLot | None = None
         self._error: EtcdError | None = None
-        self.accepting = True
-        self.admission = Admission(protocol.max_calls, settings.max_waiting_calls)
+        self.accepting: bool = True
+        self.admission: Admission = Admission(protocol.max_calls, settings.max_waiting_calls)
 
     @property
     def error(self) -> EtcdError | None:

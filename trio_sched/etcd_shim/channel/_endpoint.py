@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import trio
 
 from trio_sched._support.arguments import check_text, shown
+from trio_sched.etcd_shim.channel._alpn import offering_h2
 
 __all__ = [
     "ByteStream",
@@ -259,9 +260,9 @@ async def open_byte_stream(endpoint: Endpoint, ssl_context: ssl.SSLContext | Non
     if endpoint.scheme == "http":
         return SocketByteStream(connected)
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(connected))
-    context = ssl_context or ssl.create_default_context()
-    context.set_alpn_protocols(["h2"])
-    tls = trio.SSLStream(stream, context, server_hostname=endpoint.host, https_compatible=True)
+    context, host = ssl_context or ssl.create_default_context(), endpoint.host
+    with offering_h2(context, host):
+        tls = trio.SSLStream(stream, context, server_hostname=host, https_compatible=True)
     try:
         await tls.do_handshake()
     except BaseException:

@@ -36,11 +36,11 @@ class PingPolicy:
         timeout: float = 1.5,
         grace: float = 2.0,
     ) -> None:
-        self.gap = check_seconds("gap", gap, zero=True)
-        self.interval = check_seconds("interval", interval)
-        self.patience = check_seconds("patience", patience, zero=True)
-        self.timeout = check_seconds("timeout", timeout)
-        self.grace = check_seconds("grace", grace, zero=True)
+        self.gap: float = check_seconds("gap", gap, zero=True)
+        self.interval: float = check_seconds("interval", interval)
+        self.patience: float = check_seconds("patience", patience, zero=True)
+        self.timeout: float = check_seconds("timeout", timeout)
+        self.grace: float = check_seconds("grace", grace, zero=True)
 
     def complained(self) -> None:
         """Ping half as often, as the server said that it was too much."""

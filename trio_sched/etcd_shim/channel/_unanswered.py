@@ -34,10 +34,10 @@ class Unanswered:
     __slots__ = ("_answered", "_newest", "answered", "given_up", "idle", "next_check")
 
     def __init__(self) -> None:
-        self.next_check = inf
-        self.idle = True
-        self.answered = 0
-        self.given_up = False
+        self.next_check: float = inf
+        self.idle: bool = True
+        self.answered: int = 0
+        self.given_up: bool = False
         self._answered = 0
         self._newest = 0  # number of the newest call, at the last look
 

@@ -83,15 +83,15 @@ class Instructions:
 
     def __init__(self) -> None:
         self.endpoints: list[tuple[str, str, int]] = []
-        self.files = ("", "", "")
-        self.user = ("", "")
+        self.files: tuple[str, str, str] = ("", "", "")
+        self.user: tuple[str, str] = ("", "")
         self.leases: dict[int, float] = {}
         self.slots: dict[bytes, tuple[bytes, bytes]] = {}
-        self.group = 0
+        self.group: int = 0
         self.until: float | None = None
         self.works: dict[int, tuple[Work, float | None]] = {}
         self.pings: list[str] = []
-        self.bye = False
+        self.bye: bool = False
 
     def handle(self, line: bytes) -> None:
         """Apply one line. What it begins with is the name of the method that takes the rest."""

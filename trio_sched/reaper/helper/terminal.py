@@ -25,7 +25,7 @@ class Terminal:
     """
 
     def __init__(self, parent: int) -> None:
-        self.handed_over = False
+        self.handed_over: bool = False
         self._parent = parent
         self._owner = _group_of(parent)
         self._group = 0  # of the command, once it has wanted the terminal

@@ -67,12 +67,12 @@ class Work:
         above_start: int = 0,
         cgroup: str = "",
     ) -> None:
-        self.keeper = keeper
-        self.start = start
-        self.group = group
-        self.above = above
-        self.above_start = above_start
-        self.cgroup = cgroup
+        self.keeper: int = keeper
+        self.start: int = start
+        self.group: int = group
+        self.above: int = above
+        self.above_start: int = above_start
+        self.cgroup: str = cgroup
 
     @property
     def numbers(self) -> tuple[int, int, int, int, int]:

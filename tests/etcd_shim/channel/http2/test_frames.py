@@ -191,7 +191,7 @@ def test_reset_of_each_code(talk: Talk, code: int) -> None:
     data = f.frame(f.RST_STREAM, 0, call, code.to_bytes(4))
     error = talk.expect_end(data + data, call, None, others=(other,))
     assert isinstance(error, ConnectionLost)
-    assert error.processed == (code != ErrorCode.REFUSED_STREAM)
+    assert error.processed  # whatever the code
 
 
 def test_reset_after_the_trailers_changes_nothing(talk: Talk) -> None:

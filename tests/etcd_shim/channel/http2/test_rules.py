@@ -93,7 +93,7 @@ RULES = [
     ("8.2", "names and values are of the characters allowed", "responses malformed_head_ends_its"),
     ("8.3", ":status, once and first, and none in trailers", "responses malformed_trailers"),
     ("8.4", "PUSH_PROMISE is refused", "frames push_is_refused"),
-    ("8.7", "REFUSED_STREAM: the call was not looked at", "frames reset_of_each_code"),
+    ("8.7", "REFUSED_STREAM: not believed, as HAProxy says it", "frames reset_of_each_code"),
     ("10.5", "PING and SETTINGS whose answers are not read", "bounds answers_that_are_not_read"),
     ("10.5", "empty DATA without end", "bounds empty_data"),
     ("10.5.1", "header blocks and CONTINUATION without end", "bounds endless_header_block"),

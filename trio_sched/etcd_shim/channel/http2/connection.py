@@ -298,16 +298,18 @@ class Http2Connection(Sender):
             raise StreamFault(ErrorCode.FRAME_SIZE_ERROR, "6.3", f"PRIORITY of {len(body)} bytes")
 
     def _take_reset(self, _flags: int, stream_id: int, body: bytes, events: list[Event]) -> None:
-        """RFC 9113, 6.4."""
+        """RFC 9113, 6.4.
+
+        By 8.7, REFUSED_STREAM means that nothing was done, so that a call may be sent again. It is
+        not believed: HAProxy says it of calls that it has sent on, when the member's connection
+        ends before it answers, so that writes would be carried out twice, or more often.
+        """
         _check(len(body) == 4, ErrorCode.FRAME_SIZE_ERROR, "6.4", "RST_STREAM of another length")
         if stream_id not in self._streams:
             self._check_not_idle(stream_id)
             return
         code = int.from_bytes(body)
-        error = ConnectionLost(
-            f"the server reset the call: {name_of(code)}",
-            processed=code != ErrorCode.REFUSED_STREAM,  # 8.7
-        )
+        error = ConnectionLost(f"the server reset the call: {name_of(code)}")
         self._forget(stream_id)
         events.append(e.CallEnded(stream_id, error))
 

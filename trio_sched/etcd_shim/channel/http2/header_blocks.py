@@ -100,10 +100,11 @@ class OpenBlock:
     __slots__ = ("data", "empty", "ends", "frames", "stream_id")
 
     def __init__(self, stream_id: int, data: bytes, *, ends: bool) -> None:
-        self.stream_id = stream_id
-        self.data = bytearray(data)
-        self.ends = ends
-        self.frames = self.empty = 0
+        self.stream_id: int = stream_id
+        self.data: bytearray = bytearray(data)
+        self.ends: bool = ends
+        self.frames: int = 0
+        self.empty: int = 0
 
     def add(self, data: bytes) -> None:
         """Go on with it.

@@ -106,8 +106,8 @@ class HeaderBlock:
     __slots__ = ("_error", "kind", "steps")
 
     def __init__(self, kind: BlockKind, error: EtcdError | None = None) -> None:
-        self.kind = kind
-        self.steps = _STEPS[kind]
+        self.kind: BlockKind = kind
+        self.steps: Steps = _STEPS[kind]
         self._error = error
 
     @property

@@ -48,7 +48,7 @@ class Sender:
         self._output = bytearray()
         self._answers = 0  # in it, to PING and SETTINGS
         self._closed = False
-        self.held_back = False
+        self.held_back: bool = False
         # By the server's SETTINGS; before them, the defaults of RFC 9113, 6.5.2.
         self._send_window = s.DEFAULT_WINDOW
         self._initial_window = s.DEFAULT_WINDOW
@@ -80,13 +80,19 @@ class Sender:
     def send(self, stream_id: int, payload: bytes, *, end: bool) -> bool:
         """Queue a message, and the end of our half if `end`.
 
+        Of a call that the server has ended, nothing is sent: the event that says so may not have
+        been taken yet.
+
         Returns:
             True if all of it found room; otherwise `RequestSent` follows.
 
         Raises:
+            KeyError: there was no such call.
             RuntimeError: our half has ended, or is to end after what is queued.
         """
-        stream = self._streams[stream_id]
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            return self._is_over(stream_id)
         size = len(payload) + PREFIX_SIZE
         if (
             stream.end_queued
@@ -117,9 +123,17 @@ class Sender:
 
     def end(self, stream_id: int) -> bool:
         """End our half of a call, after what is queued; returns as `send` does."""
-        stream = self._streams[stream_id]
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            return self._is_over(stream_id)
         stream.end_queued = True
         return self._push(stream_id, stream)
+
+    def _is_over(self, stream_id: int) -> bool:
+        """Return True for a call that has ended, of which nothing waits for room."""
+        if stream_id > self._last_stream_id:
+            raise KeyError(stream_id)
+        return True
 
     @property
     def awaits_answer(self) -> bool:

@@ -53,13 +53,13 @@ class Stream:
     )
 
     def __init__(self, send_window: int, receive_window: int) -> None:
-        self.send_window = send_window
-        self.receive_window = receive_window
-        self.unacknowledged = 0
-        self.waiting = 0
-        self.partial = 0
+        self.send_window: int = send_window
+        self.receive_window: int = receive_window
+        self.unacknowledged: int = 0
+        self.waiting: int = 0
+        self.partial: int = 0
         self.outgoing: bytes | memoryview = b""
-        self.end_queued = False
-        self.half_closed = False
-        self.progress = Progress.NO_HEAD
+        self.end_queued: bool = False
+        self.half_closed: bool = False
+        self.progress: Progress = Progress.NO_HEAD
         self.decoder: MessageDecoder | None = None
