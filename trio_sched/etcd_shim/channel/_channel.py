@@ -43,6 +43,7 @@ from trio_sched.etcd_shim.channel._caller import Caller, OneConnection
 from trio_sched.etcd_shim.channel._connection import Connection
 from trio_sched.etcd_shim.channel._endpoint import Endpoint, root_cause
 from trio_sched.etcd_shim.channel._network_users import Stream, note_network_user
+from trio_sched.etcd_shim.channel._pace import Pace
 from trio_sched.etcd_shim.channel._settings import ChannelSettings, Credentials, PingPolicy
 from trio_sched.etcd_shim.channel._statistics import ChannelStatistics, EndpointStatistics
 from trio_sched.etcd_shim.channel._tokens import fetch_token
@@ -84,6 +85,7 @@ class Channel(Caller):
         "_lost_at",
         "_next",
         "_open",
+        "_pace",
         "_pings",
         "_probing",
         "_reasons",
@@ -114,6 +116,7 @@ class Channel(Caller):
         self._settings = settings
         self._pings = pings
         self._next = 0
+        self._pace = Pace()
         self._current: Connection | None = None
         self._attempt: Attempt | None = None
         self._left = LeftMembers()
@@ -295,10 +298,16 @@ class Channel(Caller):
         turn = self._next
         found = self._left.order((*self._endpoints[turn:], *self._endpoints[:turn]))
         self._attempt = attempt = Attempt(found)
-        if len(found) == 1 and not self._transport.resolves(found[0]):
+        if self._pace.pause:
+            self._services.start_soon(self._race_later, attempt)
+        elif len(found) == 1 and not self._transport.resolves(found[0]):
             self._try_next(attempt)
         else:
             self._services.start_soon(self._race, attempt)
+
+    async def _race_later(self, attempt: Attempt) -> None:
+        await trio.sleep(self._pace.pause)
+        await self._race(attempt)
 
     async def _race(self, attempt: Attempt) -> None:
         """Send the addresses off, one after the other."""
@@ -373,6 +382,9 @@ class Channel(Caller):
                 self._current = None
             if connection.unanswered.answered:
                 self._lost_at = trio.current_time()
+                self._pace.worked()
+            else:
+                self._pace.failed()
         self._reasons.setdefault(
             connection.endpoint.label, str(error)
         )  # why it was left goes first
@@ -407,6 +419,8 @@ class Channel(Caller):
         attempt.error = error
         if error is None:
             self._current = attempt.winner
+        elif attempt.winner is None:
+            self._pace.failed()
         self._attempt = None
         attempt.done.set()
 
