@@ -287,6 +287,10 @@ async def clear_if_last(client: Client, keys: PathKeys, decision_leases: set[int
     Raises:
         EtcdError: etcd did not answer.
     """
+    # A condition over all hosts is etcd's work for each that leaves; a look at one is not.
+    hosts = await client.get_prefix(keys.exchange, limit=1, keys_only=True)
+    if hosts.kvs and not decision_leases:
+        return False
     answer = await client.txn(
         [
             Compare.create_revision(prefix, "==", 0).over_prefix()

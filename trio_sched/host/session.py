@@ -56,6 +56,7 @@ class Session(KeptLease):
 
 _TIME_BITS: Final = 42  # of milliseconds since 1970: until the year 2109
 _CHANCE_BITS: Final = 21
+_MOST_IDS: Final = 3  # that are tried: two hosts hardly ever take the same one
 
 
 def falling_lease_id() -> int:
@@ -79,7 +80,15 @@ async def grant_session(
     Cancelled while the answer is awaited, it waits up to `grace` seconds more
     for it, and revokes the lease again, so that none is left behind.
     """
-    lease = falling_lease_id()
+    for _ in range(_MOST_IDS - 1):
+        with contextlib.suppress(LeaseExists):
+            return await _grant(client, falling_lease_id(), ttl, grace, reaper)
+    return await _grant(client, falling_lease_id(), ttl, grace, reaper)
+
+
+async def _grant(
+    client: Client, lease: int, ttl: int, grace: float, reaper: Reaper | None
+) -> Session:
     if reaper is not None:
         reaper.hold(lease, ttl)
     sent = lease_time()
@@ -89,7 +98,7 @@ async def grant_session(
     except LeaseExists:  # another host's, by chance: it is not ours to revoke
         if reaper is not None:
             reaper.release(lease)
-        return await grant_session(client, ttl, grace, reaper)
+        raise
     except BaseException:
         with trio.move_on_after(grace, shield=True):
             if await revoke_quietly(client, lease) and reaper is not None:

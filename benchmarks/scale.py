@@ -1,0 +1,255 @@
+"""What many paths in a process, and many candidates and slots on a path, cost.
+
+``python benchmarks/scale.py`` starts an etcd for each row. *entering*: so many blocks are entered
+at once, and no lease may lapse. *idle*: requests and CPU of paths on which nothing happens.
+*candidates*: etcd's CPU for a join beside so many candidates, and how long it takes. *slots*: the
+requests of K chosen hosts that take their slots. Requests are counted by etcd; growth is an
+exponent: 0 if nothing grows, 1 if it is linear.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from math import log
+from statistics import median
+
+import trio
+from scheduling import counters, difference
+
+from trio_sched import Client, Result, Slot, observe, open_client, schedule
+from trio_sched.etcd_shim import Put
+from trio_sched.testing import Etcd, open_etcd
+
+ENTERING = ((1000, 2), (5000, 10))  # blocks, and their TTL in seconds
+IDLE = (100, 1000)  # paths
+IDLE_TTL = 10
+CANDIDATES = (10, 1000, 10_000, 30_000)
+JOINS = 30
+SLOTS = (10, 50, 200)
+PUTS = 64  # candidates that are put in one transaction
+
+MAX_EXPONENT_OF_CANDIDATES = 0.1
+MAX_REQUESTS_FOR_A_SLOT = 3
+MAX_PROOFS = 2.5  # of a path, in a TTL; the leader's own read among them
+
+
+@dataclass
+class Row:
+    """One figure.
+
+    Attributes:
+        words: what it is.
+        holds: whether it is as required; None if nothing is.
+    """
+
+    words: str
+    holds: bool | None = None
+
+    def __str__(self) -> str:
+        verdict = {None: "    ", True: "PASS", False: "FAIL"}[self.holds]
+        return f"{verdict} {self.words}"
+
+
+@dataclass
+class Losses(logging.Handler):
+    """Counts sessions that were lost."""
+
+    count: int = 0
+    level: int = logging.WARNING
+    filters: list[object] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__(logging.WARNING)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Count it if it is one."""
+        self.count += "session lost" in record.getMessage()
+
+
+@asynccontextmanager
+async def opened() -> AsyncIterator[tuple[Etcd, Client]]:
+    """An etcd of its own, and a client."""
+    async with open_etcd() as server, open_client(server.endpoint) as client:
+        await client.put("/warm", "up")
+        yield server, client
+
+
+@asynccontextmanager
+async def paths(client: Client, count: int, ttl: int) -> AsyncIterator[float]:
+    """Hosts, each on a path of its own, all entered at once; gives the seconds that it took."""
+    entered, all_in = 0, trio.Event()
+
+    async def live(number: int) -> None:
+        nonlocal entered
+        async with schedule(client, f"/p/{number}", "host", session_ttl=ttl) as result:
+            await result.next()
+            entered += 1
+            if entered == count:
+                all_in.set()
+            await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        began = time.perf_counter()
+        for number in range(count):
+            nursery.start_soon(live, number)
+        await all_in.wait()
+        yield time.perf_counter() - began
+        nursery.cancel_scope.cancel()
+
+
+# ---- the rows ---------------------------------------------------------------------------
+
+
+async def entering(count: int, ttl: int) -> list[Row]:
+    """Enter so many blocks at once, and stay for two TTLs."""
+    losses = Losses()
+    logger = logging.getLogger("trio_sched")
+    logger.addHandler(losses)
+    cpu = time.process_time()
+    async with opened() as (_, client), paths(client, count, ttl) as seconds:
+        cpu = time.process_time() - cpu
+        await trio.sleep(2 * ttl)
+    logger.removeHandler(losses)
+    words = f"{count} blocks with TTL {ttl} are in after {seconds:.1f} s"
+    return [
+        Row(
+            f"{words}, {cpu / count * 1000:.2f} ms of CPU each; {losses.count} sessions were lost",
+            losses.count == 0,
+        )
+    ]
+
+
+async def idle(count: int) -> list[Row]:
+    """Have so many paths on which nothing happens."""
+    async with opened() as (server, client), paths(client, count, IDLE_TTL):
+        await trio.sleep(IDLE_TTL)  # what is of the joins is over
+        before, cpu, began = await counters(server), time.process_time(), time.perf_counter()
+        worst = 0.0
+        while time.perf_counter() - began < 3 * IDLE_TTL:
+            asked = time.perf_counter()
+            await trio.sleep(0.01)
+            worst = max(worst, time.perf_counter() - asked - 0.01)
+        seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+        requests, _ = difference(before, await counters(server))
+    calls = requests.get("Txn", 0) + requests.get("Range", 0)
+    a_ttl = seconds / IDLE_TTL * count
+    return [
+        Row(
+            f"{count} idle paths: {calls / a_ttl:.2f} calls a path and TTL, "
+            f"{calls / seconds:.1f} a second",
+            calls / a_ttl <= MAX_PROOFS,
+        ),
+        Row(
+            f"{count} idle paths: {requests.get('LeaseKeepAlive', 0) / a_ttl:.2f} renewals a path "
+            f"and TTL, {cpu / seconds * 100:.1f} % of a core, late by {worst * 1000:.0f} ms at most"
+        ),
+    ]
+
+
+async def candidates(count: int) -> tuple[float, list[Row]]:
+    """Join beside so many candidates; return etcd's CPU for a join, and our time for it."""
+    async with opened() as (server, client):
+        lease = (await client.lease_grant(3600)).id
+        await client.put("/p/scheduled", "other")
+        for first in range(0, count, PUTS):
+            numbers = range(first, min(first + PUTS, count))
+            await client.txn(
+                [], [Put(f"/p/election/{2**62 + number:x}", "other", lease) for number in numbers]
+            )
+        before, seconds = await counters(server), []
+        for _ in range(JOINS):
+            began = time.perf_counter()
+            async with schedule(client, "/p", "joiner", session_ttl=60):
+                seconds.append(time.perf_counter() - began)
+        name = "process_cpu_seconds_total"
+        cpu = ((await counters(server))[name] - before[name]) / JOINS
+    words = f"beside {count} candidates a join and leave takes {cpu * 1000:.2f} ms of etcd's CPU"
+    return median(seconds), [Row(f"{words}; joined after {median(seconds) * 1000:.1f} ms")]
+
+
+async def slots(count: int) -> list[Row]:
+    """Let K chosen hosts of one path take their slots, all at once."""
+    taken, all_taken = 0, trio.Event()
+
+    async def work(_slot: Slot) -> None:
+        nonlocal taken
+        taken += 1
+        if taken == count:
+            all_taken.set()
+        await trio.sleep_forever()
+
+    async with opened() as (server, client), trio.open_nursery() as nursery:
+        results: list[Result] = []
+
+        async def live(number: int) -> None:
+            async with schedule(
+                client, "/p", f"host-{number}", max_count=count, session_ttl=600
+            ) as result:
+                results.append(result)
+                await trio.sleep_forever()
+
+        for number in range(count):
+            nursery.start_soon(live, number)
+        async with observe(client, "/p") as decisions:
+            async for hosts in decisions:
+                if len(hosts) == count:
+                    break
+        while not all(result.scheduled for result in results):  # noqa: ASYNC110 # they learn it now
+            await trio.sleep(0.05)
+        before = await counters(server)
+        for result in results:
+            nursery.start_soon(result.run_while_scheduled, work)
+        await all_taken.wait()
+        requests, _ = difference(before, await counters(server))
+        nursery.cancel_scope.cancel()
+    each = (requests.get("Txn", 0) + requests.get("Range", 0)) / count
+    words = f"{count} chosen hosts take their slots with {each:.2f} calls each"
+    return [Row(words, each <= MAX_REQUESTS_FOR_A_SLOT)]
+
+
+def measured(arguments: argparse.Namespace) -> Iterator[Row]:
+    """Measure all that is asked for."""
+    if "entering" in arguments.rows:
+        for count, ttl in ENTERING:
+            yield from trio.run(entering, count, ttl)
+    if "idle" in arguments.rows:
+        for count in IDLE:
+            yield from trio.run(idle, count)
+    if "candidates" in arguments.rows:
+        times: dict[int, float] = {}
+        for count in CANDIDATES:
+            times[count], rows = trio.run(candidates, count)
+            yield from rows
+        few, many = min(times), max(times)
+        grows = log(times[many] / times[few]) / log(many / few)
+        words = f"from {few} to {many} candidates the time to join grows by the power {grows:.2f}"
+        yield Row(words, grows <= MAX_EXPONENT_OF_CANDIDATES)
+    if "slots" in arguments.rows:
+        for count in SLOTS:
+            yield from trio.run(slots, count)
+
+
+def main() -> int:
+    """Measure, print, and return the exit code."""
+    rows = ("entering", "idle", "candidates", "slots")
+    parser = argparse.ArgumentParser(description="What many paths, candidates and slots cost.")
+    parser.add_argument("rows", nargs="*", default=rows, choices=[*rows, rows])
+    parser.add_argument("--no-check", action="store_true", help="exit 0 whatever comes out")
+    arguments = parser.parse_args()
+    logging.getLogger("trio_sched").propagate = False
+    logging.getLogger("trio_sched").addHandler(logging.NullHandler())
+    good = True
+    for row in measured(arguments):
+        print(row, flush=True)
+        good = good and row.holds is not False
+    return 0 if good or arguments.no_check else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
