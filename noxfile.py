@@ -233,7 +233,7 @@ def proxies(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """What our client costs, next to others; or ``-- scheduling``: joining, ``-- startup``."""
+    """What our client costs, next to others; or ``-- scheduling``, ``scale``, ``startup``."""
     session.install("-e", ".", *group("bench"))
     script, *arguments = session.posargs or ["clients"]
     if script.startswith("-"):
