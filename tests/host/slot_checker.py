@@ -102,7 +102,9 @@ def judge(
         certain = [o for o in others if o.goes_on_at(run.began, but_frozen=True)]
         possible = [o for o in others if o.goes_on_at(run.began, but_frozen=False)]
         most = max(most, 1 + len(certain))
-        position = bisect_right(revisions, run.token - 1)
+        # By the newest decision that any of them goes by: who takes a slot counts those held.
+        newest = max(each.token for each in (run, *certain))
+        position = bisect_right(revisions, newest - 1)
         if not position:
             violations.append(f"token {run.token} of {run.life.name}: nothing had been decided")
             continue

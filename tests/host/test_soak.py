@@ -93,6 +93,12 @@ def test_the_decision_at_the_time_counts() -> None:
     assert judge([*runs, Run(C, 11, 1, 3, 4)], changes).violations
 
 
+def test_one_that_is_slow_to_begin_is_judged_by_the_decision_of_who_overtook_it() -> None:
+    changes = [Change(1, 1), Change(10, 2)]
+    assert not judge([Run(A, 5, 0, 3, 9), Run(B, 11, 1, 2, 9)], changes).violations
+    assert judge([Run(A, 5, 0, 3, 9), Run(B, 6, 1, 2, 9)], changes).violations
+
+
 def test_a_frozen_one_is_excused() -> None:
     frozen = Life("f", frozen=[(2.0, 6.0)])
     runs = [Run(frozen, 2, 0, 0, 9), Run(A, 3, 0, 6, 9)]
