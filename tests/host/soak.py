@@ -34,6 +34,7 @@ PROGRAM = Path(__file__).with_name("slot_host.py")
 TTL = 2  # seconds
 SHORT_PAUSE = 0.15  # seconds: less than the margin that is taken off a TTL of 2
 SLOWEST_AWAKENING = 1.5  # seconds: it asks twice a second, and work may take 0.3 s to end
+SLOWEST_REPLACEMENT = 3.0  # seconds: of a helper that is gone, on a busy machine
 NAMES = "abcdef"
 FEWEST = 3  # hosts that are left alive
 BEATS = 0.1  # seconds: a process that has not written for longer is taken for gone, while it runs
@@ -48,6 +49,7 @@ class Host:
     process: trio.Process
     links: list[FaultyLink]
     tree: bool
+    hurt_at: float = -inf  # by trio's clock, when one of its helpers was
 
 
 @dataclass
@@ -197,8 +199,15 @@ class Soak:
         await self._remove(host)
 
     async def kill_both(self) -> None:
-        """SIGKILL a host and its reaper, so that its lease lapses; or a host and a keeper."""
+        """SIGKILL a host and its reaper, so that its lease lapses; or a host and a keeper.
+
+        Not while one of its helpers is being replaced: all three are gone then, and nothing is
+        left that could end what the command has started (docs/run.md).
+        """
         host = self._any()
+        await trio.sleep_until(host.hurt_at + SLOWEST_REPLACEMENT)
+        if host.process.returncode is not None or host not in self._hosts.values():
+            return
         helper = self._helper(host)
         for pid in self._dice.sample([host.process.pid, *helper], 1 + len(helper)):
             with suppress(ProcessLookupError):
@@ -207,15 +216,17 @@ class Soak:
 
     async def kill_helper(self) -> None:
         """SIGKILL a reaper or a keeper."""
-        for pid in self._helper(self._any()):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        self._hurt(self._any(), signal.SIGKILL)
 
     async def stop_helper(self) -> None:
         """Stop a reaper or a keeper, and let nothing but its own people continue it."""
-        for pid in self._helper(self._any()):
+        self._hurt(self._any(), signal.SIGSTOP)
+
+    def _hurt(self, host: Host, number: signal.Signals) -> None:
+        host.hurt_at = trio.current_time()
+        for pid in self._helper(host):
             with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGSTOP)
+                os.kill(pid, number)
 
     def _helper(self, host: Host) -> list[int]:
         """Return one of a host's helpers, by chance; none if it has none."""
