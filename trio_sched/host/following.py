@@ -401,7 +401,7 @@ class PathFollower:
         _check_revision(known, revision)
         if self.leftovers is not None:
             for key, kv in found.items():
-                if kv is not None and not self.view.covers(key) and not expected[key].is_met(kv):
+                if kv is not None and expected[key].not_on and not expected[key].is_met(kv):
                     self.leftovers.note_found(kv)
         if found and not await self._load_differences(found, revision, known):
             return
