@@ -223,8 +223,11 @@ async def test_f76_an_answer_from_before_a_watch_says_nothing_of_it(
             nursery.start_soon(ask, "first", first)
             await trio.testing.wait_all_tasks_blocked()
             (stale,) = held.progress
-            async with client.watch(f"{path}-beside", start_revision=first_revision) as late:
-                nursery.start_soon(ask, "late", late)
+            async with (
+                client.watch(f"{path}-beside", start_revision=first_revision) as late,
+                trio.open_nursery() as inner,
+            ):
+                inner.start_soon(ask, "late", late)
                 await held.has_history.wait()
                 await trio.testing.wait_all_tasks_blocked()
                 stale()
