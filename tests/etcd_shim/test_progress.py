@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+from functools import partial
+
 import pytest
 import trio
 import trio.testing
@@ -11,6 +14,8 @@ from trio_sched.etcd_shim import Client, WatchBatch, Watcher, open_client
 from trio_sched.etcd_shim._versions import reports_progress
 from trio_sched.etcd_shim.errors import Compacted, Unimplemented
 from trio_sched.simulation import MemoryEtcd
+from trio_sched.simulation.memory_server import _WatchCall
+from trio_sched.simulation.memory_watches import Watch
 from trio_sched.testing import Etcd, open_etcd, open_faulty_link
 
 
@@ -171,3 +176,86 @@ async def _kill_current(etcd: Etcd, client: Client) -> None:
     used = client.statistics().endpoint
     (member,) = (each for each in etcd.members if each.endpoint == used)
     member.kill()
+
+
+class HeldAnswers:
+    """Answers of the server about progress, and a history, that wait until they are released."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.progress: list[Callable[[], None]] = []
+        self.history: list[Callable[[], None]] = []
+        self.has_history = trio.Event()
+        say, catch_up = _WatchCall._progress, _WatchCall._catch_up
+
+        def hold_progress(call: _WatchCall, watch_id: int, watches: Collection[Watch]) -> None:
+            send = call.send
+            with monkeypatch.context() as patch:
+                hold = self.progress.append
+                patch.setattr(call, "send", lambda answer: hold(partial(send, answer)))
+                say(call, watch_id, watches)
+
+        def hold_history(call: _WatchCall, watch: Watch) -> None:
+            self.history.append(partial(catch_up, call, watch))
+            self.has_history.set()
+
+        monkeypatch.setattr(_WatchCall, "_progress", hold_progress)
+        monkeypatch.setattr(_WatchCall, "_catch_up", hold_history)
+
+
+async def test_f76_an_answer_from_before_a_watch_says_nothing_of_it(
+    monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """That a watch is created overtakes what etcd has said before: they are sent by two ways."""
+    etcd = MemoryEtcd()
+    held = HeldAnswers(monkeypatch)
+    reached: dict[str, int] = {}
+    answered = trio.Event()
+
+    async def ask(name: str, watcher: Watcher) -> None:
+        reached[name] = await watcher.request_progress()
+        if name == "late":
+            answered.set()
+
+    async with etcd.open_client() as client, client.watch(path) as first:
+        first_revision = (await client.put(f"{path}-beside", "1")).revision
+        newest = (await client.put(f"{path}-beside", "2")).revision
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, "first", first)
+            await trio.testing.wait_all_tasks_blocked()
+            (stale,) = held.progress
+            async with (
+                client.watch(f"{path}-beside", start_revision=first_revision) as late,
+                trio.open_nursery() as inner,
+            ):
+                inner.start_soon(ask, "late", late)
+                await held.has_history.wait()
+                await trio.testing.wait_all_tasks_blocked()
+                stale()
+                await trio.testing.wait_all_tasks_blocked()
+                assert reached == {"first": newest}
+                (release_history,) = held.history
+                release_history()
+                monkeypatch.undo()
+                with trio.fail_after(30):
+                    await answered.wait()
+                assert reached["late"] == newest
+                revisions = [event.kv.mod_revision for event in (await late.receive()).events]
+                assert revisions == [first_revision, newest]
+
+
+async def test_f76_requests_that_are_never_answered_delay_only_a_little(
+    monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """Which one an answer is for cannot be known; so there is another one for each."""
+    etcd = MemoryEtcd()
+    async with etcd.open_client() as client, client.watch(path) as first:
+        await client.put(f"{path}-beside", "1")
+        newest = (await client.put(f"{path}-beside", "2")).revision
+        with monkeypatch.context() as patch:
+            patch.setattr(_WatchCall, "_progress", lambda *_: None)
+            for _ in range(5):
+                with trio.move_on_after(0.01):
+                    await first.request_progress()
+        async with client.watch(path, start_revision=1) as late:
+            with trio.fail_after(30):
+                assert await late.request_progress() == newest

@@ -353,3 +353,25 @@ async def test_f44_an_answer_with_a_lower_revision_is_an_error_with_both(
         assert 0 < caught.value.found < 2**40
         with pytest.raises(RevisionWentBack):
             await follower.read(keys.decision)
+
+
+async def test_f3_a_read_of_another_range_does_not_prove_the_decision(path: str) -> None:
+    """As when the watch of our own key begins anew, or slots are waited for."""
+    keys = PathKeys(path)
+    own, etcd = keys.host("a"), MemoryEtcd()
+    async with etcd.open_client() as client, trio.open_nursery() as nursery:
+        await client.put(keys.scheduled, "a")
+        follower = PathFollower(client, keys, 1.0, (own,))
+        asked_at = follower.fresh_at
+        follower.cover(keys.decision, await client.get(keys.scheduled), asked_at)
+        await client.put(keys.scheduled, "b")  # as no watch brings
+        nursery.start_soon(follower.follow, KeyRange.of(own))
+        await follower.wait(lambda view: view.covers(own))
+        assert follower.fresh_at == asked_at
+        assert await follower.reload(KeyRange.of(own))
+        assert follower.fresh_at == asked_at
+        await follower.prove()
+        assert follower.fresh_at > asked_at
+        assert follower.view.hosts == ("b",)
+        assert await follower.reload(keys.decision)
+        nursery.cancel_scope.cancel()

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
@@ -58,6 +59,20 @@ _ALL: Final = -1  # the id in an answer that is about all watches of a call
 _Read: TypeAlias = Callable[[bytes, bytes], Awaitable[object]]
 
 
+@dataclass(slots=True)
+class _Creation:
+    """One watch on this call, from when it was asked for.
+
+    Attributes:
+        doubtful: how many answers about progress may still come that etcd gave before; that a
+            watch is created is sent by another way, and overtakes them.
+        revision: the store's when it was created; 0 before.
+    """
+
+    doubtful: int
+    revision: int = 0
+
+
 class WatchHub:
     """The shared stream of watches. See the head of the module.
 
@@ -94,6 +109,8 @@ class WatchHub:
         self._token_refusals = 0  # in a row
         self._token_backoff = Backoff(cap=1.0)
         self._refused: dict[int, EtcdError] = {}  # for it, by the ids of their watches
+        self._creations: dict[int, _Creation] = {}  # on this call, by the ids of their watches
+        self._unanswered = 0  # how often it was asked for progress and has not answered, or will
         # Where the server numbers watches itself:
         self._one_at_a_time = False
         self._to_create: list[int] = []  # ids of watches that wait for their turn
@@ -141,6 +158,7 @@ class WatchHub:
 
     def _forget(self, watcher: Watcher) -> None:
         known = self._watchers.pop(watcher._id, None)
+        self._creations.pop(watcher._id, None)
         if known is not None and self._call is not None:
             theirs = self._theirs.pop(watcher._id, watcher._id)
             self._ours.pop(theirs, None)
@@ -153,6 +171,7 @@ class WatchHub:
             self._to_create.append(watcher._id)
         else:
             self._creating.append(watcher._id)
+            self._creations[watcher._id] = _Creation(self._unanswered)
             self._send(call, watcher._creation())
 
     def _send(self, call: _Call, request: pb.WatchRequest) -> None:
@@ -173,9 +192,12 @@ class WatchHub:
             words = f"etcd {status.version} may report progress before it sends what was before"
             raise Unimplemented(Status.UNIMPLEMENTED, f"{words} (etcd issues 15220 and 17507)")
         if self._call is not None and self._member == status.member_id:
-            request = pb.WatchRequest(progress_request=pb.WatchProgressRequest())
-            self._send(self._call, request)
+            self._send_progress_request(self._call)
         return status.revision
+
+    def _send_progress_request(self, call: _Call) -> None:
+        self._unanswered += 1
+        self._send(call, pb.WatchRequest(progress_request=pb.WatchProgressRequest()))
 
     @property
     def awaits_answer(self) -> bool:
@@ -261,9 +283,9 @@ class WatchHub:
     def _begin(self, call: _Call) -> None:
         for stale in (self._outgoing, self._creating, self._to_create):
             stale.clear()
-        for known in (self._ours, self._theirs, self._refused):
+        for known in (self._ours, self._theirs, self._refused, self._creations):
             known.clear()
-        self._member = 0
+        self._member = self._unanswered = 0
         self._call, self._token = call, self._channel.token
         for watcher in self._watchers.values():
             self._create(call, watcher)
@@ -293,6 +315,7 @@ class WatchHub:
             self._token_backoff.reset()
             watcher.refusals = 0
             watcher.refusal_backoff.reset()
+            self._creations[watcher._id].revision = answer.header.revision
             watcher._note_created(answer.header.revision)
         else:
             watcher._take(answer)
@@ -300,10 +323,24 @@ class WatchHub:
                 self._forget(watcher)
 
     def _take_progress(self, revision: int) -> None:
-        """Take what is about each watch that is created at the server."""
-        for watcher in tuple(self._watchers.values()):
-            if watcher._id not in self._creating and watcher._id not in self._to_create:
+        """Take what is about each watch that was created at the server when it said so.
+
+        Nothing in it says which request it answers, and some are never answered. So one that may
+        be older than a watch proves nothing of it, and another one is asked for.
+        """
+        self._unanswered = max(0, self._unanswered - 1)
+        in_doubt = False
+        for watch_id, creation in tuple(self._creations.items()):
+            watcher = self._watchers.get(watch_id)
+            if watcher is None or not creation.revision:
+                continue
+            if creation.doubtful and watcher.next_revision <= revision <= creation.revision:
+                creation.doubtful -= 1
+                in_doubt |= watcher._asks
+            else:
                 watcher._note_progress(revision)
+        if in_doubt and self._call is not None:
+            self._send_progress_request(self._call)
 
     def _take_creation(self, answer: pb.WatchResponse) -> int:
         """Return whose creation is answered; 0 if that is not known."""
@@ -330,6 +367,7 @@ class WatchHub:
                 return
 
     def _take_cancellation(self, watcher: Watcher, answer: pb.WatchResponse) -> None:
+        self._creations.pop(watcher._id, None)
         error = _cancellation(answer)
         if not isinstance(error, PermissionDenied) or self._channel.token is None:
             self._drop(watcher, error)
@@ -386,6 +424,7 @@ class WatchHub:
 
     def _drop(self, watcher: Watcher, error: EtcdError) -> None:
         self._watchers.pop(watcher._id, None)
+        self._creations.pop(watcher._id, None)
         watcher._fail(again(error))
 
 

@@ -261,9 +261,14 @@ class Watcher:
         self.heard_at = trio.current_time()
         self._wakeup.notify()
 
+    @property
+    def _asks(self) -> bool:
+        """Whether `request_progress` waits for an answer."""
+        return self._progress.statistics().tasks_waiting > 0
+
     def _note_progress(self, revision: int) -> None:
         """Note what etcd has answered to `request_progress`, if that was called."""
-        if self._progress.statistics().tasks_waiting and self._error is None:
+        if self._asks and self._error is None:
             self._progress_revision = revision
             self._note_revision(revision)
             self._end_asking()

@@ -120,9 +120,10 @@ class PathFollower:
     # ---- what is covered ---------------------------------------------------------------
 
     def cover(self, covered: KeyRange, found: GetResult, asked_at: float | None = None) -> None:
-        """Load what a read of a range gave, sent at `asked_at`; `follow` goes on from there."""
+        """Load a read of a range, sent at `asked_at`: a proof, if it has all to be proven."""
         self.view.load(covered, found, found.revision)
-        if asked_at is not None:
+        is_proof = all(key in covered for key in self._proven if self.view.covers(key))
+        if asked_at is not None and is_proof:
             self.fresh_at = max(self.fresh_at, asked_at)
         self.changed.unpark_all()
 
@@ -271,8 +272,8 @@ class PathFollower:
                 self._check_key(kv, known)
         return found
 
-    async def reload(self, covered: KeyRange) -> None:
-        """Read a range anew, and load it. Raises as `read` does.
+    async def reload(self, covered: KeyRange) -> bool:
+        """Read a range anew, and load it; return whether that was done. Raises as `read` does.
 
         A read that events have overtaken is not loaded, and proves nothing.
         """
@@ -280,14 +281,14 @@ class PathFollower:
             asked_at = lease_time()
             found = await self.read(covered)
             if found.revision >= self.view.covered.get(covered, 0):
-                self._correct(covered, found)
-                self.fresh_at = max(self.fresh_at, asked_at)
-                return
+                self._correct(covered, found, asked_at)
+                return True
+        return False
 
-    def _correct(self, covered: KeyRange, found: GetResult) -> None:
+    def _correct(self, covered: KeyRange, found: GetResult, asked_at: float | None = None) -> None:
         """Load a read of a range, and watch it anew from there."""
         if covered in self.view.covered:
-            self.cover(covered, found)
+            self.cover(covered, found, asked_at)
             if covered in self._watching:
                 self._corrections[covered] = found
                 self._watching[covered].cancel()
@@ -452,8 +453,7 @@ class PathFollower:
             if self._is_whole(covered) and known <= revision:
                 self._correct(covered, found_keys(revision, *(found[key] for key in keys)))
             else:  # these are only some of its keys, or events have come since
-                complete = False
-                await self.reload(covered)
+                complete = await self.reload(covered) and complete
         return complete
 
     def _differs(self, key: bytes, kv: KeyValue | None, revision: int) -> bool:
