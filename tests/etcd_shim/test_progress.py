@@ -16,7 +16,7 @@ from trio_sched.etcd_shim.errors import Compacted, Unimplemented
 from trio_sched.simulation import MemoryEtcd
 from trio_sched.simulation.memory_server import _WatchCall
 from trio_sched.simulation.memory_watches import Watch
-from trio_sched.testing import Etcd, open_etcd, open_faulty_link
+from trio_sched.testing import Etcd, FaultyLink, open_etcd, open_faulty_link
 
 
 @pytest.mark.parametrize(
@@ -117,23 +117,28 @@ async def test_the_watch_goes_on_from_there(path: str) -> None:
 async def test_over_a_lost_connection(endpoint: str, path: str) -> None:
     """It is asked for again on the next one."""
     async with open_faulty_link(endpoint) as link, open_client(link.endpoint) as client:
-        async with client.watch(path) as watcher, trio.open_nursery() as nursery:
+        async with client.watch(path) as watcher:
             if await is_refused(client, watcher):
                 return
-            link.stall()
-            answered = trio.Event()
+            await _ask_while_cut_off(link, watcher)
 
-            async def ask() -> None:
-                await watcher.request_progress()
-                answered.set()
 
-            nursery.start_soon(ask)
-            await trio.testing.wait_all_tasks_blocked()
-            assert not answered.is_set()
-            link.cut()
-            link.heal()
-            with trio.fail_after(30):
-                await answered.wait()
+async def _ask_while_cut_off(link: FaultyLink, watcher: Watcher) -> None:
+    link.stall()
+    answered = trio.Event()
+    async with trio.open_nursery() as nursery:
+
+        async def ask() -> None:
+            await watcher.request_progress()
+            answered.set()
+
+        nursery.start_soon(ask)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not answered.is_set()
+        link.cut()
+        link.heal()
+        with trio.fail_after(30):
+            await answered.wait()
 
 
 async def test_an_error_of_the_watch_ends_it(path: str) -> None:
@@ -164,7 +169,7 @@ async def test_members_of_different_versions(path: str) -> None:
             if await is_refused(client, watcher):
                 return
             await watcher.request_progress()
-            await _kill_current(etcd, client)
+            _kill_current(etcd, client)
             await client.get(path)  # at another member
             newest = (await client.put(f"{path}-beside", "1")).revision
             with trio.fail_after(50):
@@ -172,7 +177,7 @@ async def test_members_of_different_versions(path: str) -> None:
                     pass
 
 
-async def _kill_current(etcd: Etcd, client: Client) -> None:
+def _kill_current(etcd: Etcd, client: Client) -> None:
     used = client.statistics().endpoint
     (member,) = (each for each in etcd.members if each.endpoint == used)
     member.kill()

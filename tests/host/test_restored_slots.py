@@ -14,21 +14,18 @@ from trio_sched.simulation import MemoryEtcd
 async def test_f44_a_slot_that_a_restored_store_holds_again_is_released_again() -> None:
     """The work has ended, the session lives, and nothing else in the store is other than before."""
     etcd, work = MemoryEtcd(), Work()
-    async with etcd.open_client() as client, trio.open_nursery() as nursery:
-        async with schedule(client, "/jobs", "a", session_ttl=10) as result:
+    async with etcd.open_client() as client, schedule(client, PATH, "a", session_ttl=10) as result:
+        async with trio.open_nursery() as nursery:
             nursery.start_soon(result.run_while_scheduled, work)
             await work.wait_running(1)
             snapshot = etcd.cluster.store.snapshot()
             nursery.cancel_scope.cancel()
-            with trio.CancelScope(shield=True):
-                await work.wait_running(0)
-                await trio.sleep(0.1)
-                assert not (await client.get_prefix("/jobs/slots")).count
-                etcd.cluster.restore(snapshot)
-                assert (await client.get_prefix("/jobs/slots/")).count == 1
-                await trio.sleep(10)
-                assert not (await client.get_prefix("/jobs/slots/")).count
-            assert result.statistics().sessions == 1
+        assert not (await client.get_prefix(KEYS.slots)).count
+        etcd.cluster.restore(snapshot)
+        assert (await client.get_prefix(KEYS.slots)).count == 1
+        await trio.sleep(10)
+        assert not (await client.get_prefix(KEYS.slots)).count
+        assert result.statistics().sessions == 1
 
 
 @in_no_time
