@@ -8,11 +8,12 @@ import shlex
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import trio
 
 from tests.cli.run.run_tools import COMMAND
-from tests.reaper.process_tools import ended_with_block
+from tests.reaper.process_tools import ended_with_block, eventually
 from trio_sched.reaper.child import NO_CGROUP
 
 PATIENCE = 40  # seconds; far more than anything here takes
@@ -56,6 +57,22 @@ class Terminal:
                 raise
         before, _, self._shown = self._shown.partition(text.encode())
         return before.decode()
+
+    async def until_sh_reads(self) -> None:
+        """Wait until a shell that we have started has the terminal, and waits for a line.
+
+        A Ctrl-Z that comes while the terminal is being handed over to a command that was stopped,
+        as it wanted to read, may be lost: what continues a process takes it away (signal(7)).
+        """
+        await eventually(self._sh_reads)
+
+    def _sh_reads(self) -> bool:
+        try:
+            group = os.tcgetpgrp(self._screen.fileno())
+            pid, name, rest = Path(f"/proc/{group}/stat").read_text().split(" ", 2)
+        except OSError:
+            return False
+        return (int(pid), name, rest[:1]) == (group, "(sh)", "S")
 
     def close(self) -> None:
         self._screen.close()
@@ -147,7 +164,8 @@ async def test_f54_ctrl_z_and_the_foreground_again(endpoint: str, path: str) -> 
         await terminal.until("$ ")
         await terminal.type(f"{words}\n")
         await terminal.until("ready")
-        await terminal.type("first")  # so it reads; the line is not complete yet
+        await terminal.type("first")  # the line is not complete yet
+        await terminal.until_sh_reads()
         await terminal.type("\x1a")
         await terminal.until("Stopped")
         await terminal.until("$ ")
