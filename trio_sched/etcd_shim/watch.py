@@ -126,7 +126,7 @@ class Watcher:
         self._error: EtcdError | None = None
         self._wakeup = Wakeup()
         self.refusals = 0  # in a row, of its creation
-        self.refusal_backoff = Backoff(cap=1.0)
+        self.refusal_backoff: Backoff = Backoff(cap=1.0)
 
     async def receive(self) -> WatchBatch:
         """Wait for the next events and return all that arrived together.

@@ -26,7 +26,7 @@ class Turn:
     """The right to join. End it when that is done, or has to wait for something else."""
 
     def __init__(self, turns: Turns) -> None:
-        self.began = trio.current_time()
+        self.began: float = trio.current_time()
         self._turns = turns
 
     def end(self) -> None:
