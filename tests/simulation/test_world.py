@@ -73,6 +73,18 @@ FAILED_PLANS = {
         seconds=29.0,
         takeover_pause=10.0,
     ),
+    "work that begins anew sees the mark of one that was killed for the first time": planned(
+        936606693,
+        [52.869, "foreign", 2, 0.0, 1],
+        [53.546, "count", 1, 6.086, 3],
+        [59.697, "die", 2, 0.333, 4],
+        hosts=3,
+        members=1,
+        max_count=1,
+        ttl=10,
+        seconds=60.0,
+        takeover_pause=10.0,
+    ),
     "a leader's watch is resumed on a store that was restored, and has caught up": planned(
         1000846,
         [74.441, "silence", 0, 11.801, 1],

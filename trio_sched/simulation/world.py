@@ -165,7 +165,9 @@ class World:
         await trio.sleep_until(max(plan.seconds, plan.last_fault))
         await operator.reset()
         lapsed = max(plan.ttl, *self._longer_waits())
-        await trio.sleep(lapsed + plan.takeover_pause + 2 + _ELECTION)
+        # Work that ends by itself just then looks at the marks of others for the first time when it
+        # begins anew, and a pause counts from when one is seen without its slot.
+        await trio.sleep(lapsed + 2 * plan.takeover_pause + 2 + _ELECTION)
         self._outcome.settled = self._state()
         for host in self._hosts:
             host.stop()
