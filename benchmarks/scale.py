@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import log
 from statistics import median
 
@@ -56,16 +56,12 @@ class Row:
         return f"{verdict} {self.words}"
 
 
-@dataclass
 class Losses(logging.Handler):
     """Counts sessions that were lost."""
 
-    count: int = 0
-    level: int = logging.WARNING
-    filters: list[object] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
+    def __init__(self) -> None:
         super().__init__(logging.WARNING)
+        self.count = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         """Count it if it is one."""
