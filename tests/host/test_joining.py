@@ -13,7 +13,7 @@ import trio
 
 from tests.helpers import until
 from tests.host.test_patience import in_no_time
-from trio_sched import Client, Result, observe, schedule
+from trio_sched import Client, Result, observe, open_client, schedule
 from trio_sched._support.wall_time import set_wall_clock
 from trio_sched.etcd_shim import Delete, Put
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
@@ -22,6 +22,7 @@ from trio_sched.host import session as sessions
 from trio_sched.host.session import falling_lease_id, grant_session
 from trio_sched.model.keys import PathKeys
 from trio_sched.simulation import MemoryEtcd
+from trio_sched.testing import open_etcd
 
 PATH = "/jobs"
 KEYS = PathKeys(PATH)
@@ -182,3 +183,17 @@ async def test_where_the_ids_are_a_guide_nothing_is_searched_for() -> None:
             async with schedule(client, PATH, "new") as result:
                 await result.next()
                 assert etcd.cluster.refusals.counts["KV/Range"] == before
+
+
+async def test_f64_an_etcd_that_takes_eight_operations_is_enough(path: str) -> None:
+    """For a first host, for one that follows it, and for the proofs of both together."""
+    async with (
+        open_etcd(extra_args=["--max-txn-ops=8"]) as etcd,
+        open_client(etcd.endpoint) as client,
+        schedule(client, path, "a", session_ttl=2) as first,
+        schedule(client, path, "b", session_ttl=2) as second,
+    ):
+        assert await until(second, "a")
+        await trio.sleep(3)  # for proofs, of which there are some in that time
+        for result in (first, second):
+            assert result.statistics().sessions == 1

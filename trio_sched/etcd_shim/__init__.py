@@ -57,7 +57,6 @@ _HOMES = homes(
     {
         "trio_sched.etcd_shim._following": "Follower",
         "trio_sched.etcd_shim._keep": "KeptLease",
-        "trio_sched.etcd_shim.opening": "open_client",
         "trio_sched.etcd_shim.auth": "Auth AuthStatus Permission",
         "trio_sched.etcd_shim.channel": "ChannelStatistics ConnectionStatistics "
         "EndpointStatistics PingPolicy",
@@ -68,6 +67,7 @@ _HOMES = homes(
         "KeyValue Put PutResult ResponseHeader Txn TxnResult prefix_range",
         "trio_sched.etcd_shim.lease": "Lease LeaseInfo",
         "trio_sched.etcd_shim.maintenance": "Alarm Hash Maintenance MemberStatus",
+        "trio_sched.etcd_shim.opening": "open_client",
         "trio_sched.etcd_shim.tls": "TLSContext tls_context",
         "trio_sched.etcd_shim.watch": "Event EventType WatchBatch Watcher",
     }

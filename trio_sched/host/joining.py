@@ -14,7 +14,7 @@ revoke, so of several hosts that leave at once exactly the last one sees it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
@@ -37,7 +37,7 @@ from trio_sched.etcd_shim import (
 )
 from trio_sched.etcd_shim._following import Read
 from trio_sched.etcd_shim.errors import EtcdError, LeaseNotFound, MessageTooLarge
-from trio_sched.etcd_shim.kv import Operation, prefix_range
+from trio_sched.etcd_shim.kv import prefix_range
 from trio_sched.exceptions import HostnameInUse
 from trio_sched.host.election import predecessor_before
 from trio_sched.host.following import PathFollower, found_keys
@@ -105,7 +105,7 @@ async def join(
                 [
                     Put(key, value, session.lease),
                     Put(candidate, hostname, session.lease),
-                    *_read_around(keys, candidate),
+                    _read_around(keys, candidate),
                 ],
                 [Get(key)],
             )
@@ -122,14 +122,13 @@ async def join(
                 KeyValue(key, value, revision, revision, 1, session.lease),
                 KeyValue(candidate, hostname.encode(), revision, revision, 1, session.lease),
             )
-            around = [answer.get(index) for index in range(2, 6)]
-            decision = found_keys(revision, around[0].kv, around[1].kv)
-            read = answer.responses[6]
-            assert isinstance(read, TxnResult)
-            everything = _everything(read, revision, keys.election)
+            around = answer.responses[2]
+            assert isinstance(around, TxnResult)
+            everything = _everything(around, keys, revision)
             before = None
             if everything is None:
-                before = await _predecessor(client, keys, revision, around[2], around[3])
+                before = await _predecessor(client, keys, revision, around)
+            decision = found_keys(revision) if around.succeeded else _decision(around)
             cluster = answer.header.cluster_id
             return Joined(revision, own, before, decision, revision, asked_at, everything, cluster)
         kv = answer.get(0).kv
@@ -142,32 +141,41 @@ async def join(
             await _wait_for_name(client, keys, hostname, kv, answer.revision)
 
 
-def _read_around(keys: PathKeys, candidate: bytes) -> list[Operation]:
+def _read_around(keys: PathKeys, candidate: bytes) -> Txn:
     """Return the reads of a host that joins: of the decision, and of candidates near ours.
 
     Where nothing was decided yet there is hardly any host either, and most likely we lead: then
-    some of all that a leader has to know is read, too.
+    it is some of all that a leader has to know. So etcd is never asked for more than eight
+    operations, for which it may be configured (``--max-txn-ops``).
     """
     first, end = prefix_range(keys.election)
-    return [
-        *_read_decision(keys),
-        Get(candidate + b"\0", end, limit=_NEARBY),
-        Get(first, candidate, limit=1),
-        Txn(
-            [Compare.create_revision(key, "==", 0) for key in (keys.scheduled, keys.record)],
-            [Get(each.first, each.end, limit=_FEW) for each in keys.parts(keys.leading)],
-        ),
-    ]
+    return Txn(
+        [Compare.create_revision(key, "==", 0) for key in (keys.scheduled, keys.record)],
+        [Get(each.first, each.end, limit=_FEW) for each in keys.parts(keys.leading)],
+        [
+            *_read_decision(keys),
+            Get(candidate + b"\0", end, limit=_NEARBY),
+            Get(first, candidate, limit=1),
+        ],
+    )
 
 
-def _everything(read: TxnResult, fence: int, election: bytes) -> GetResult | None:
-    """Return all that a leader has to know, if it was read, and we lead."""
-    parts = [read.get(number) for number in range(len(read.responses))]
+def _everything(around: TxnResult, keys: PathKeys, fence: int) -> GetResult | None:
+    """Return all that a leader has to know, if that was read, and we lead."""
+    if not around.succeeded:
+        return None
+    parts = [around.get(number) for number in range(len(around.responses))]
     kvs = tuple(kv for part in parts for kv in part)
-    older = any(kv.key.startswith(election) and kv.create_revision < fence for kv in kvs)
-    if not read.succeeded or older or any(part.more for part in parts):
+    if any(part.more for part in parts) or _older(keys, fence, kvs) is not None:
         return None
     return GetResult(kvs, fence, len(kvs), more=False)
+
+
+def _older(keys: PathKeys, fence: int, kvs: Iterable[KeyValue]) -> KeyValue | None:
+    """Return a candidate among these keys that is older than ours."""
+    return next(
+        (kv for kv in kvs if kv.key.startswith(keys.election) and kv.create_revision < fence), None
+    )
 
 
 def _read_decision(keys: PathKeys) -> list[Get]:
@@ -181,21 +189,19 @@ def _decision(answer: TxnResult) -> GetResult:
 
 
 async def _predecessor(
-    client: Client, keys: PathKeys, fence: int, behind: GetResult, before: GetResult
+    client: Client, keys: PathKeys, fence: int, around: TxnResult
 ) -> KeyValue | None:
     """Return a candidate that is older than ours; None if there was none when we joined.
 
-    Args:
-        client: to search with, where what was read is no guide.
-        keys: of the path.
-        fence: our own candidate's create_revision.
-        behind: candidates whose keys are behind ours, the next first.
-        before: one whose key is before ours, if there is any.
+    It is searched for if what was read around us, in part or near our key, has none.
     """
-    older = next((kv for kv in (*behind, *before) if kv.create_revision < fence), None)
-    if older is not None or not (behind.more or before.more or before.kvs):
-        return older
-    return (await client.read(predecessor_before(keys, fence))).kv
+    reads = [around.get(number) for number in range(len(around.responses))]
+    older = _older(keys, fence, (kv for read in reads for kv in read))
+    if older is None and not around.succeeded:
+        behind, before = reads[2:]
+        if not (behind.more or before.kvs):
+            return None  # we were alone
+    return older or (await client.read(predecessor_before(keys, fence))).kv
 
 
 async def resume(client: Client, keys: PathKeys, hostname: str, session: Session) -> Joined:
