@@ -11,14 +11,14 @@ import subprocess
 import sys
 
 ROUNDS = 30
-NOBODY = "http://127.0.0.1:1"
+NO_ETCD = "http://127.0.0.1:1"
 TRIO, CLIENT = "import trio", "from trio_sched import open_client"
 COMMAND = "from trio_sched.cli import main; import sys; sys.argv = {}; main()"
 PROGRAMS = {
     TRIO: TRIO,
     CLIENT: CLIENT,
     "trio-sched --help": COMMAND.format(["trio-sched", "--help"]),
-    "trio-sched status": COMMAND.format(["trio-sched", "status", "/x", "--endpoints", NOBODY]),
+    "trio-sched status": COMMAND.format(["trio-sched", "status", "/x", "--endpoints", NO_ETCD]),
 }
 # What is aimed at, in ms; that of the client's import is a ratio to Trio's.
 MOST = {CLIENT: 1.35, "trio-sched --help": 100.0, "trio-sched status": 200.0}

@@ -143,7 +143,7 @@ async def test_f56_work_is_ended_when_the_machine_wakes_up_too_late() -> None:
 async def test_f56_work_goes_on_after_it_though_the_lease_still_lives(
     seconds: float, path: str
 ) -> None:
-    """Its deadline has passed, and so has work; etcd, which did not sleep, renews it gladly."""
+    """Its deadline has passed, and so has work; etcd, which did not sleep, still renews it."""
     clocks, work, etcd = Clocks(), Work(), MemoryEtcd()
     set_suspension(clocks.source())
     async with (

@@ -250,9 +250,9 @@ class Soak:
 
     async def suspend(self) -> None:
         """Let a host's machine sleep: its clock does not tell it how long that was."""
-        await self._stop(self._any(), 2 * TTL * self._dice.random(), told=True)
+        await self._stop(self._any(), 2 * TTL * self._dice.random(), suspended=True)
 
-    async def _stop(self, host: Host, seconds: float, *, told: bool = False) -> None:
+    async def _stop(self, host: Host, seconds: float, *, suspended: bool = False) -> None:
         began = time.monotonic()
         excused = seconds > SHORT_PAUSE
         if excused:
@@ -261,7 +261,7 @@ class Soak:
         try:
             await trio.sleep(seconds)
         finally:
-            if told:
+            if suspended:
                 host.process.send_signal(signal.SIGUSR1)  # comes before anything else
             host.process.send_signal(signal.SIGCONT)
             if excused:

@@ -60,7 +60,7 @@ _FAULTS: Final[tuple[tuple[KnownFault, tuple[tuple[_Version, _Version], ...]], .
         KnownFault(
             issue="etcd#17529",
             versions="before 3.4.31, and 3.5.0 to 3.5.12",
-            what="a watch that is behind when history is compacted may lose events, unsaid",
+            what="a watch that is behind when history is compacted may silently lose events",
             cure="3.4.31 and 3.5.13",
         ),
         (((0, 0, 0), (3, 4, 31)), ((3, 5, 0), (3, 5, 13))),
