@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from trio_sched.etcd_shim import Client, KeyValue
+from trio_sched.etcd_shim._keep import KeptLease
 from trio_sched.exceptions import EndOfResults
 from trio_sched.host.following import PathFollower, found_keys
 from trio_sched.host.session import Session
@@ -37,12 +38,16 @@ def decided(revision: int, *names: str, lease: int = LEASE, go: bool = False) ->
     return [scheduled, *([] if go else [KeyValue(KEYS.record, record, 1, revision, 1, 0)])]
 
 
+def new_session(client: Client) -> Session:
+    return Session(client, KeptLease(client.lease_renew, LEASE, TTL, trio.current_time()))
+
+
 async def state_of(*found: KeyValue, revision: int = 5) -> HostState:
     await trio.lowlevel.checkpoint()
     client = cast("Client", NoClient())
     state = HostState("/p", "a", 1)
     follower = PathFollower(client, KEYS, 1)
-    state.begin_session(Session(client, LEASE, TTL, trio.current_time()), follower)
+    state.begin_session(new_session(client), follower)
     follower.cover(KEYS.decision, found_keys(revision, *found), trio.current_time())
     state.publish()
     return state
@@ -166,7 +171,7 @@ async def test_f44_a_store_that_has_caught_up_is_noticed_at_the_join_by_its_deci
     state.decisions.lose()
     assert await state.decisions.next() == ()
     follower = PathFollower(client, KEYS, 1)
-    state.begin_session(Session(client, LEASE, TTL, trio.current_time()), follower)
+    state.begin_session(new_session(client), follower)
     follower.cover(KEYS.decision, found_keys(510, *decided(399, "a")), trio.current_time())
     state.note_joined(510)
     state.publish()
@@ -180,7 +185,7 @@ async def test_f44_a_store_that_went_back_while_we_were_away_is_noticed_at_the_j
     assert await state.decisions.next() == ("a",)
     client = cast("Client", NoClient())
     follower = PathFollower(client, KEYS, 1)
-    state.begin_session(Session(client, LEASE, TTL, trio.current_time()), follower)
+    state.begin_session(new_session(client), follower)
     state.note_joined(20)
     assert await state.decisions.next() == ()
     follower.cover(KEYS.decision, found_keys(20, *decided(19, "a")), trio.current_time())

@@ -62,6 +62,7 @@ class KeptLease:
         self._sent = sent
         self._lost: str | None = None
         self._gone = False
+        self._is_lost = trio.Event()
         self._scope = trio.CancelScope()
         self._until = sent  # by `lease_time`, as `sent` is
         self._acknowledge(sent, ttl)
@@ -97,10 +98,15 @@ class KeptLease:
         if self._lost is None:
             self._lost = reason
             self._scope.cancel()
+            self._is_lost.set()
         return self._error(self._lost)
 
     def _error(self, reason: str) -> Exception:
         return LeaseLost(self.id, reason)
+
+    async def wait_lost(self) -> None:
+        """Wait until it is over. `alive` may say so before, as it asks the clock."""
+        await self._is_lost.wait()
 
     async def keep_alive(self) -> None:
         """Renew the lease until it is lost, and raise why.

@@ -34,6 +34,7 @@ from trio_sched._support.suspension import lease_time
 from trio_sched._support.tasks import open_plain_nursery
 from trio_sched.etcd_shim import Client, Compare, Delete, EtcdError, Put
 from trio_sched.etcd_shim._backoff import Backoff
+from trio_sched.etcd_shim._keep import KeptLease
 from trio_sched.etcd_shim.client import prefix_of
 from trio_sched.etcd_shim.errors import LeaseNotFound, RevisionWentBack
 from trio_sched.exceptions import SessionLost
@@ -219,7 +220,7 @@ class Membership:
                 self._note_loss(session, exc)
             raise
         finally:
-            session.mark_lost("the block was left")
+            session.end("the block was left")
             self._state.decisions.changed.unpark_all()  # work that goes on has to end
             keep = self._settings.reuse_lease and not lost
             timeout = self._settings.shutdown_timeout
@@ -278,7 +279,8 @@ class Membership:
         sent = lease_time()
         try:
             ttl = await self._client.lease_renew(lease)
-            session = Session(self._client, lease, ttl, sent, settings.reaper)
+            kept = KeptLease(self._client.lease_renew, lease, ttl, sent)
+            session = Session(self._client, kept, settings.reaper)
             joined = await resume(self._client, self._keys, settings.hostname, session)
         except LeaseNotFound:
             return None

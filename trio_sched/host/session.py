@@ -18,22 +18,30 @@ from trio_sched._support.wall_time import wall_milliseconds
 from trio_sched.etcd_shim import Client, EtcdError
 from trio_sched.etcd_shim._backoff import Backoff, retry_transient
 from trio_sched.etcd_shim._keep import KeptLease
-from trio_sched.etcd_shim.errors import LeaseExists, LeaseNotFound
+from trio_sched.etcd_shim.errors import LeaseExists, LeaseLost, LeaseNotFound
 from trio_sched.exceptions import SessionLost
 from trio_sched.reaper.owner import Reaper
 
 __all__ = ["FormerLeases", "Session", "grant_session", "revoke_quietly", "revoke_surely"]
 
 
-class Session(KeptLease):
-    """A lease of ours. Made by `grant_session`; `keep_alive` renews it."""
+class Session:
+    """A lease of ours, as one block has it: `schedule`'s own, or one that several paths share.
 
-    def __init__(
-        self, client: Client, lease: int, ttl: int, sent: float, reaper: Reaper | None = None
-    ) -> None:
-        super().__init__(client.lease_renew, lease, ttl, sent)
+    Args:
+        client: the client that its lease was granted with.
+        kept: the lease.
+        reaper: that holds it.
+
+    Attributes:
+        reaper: as given.
+    """
+
+    def __init__(self, client: Client, kept: KeptLease, reaper: Reaper | None = None) -> None:
         self._client = client
-        self.reaper = reaper  # that holds it
+        self._kept = kept
+        self._over: str | None = None
+        self.reaper = reaper
 
     @property
     def client(self) -> Client:
@@ -43,15 +51,64 @@ class Session(KeptLease):
     @property
     def lease(self) -> int:
         """Id of its lease."""
-        return self.id
+        return self._kept.id
+
+    @property
+    def ttl(self) -> int:
+        """The TTL that the server gave it, in seconds."""
+        return self._kept.ttl
+
+    @property
+    def deadline(self) -> float:
+        """By trio's clock, until when its lease is certain to live."""
+        return self._kept.deadline
+
+    @property
+    def lost_reason(self) -> str | None:
+        """Why it is over, in plain words; None while it is not."""
+        return self._kept.lost_reason or self._over
+
+    @property
+    def gone(self) -> bool:
+        """True once etcd is known to hold its lease no more; False if it may."""
+        return self._kept.gone
+
+    def share(self) -> Session:
+        """Return it for one more block, which may end it for itself."""
+        return Session(self._client, self._kept, self.reaper)
 
     def mark_lost(self, reason: str, *, gone: bool = False) -> SessionLost:
-        """Note that the session is over; return the error for it. Arguments as for a lease."""
-        super().mark_lost(reason, gone=gone)
-        return self._error(self.lost_reason or reason)
+        """Note that its lease is over, for all that share it; return the error that says so.
 
-    def _error(self, reason: str) -> SessionLost:
-        return SessionLost(self.id, reason)
+        Args:
+            reason: why, in plain words.
+            gone: whether etcd is known to hold it no more.
+        """
+        self._kept.mark_lost(reason, gone=gone)
+        return self._error()
+
+    def end(self, reason: str) -> None:
+        """Note that it is over for this block; who shares its lease goes on."""
+        self._over = self._over or reason
+
+    async def keep_alive(self) -> None:
+        """Renew its lease until it is lost, and raise why.
+
+        Raises:
+            SessionLost: the deadline passed, or the server said that it is gone.
+        """
+        try:
+            await self._kept.keep_alive()
+        except LeaseLost as exc:
+            raise self._error() from exc.__cause__
+
+    async def wait_lost(self) -> None:
+        """Wait until its lease, which another task renews, is lost, and raise why."""
+        await self._kept.wait_lost()
+        raise self._error()
+
+    def _error(self) -> SessionLost:
+        return SessionLost(self.lease, self._kept.lost_reason or "")
 
 
 _TIME_BITS: Final = 42  # of milliseconds since 1970: until the year 2109
@@ -104,7 +161,8 @@ async def _grant(
             if await revoke_quietly(client, lease) and reaper is not None:
                 reaper.release(lease)
         raise
-    return Session(client, granted.id, granted.ttl, sent, reaper)
+    kept = KeptLease(client.lease_renew, granted.id, granted.ttl, sent)
+    return Session(client, kept, reaper)
 
 
 async def revoke_quietly(client: Client, lease: int) -> bool:
