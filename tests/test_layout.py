@@ -81,6 +81,8 @@ TESTED_BY = {
     "host/leading.py": ["host/test_schedule_faults.py", "host/test_schedule.py"],
     "host/membership.py": ["host/test_schedule.py", "host/test_schedule_faults.py"],
     "host/result.py": ["host/test_schedule.py"],
+    "host/health.py": ["host/test_publishing.py"],
+    "host/sessions.py": ["host/test_schedule.py", "host/test_schedule_faults.py"],
     "host/session.py": ["host/test_schedule_faults.py"],
     "host/work.py": ["host/test_slots.py"],
     "leader/choice.py": ["leader/test_machine_control.py", "leader/test_machine_evictions.py"],

@@ -22,6 +22,7 @@ from trio_sched._support.arguments import (
 from trio_sched._support.tasks import open_service_nursery
 from trio_sched.etcd_shim.client import Client, check_client
 from trio_sched.etcd_shim.lease import MAX_TTL, check_ttl
+from trio_sched.host.health import HealthCheck
 from trio_sched.host.leading import DECISION_TTLS
 from trio_sched.host.membership import Membership, Settings
 from trio_sched.host.observation import (
@@ -30,7 +31,6 @@ from trio_sched.host.observation import (
     observe_decisions,
     observe_everything,
 )
-from trio_sched.host.publishing import HealthCheck
 from trio_sched.host.result import Result
 from trio_sched.model.keys import check_hostname, check_path
 from trio_sched.model.records import HostData, Options, check_max_count

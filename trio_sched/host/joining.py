@@ -14,7 +14,7 @@ revoke, so of several hosts that leave at once exactly the last one sees it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
@@ -278,7 +278,7 @@ async def _wait_lease_gone(client: Client, lease: int, in_use: HostnameInUse) ->
             await trio.sleep_until(asked_at)
 
 
-async def clear_if_last(client: Client, keys: PathKeys, decision_leases: set[int]) -> bool:
+async def clear_if_last(client: Client, keys: PathKeys, decision_leases: Set[int]) -> bool:
     """Take the decision away if no host is left; True if it was so.
 
     Nor any mark of a slot that was not released: its holder may be at work still, and the mark

@@ -117,13 +117,13 @@ class Leading:
         self._refused_since = inf  # by trio's clock; of our write
 
     @property
-    def decision_leases(self) -> set[int]:
+    def decision_leases(self) -> frozenset[int]:
         """The leases that must be seen to when we leave.
 
         That of the leader before us, if ours has another TTL, is left to lapse: marks of slots
         may hang on it.
         """
-        return {self._decision_lease} - {0}
+        return frozenset({self._decision_lease} - {0})
 
     def take_over(self, everything: GetResult) -> None:
         """Let the view cover all that a leader has to know, in place of what it covers.

@@ -21,8 +21,6 @@ guarded write comes back as an event, and what the view then shows is published.
 from __future__ import annotations
 
 import logging
-from collections import deque
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -30,31 +28,24 @@ from typing import Final
 
 import trio
 
-from trio_sched._support.suspension import lease_time
 from trio_sched._support.tasks import open_plain_nursery
 from trio_sched.etcd_shim import Client, Compare, Delete, EtcdError, Put
 from trio_sched.etcd_shim._backoff import Backoff
-from trio_sched.etcd_shim._keep import KeptLease
-from trio_sched.etcd_shim.client import prefix_of
-from trio_sched.etcd_shim.errors import LeaseNotFound, RevisionWentBack
+from trio_sched.etcd_shim.errors import RevisionWentBack
 from trio_sched.exceptions import SessionLost
 from trio_sched.host.election import wait_elected
 from trio_sched.host.following import PathFollower, found_keys
-from trio_sched.host.joining import Joined, JoiningReads, clear_if_last, join, resume
-from trio_sched.host.leading import DECISION_TTLS, LeaderContext, Leading
+from trio_sched.host.health import NOT_YET, HealthCheck, HealthWatch
+from trio_sched.host.joining import Joined, JoiningReads, join, resume
+from trio_sched.host.leading import LeaderContext, Leading
 from trio_sched.host.pacing import Turn, turns_of
 from trio_sched.host.patience import Patience, Wait
 from trio_sched.host.policy import Then, Where, outcome
 from trio_sched.host.proofs import proof_interval
-from trio_sched.host.publishing import HealthCheck, HostPublisher
+from trio_sched.host.publishing import HostPublisher
 from trio_sched.host.result import Result
-from trio_sched.host.session import (
-    FormerLeases,
-    Session,
-    grant_session,
-    revoke_quietly,
-    revoke_surely,
-)
+from trio_sched.host.session import Session
+from trio_sched.host.sessions import Departure, OwnSessions, Sessions
 from trio_sched.host.slots import SlotKeys
 from trio_sched.host.state import HostState
 from trio_sched.host.work import Worker
@@ -67,12 +58,6 @@ from trio_sched.strategies import Strategy
 __all__ = ["Membership", "Settings"]
 
 _WATCH_TIMEOUT: Final = 1.0  # seconds; without its watches a host joins late rather than never
-
-_REJOIN_TIMEOUT: Final = 1.0  # seconds for the old lease; it is revoked while we join, too
-
-# Leases that were left to lapse, for the next life of the same host in this process: by the
-# members' URLs, as each cluster has leases of its own, by path and by host.
-_kept_leases: dict[tuple[tuple[str, ...], bytes, str], int] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,33 +84,43 @@ class Settings:
 class Membership:
     """One host's life on a path. See the head of the module.
 
+    Args:
+        client: to ask with.
+        settings: the arguments of `schedule`.
+        sessions: that it shares with other paths; None for those of its own.
+
     Attributes:
         joined: set once the host has joined for the first time.
         result: what the user of the block holds.
     """
 
-    def __init__(self, client: Client, settings: Settings) -> None:
+    def __init__(
+        self, client: Client, settings: Settings, sessions: Sessions | None = None
+    ) -> None:
         self._client = client
         self._settings = settings
         self._keys = PathKeys(settings.path)
         self._leading: Leading | None = None
         self._backoff = Backoff(first=0.1, cap=max(1.0, settings.session_ttl / 2))
-        self._former = FormerLeases(client, settings.reaper)
         self._joined_at = inf  # by trio's clock; of the present session, or the last
         self._joined_under = 0  # lease of the session that has joined
         self._fence = 0  # create_revision of our candidate key; 0 while we stand again
-        # Of sessions, the newest last: a store that is restored may hold some again.
-        self._leases: deque[int] = deque(maxlen=100)
+        self._created_at = 0  # create_revision of our own key; 0 while it is not known
+        self._unanswered = 0  # attempts to join of which it is not known what became of them
+        self._sessions = self._own_sessions() if sessions is None else sessions
         self.joined: trio.Event = trio.Event()
         self._turns = turns_of(client)
         self._turn = Turn(self._turns)  # to join; taken before each session
         self._patience = Patience(partial(self._log, logging.WARNING), Where.ENTRY)
         self._between = Wait(self._patience)  # between two sessions
-        options, check = settings.options, settings.health_check
+        options = settings.options
         state = HostState(settings.path, settings.hostname, options.max_count, self._patience)
         self._state = state
         self._publisher = HostPublisher(
-            options, settings.data, check, settings.health_interval, state.note_available
+            options,
+            settings.data,
+            None if settings.health_check is None else NOT_YET,
+            state.note_available,
         )
         slots = SlotKeys(
             *(client, self._keys, settings.hostname, state),
@@ -135,6 +130,15 @@ class Membership:
         self._slots = slots
         self._worker = Worker(state, slots, settings.session_ttl, settings.shutdown_timeout)
         self.result: Result = Result(state, self._publisher, self._worker)
+
+    def _own_sessions(self) -> OwnSessions:
+        settings = self._settings
+        return OwnSessions(
+            *(self._client, settings.path, settings.hostname),
+            *(settings.session_ttl, settings.shutdown_timeout, self._log),
+            reuse=settings.reuse_lease,
+            reaper=settings.reaper,
+        )
 
     def _log(self, level: int, message: str, **extra: object) -> None:
         settings = self._settings
@@ -162,8 +166,9 @@ class Membership:
         try:
             async with open_plain_nursery() as nursery:
                 with self._state.life:
-                    if self._settings.health_check is not None:
-                        nursery.start_soon(self._publisher.watch_health)
+                    if (check := self._settings.health_check) is not None:
+                        interval, note = self._settings.health_interval, self._publisher.note_health
+                        nursery.start_soon(HealthWatch(check, interval, note).run)
                     await self._live()
                 nursery.cancel_scope.cancel()
         except Exception as exc:
@@ -191,6 +196,7 @@ class Membership:
 
     async def _live_a_session(self) -> None:
         """Live until the session is lost, and raise why."""
+        await self._sessions.wait_ready()
         self._turn = await self._turns.take()
         try:
             await self._live_in_turn()
@@ -198,20 +204,19 @@ class Membership:
             self._turn.end()
 
     async def _live_in_turn(self) -> None:
-        session, already = await self._open_session()
-        self._leases.append(session.lease)
+        session, already = await self._sessions.begin()
         own = (self._keys.host(self._settings.hostname), self._keys.candidate(session.lease))
         interval = proof_interval(session.ttl)
         follower = PathFollower(self._client, self._keys, interval, own, self._patience)
         follower.leftovers = self._slots
         self._state.begin_session(session, follower)
+        self._created_at, self._fence, self._unanswered, self._slots.unanswered = 0, 0, 0, 0
         lost = False
         try:
             if self._patience.where is Where.ENTRY:
                 self._patience.where = Where.JOINING
             async with open_plain_nursery() as nursery:
-                nursery.start_soon(session.keep_alive)
-                nursery.start_soon(self._former.keep_revoking)
+                self._sessions.keep(session, nursery)
                 nursery.start_soon(self._slots.keep_releasing)
                 await self._take_part(session, follower, already, nursery)
         except (EtcdError, SessionLost) as exc:
@@ -222,10 +227,7 @@ class Membership:
         finally:
             session.end("the block was left")
             self._state.decisions.changed.unpark_all()  # work that goes on has to end
-            keep = self._settings.reuse_lease and not lost
-            timeout = self._settings.shutdown_timeout
-            timeout = min(timeout, _REJOIN_TIMEOUT) if lost else timeout
-            await self._leave(session, timeout, keep=keep)  # noqa: ASYNC102 # shields and bounds itself
+            await self._leave(session, lost=lost)  # noqa: ASYNC102 # shields and bounds itself
 
     def _note_joined(self, session: Session, joined: Joined) -> None:
         self._turn.end()
@@ -246,57 +248,14 @@ class Membership:
 
     # ---- joining -------------------------------------------------------------------
 
-    async def _open_session(self) -> tuple[Session, Joined | None]:
-        """Return a new session; or one on a kept lease, which has joined already."""
-        settings = self._settings
-        await self._former.revoke()
-        # Taken away at once: only one block of this process may go on with it.
-        kept_as = self._kept_as
-        kept = _kept_leases.pop(kept_as, None)
-        if kept is not None:
-            try:
-                found = await self._take_over(kept)
-            except BaseException:
-                _kept_leases.setdefault(kept_as, kept)
-                raise
-            if found is not None:
-                return found
-        session = await grant_session(
-            self._client, settings.session_ttl, settings.shutdown_timeout, settings.reaper
-        )
-        return session, None
-
-    @property
-    def _kept_as(self) -> tuple[tuple[str, ...], bytes, str]:
-        """What a lease of this host is kept by."""
-        members = tuple(sorted(self._client.endpoints))
-        path = prefix_of(self._client) + self._settings.path.encode()
-        return members, path, self._settings.hostname
-
-    async def _take_over(self, lease: int) -> tuple[Session, Joined] | None:
-        """Go on with a lease from a life before, if it and its keys still live."""
-        settings = self._settings
-        sent = lease_time()
-        try:
-            ttl = await self._client.lease_renew(lease)
-            kept = KeptLease(self._client.lease_renew, lease, ttl, sent)
-            session = Session(self._client, kept, settings.reaper)
-            joined = await resume(self._client, self._keys, settings.hostname, session)
-        except LeaseNotFound:
-            return None
-        except SessionLost:
-            await revoke_quietly(self._client, lease)
-            return None
-        if settings.reaper is not None:
-            settings.reaper.hold(lease, ttl)
-        return session, joined
-
     async def _join(self, session: Session) -> Joined:
         settings = self._settings
         self._publisher.begin()
         value, version = self._publisher.value()
-        name, before = settings.hostname, {*self._leases} - {session.lease}
+        name, before = settings.hostname, self._sessions.former
+        self._unanswered += 1
         joined = await join(self._client, self._keys, name, value, session, before, self._turn.end)
+        self._unanswered -= 1
         if joined.own[0].value == value:  # else it is published later
             self._publisher.note_published(version)
         return joined
@@ -344,7 +303,7 @@ class Membership:
             if self._joined_under != session.lease:
                 self._note_joined(session, joined)
                 self._start_tasks(session, follower, joined, nursery)
-            self._fence = joined.fence
+            self._created_at, self._fence = joined.own[0].create_revision, joined.fence
             joining.end(joined)
             everything = joined.everything
             if everything is None:
@@ -454,39 +413,20 @@ class Membership:
 
     # ---- leaving -------------------------------------------------------------------------
 
-    async def _leave(self, session: Session, timeout: float, *, keep: bool) -> None:
+    async def _leave(self, session: Session, *, lost: bool) -> None:
         """Give everything back, shielded and bounded."""
         leading, self._leading = self._leading, None
         self._state.leads = False
-        settings = self._settings
-        if not await self._worker.wait_ended(session):
-            self._log(logging.ERROR, "work goes on beyond its deadline; the lease lapses by itself")
-            return
-        self._former.add(session.lease)
-        now = trio.current_time()
-        until = now + timeout
-        # Half of the time, as what refuses this may let the lease be revoked: a full etcd 3.5.1.
-        with trio.CancelScope(deadline=now + timeout / 2, shield=True), suppress(EtcdError):
-            await self._slots.release_owed()
-        if keep:
-            if settings.reaper is not None:
-                settings.reaper.release(session.lease)
-            _kept_leases[self._kept_as] = session.lease
-            self._log(logging.INFO, "left, lease kept", lease=f"{session.lease:x}")
-            return
-        decision_leases = leading.decision_leases if leading is not None else set()
-        unfinished = f"lease {session.lease:x} (within {session.ttl} s)"
-        with trio.CancelScope(deadline=until, shield=True):
-            try:
-                insist = Patience(where=Where.LEAVING).insist
-                await insist(revoke_surely, self._client, session.lease)
-                self._former.discard(session.lease)
-                unfinished = f"the decision (within {session.ttl * DECISION_TTLS} s)"
-                await insist(clear_if_last, self._client, self._keys, decision_leases)
-                unfinished = ""
-            except EtcdError as exc:
-                self._log(logging.WARNING, "etcd refused to clean up", reason=str(exc))
-        if unfinished:
-            self._log(logging.WARNING, "etcd did not confirm all; it lapses", what=unfinished)
-        else:
-            self._log(logging.INFO, "left")
+        await self._sessions.end(
+            Departure(
+                keys=self._keys,
+                hostname=self._settings.hostname,
+                session=session,
+                lost=lost,
+                worker=self._worker,
+                slots=self._slots,
+                known=(self._created_at, self._fence),
+                decision_leases=leading.decision_leases if leading is not None else frozenset(),
+                unsure=self._unanswered > 0 or self._slots.unanswered > 0,
+            )
+        )

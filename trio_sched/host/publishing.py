@@ -6,9 +6,8 @@ a change in between is put into the same key, on the same lease.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Final
 
 import trio
 
@@ -22,11 +21,7 @@ from trio_sched.host.patience import Patience
 from trio_sched.host.session import Session
 from trio_sched.model.records import MAX_WORDS, HostData, Options, encode_host
 
-__all__ = ["HealthCheck", "HostPublisher"]
-
-HealthCheck = Callable[[], Awaitable[bool]]
-
-_NOT_YET: Final = "its health was not checked yet"
+__all__ = ["HostPublisher"]
 
 
 class HostPublisher:
@@ -35,9 +30,7 @@ class HostPublisher:
     Args:
         options: that it was started with.
         data: what is published at first.
-        health_check: None, or a check; until it has passed the host is not available.
-        health_interval: seconds from the beginning of one check to that of the next, and the
-            longest that a check may take.
+        unhealthy: why this host is not healthy at first; None if it is.
         note_available: is given whether this host may be chosen, when that has changed.
     """
 
@@ -45,16 +38,14 @@ class HostPublisher:
         self,
         options: Options,
         data: HostData,
-        health_check: HealthCheck | None,
-        health_interval: float,
+        unhealthy: str | None = None,
         note_available: Callable[[bool], None] = lambda _: None,
     ) -> None:
         self._options = options
         self._data = data
-        self._health_check = health_check
-        self._health_interval = health_interval
-        self._unhealthy = None if health_check is None else _NOT_YET
+        self._unhealthy = unhealthy
         self._drained: str | None = None
+        self._host_drained: str | None = None
         self._trouble = ""
         self._since = wall_time()
         self._version = 1  # of what is to be published
@@ -64,13 +55,19 @@ class HostPublisher:
         self._changed = Wakeup()
         self._published = trio.lowlevel.ParkingLot()
         self._note_available = note_available
-        note_available(health_check is None)
+        note_available(unhealthy is None)
 
     def value(self) -> tuple[bytes, int]:
         """Return the value of the host's key, and the version that it stands for."""
-        why = self._drained if self._drained is not None else self._unhealthy
+        why = self._why_not
         data = self._data if why is None else replace(self._data, available=False, reason=why)
         return encode_host(self._options, data, self._since, self._trouble), self._version
+
+    @property
+    def _why_not(self) -> str | None:
+        """Why this host is not to be chosen; None if it may be."""
+        reasons = (self._drained, self._host_drained, self._unhealthy)
+        return next((reason for reason in reasons if reason is not None), None)
 
     def begin(self) -> None:
         """Note that the host joins now, for the first time or again."""
@@ -88,22 +85,33 @@ class HostPublisher:
 
     # ---- changes ---------------------------------------------------------------------
 
-    async def update(self, changes: Mapping[str, object]) -> None:
-        """Change what is published, and wait until it is published.
+    def change(self, changes: Mapping[str, object]) -> int:
+        """Change what is published; return the version to wait for.
 
         Raises:
             TypeError: see `HostData`.
             ValueError: see `HostData`.
-            EndOfResults: the block was left before. If something failed, that is raised.
         """
         self._data = replace(self._data, **changes)  # type: ignore[arg-type] # it checks them
-        await self._publish_change()
+        return self._note_change()
 
-    async def drain(self, reason: str | None) -> None:
-        """Publish that this host is not to be chosen; None ends that."""
+    def drain(self, reason: str | None) -> int:
+        """Publish that this host is not to be chosen on this path; None ends that."""
         self._drained = reason
         self._note_availability()
-        await self._publish_change()
+        return self._note_change()
+
+    def drain_host(self, reason: str | None) -> int:
+        """Publish that this host is not to be chosen on any of its paths; None ends that."""
+        self._host_drained = reason
+        self._note_availability()
+        return self._note_change()
+
+    def note_health(self, unhealthy: str | None) -> None:
+        """Publish why this host is not healthy; None when it is."""
+        self._unhealthy = unhealthy
+        self._note_availability()
+        self._note_change()
 
     def note_trouble(self, words: str | None) -> None:
         """Publish what this host has trouble with, for people; None when it is over.
@@ -116,9 +124,12 @@ class HostPublisher:
             self._trouble = trouble
             self._note_change()
 
-    async def _publish_change(self) -> None:
-        self._note_change()
-        version = self._version
+    async def wait_published(self, version: int) -> None:
+        """Wait until a version is published. A checkpoint.
+
+        Raises:
+            EndOfResults: the block was left before. If something failed, that is raised.
+        """
         await trio.lowlevel.checkpoint()
         while self._published_version < version:
             if self._ended:
@@ -127,11 +138,12 @@ class HostPublisher:
             await self._published.park()
 
     def _note_availability(self) -> None:
-        self._note_available(self._drained is None and self._unhealthy is None)
+        self._note_available(self._why_not is None)
 
-    def _note_change(self) -> None:
+    def _note_change(self) -> int:
         self._version += 1
         self._changed.notify()
+        return self._version
 
     # ---- tasks -----------------------------------------------------------------------
 
@@ -172,23 +184,3 @@ class HostPublisher:
             known = answer.revision if kv is None else kv.mod_revision
             if kv is None or kv.value == value:
                 self.note_published(version)
-
-    async def watch_health(self) -> None:
-        """Check now and then whether this host is healthy, until cancelled."""
-        while self._health_check is not None:
-            began = trio.current_time()
-            unhealthy = await self._check(self._health_check)
-            if unhealthy != self._unhealthy:
-                self._unhealthy = unhealthy
-                self._note_availability()
-                self._note_change()
-            await trio.sleep_until(began + self._health_interval)
-
-    async def _check(self, health_check: HealthCheck) -> str | None:
-        """Return why this host is not healthy; None if it is."""
-        with trio.move_on_after(self._health_interval):
-            try:
-                return None if await health_check() else "its health check says no"
-            except Exception as exc:  # noqa: BLE001 # whatever it is, it is the reason
-                return f"its health check raised {type(exc).__name__}: {exc}"
-        return f"its health check took longer than {self._health_interval:g} s"

@@ -164,7 +164,7 @@ class Result(Observation):
         unknown = changes.keys() - HostChanges.__annotations__.keys()
         if unknown:
             raise TypeError(f"a host has no {', '.join(sorted(unknown))}")
-        await self._publisher.update(changes)
+        await self._publisher.wait_published(self._publisher.change(changes))
 
     async def drain(self, reason: str = "drained by itself") -> None:
         """Let this host not be chosen any more; it stays in the pool.
@@ -179,7 +179,7 @@ class Result(Observation):
             EndOfResults: the block was left, or `shutdown` called.
         """
         check_instance("reason", reason, str, "a str")
-        await self._publisher.drain(reason)
+        await self._publisher.wait_published(self._publisher.drain(reason))
 
     async def undrain(self) -> None:
         """End what `drain` began. What an operator drained stays so.
@@ -187,7 +187,7 @@ class Result(Observation):
         Raises:
             EndOfResults: the block was left, or `shutdown` called.
         """
-        await self._publisher.drain(None)
+        await self._publisher.wait_published(self._publisher.drain(None))
 
     async def shutdown(self) -> None:
         """Leave the pool now; return when this host's keys are revoked.

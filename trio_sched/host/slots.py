@@ -109,6 +109,9 @@ class SlotKeys:
         state: of this host, whose follower watches the slots.
         pause: seconds before a slot is taken that went with its lease.
         reaper: is sent what to release, should this process be killed.
+
+    Attributes:
+        unanswered: attempts to take a slot of which it is not known what became of them.
     """
 
     def __init__(
@@ -129,6 +132,7 @@ class SlotKeys:
         self._reaper = reaper
         # Marks of ours, the newest last: a restored store may hold one that was released.
         self._made: deque[bytes] = deque(maxlen=100)
+        self.unanswered: int = 0
         self._hold: SlotHold | None = None  # of the slot that was taken last
         self._owed: list[_Owed] = []
         self._released: dict[int, int] = {}  # by number, the lease that it hung on
@@ -193,6 +197,7 @@ class SlotKeys:
         mark = self._make_mark(number, session) if lease else b""
         no_mark = [] if former is None else [Delete(mark_key)]
         marking = [Put(mark_key, mark, lease)] if mark else no_mark
+        self.unanswered += 1
         try:
             answer = await self._client.txn(
                 [
@@ -204,10 +209,12 @@ class SlotKeys:
                 [Get(self._keys.scheduled), Get(key), Get(mark_key)],
             )
         except LeaseNotFound:
+            self.unanswered -= 1
             if not lease:
                 raise
             self._note_released(number, mark)  # it may be the lease of the mark that is gone
             return await self._create(session, number, decision, former, 0)
+        self.unanswered -= 1
         hold = SlotHold(session, mark, lease)
         if answer.succeeded:
             return self._held(Slot(number, answer.revision, key, hold), hold), True
