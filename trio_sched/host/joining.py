@@ -14,16 +14,17 @@ revoke, so of several hosts that leave at once exactly the last one sees it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Set
+from collections.abc import Callable, Container, Iterable, Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from typing import Final
 
 import trio
 
 from trio_sched._support.suspension import lease_time
-from trio_sched._support.tasks import open_plain_nursery
+from trio_sched._support.tasks import open_plain_nursery, run_shielded
 from trio_sched.etcd_shim import (
     Client,
     Compare,
@@ -44,7 +45,7 @@ from trio_sched.host.following import PathFollower, found_keys
 from trio_sched.host.session import Session, revoke_quietly, revoke_surely
 from trio_sched.model.keys import KeyRange, PathKeys
 
-__all__ = ["Joined", "JoiningReads", "clear_if_last", "join", "resume"]
+__all__ = ["Joined", "JoiningReads", "clear_if_last", "join", "resume", "withdraw"]
 
 _NEARBY: Final = 3  # candidates that are read; those of one moment are in no order
 _FEW: Final = 100  # keys of each range that are read where nothing was decided yet
@@ -85,11 +86,14 @@ async def join(
     session: Session,
     ours: Container[int] = (),
     note_wait: Callable[[], None] = lambda: None,
+    *,
+    grace: float | None = None,
 ) -> Joined:
     """Register a host and its candidacy under its session.
 
     A key of the same name from a life before is waited for until it lapses, after `note_wait`; if
     it hangs on one of `ours`, the leases of sessions that this host has lost, that is revoked.
+    The answer is awaited for `grace` seconds more when this is cancelled, if that is given.
 
     Raises:
         HostnameInUse: its lease is being renewed by another process.
@@ -99,8 +103,10 @@ async def join(
     too_large = False
     while True:
         asked_at = lease_time()
+        session.unanswered += 1
         try:
-            answer = await client.txn(
+            ask = partial(
+                client.txn,
                 [Compare.create_revision(key, "==", 0)],
                 [
                     Put(key, value, session.lease),
@@ -109,6 +115,7 @@ async def join(
                 ],
                 [Get(key)],
             )
+            answer = await (ask() if grace is None else run_shielded(grace, ask))
         except LeaseNotFound as exc:
             raise session.mark_lost("the lease was revoked or has lapsed") from exc
         except MessageTooLarge:
@@ -116,6 +123,7 @@ async def join(
                 raise
             too_large = True  # we have joined, most likely; if we lead, all is read in pages
             continue
+        session.unanswered -= 1
         if answer.succeeded:
             revision = answer.revision  # both keys were created by this transaction
             own = (
@@ -278,7 +286,44 @@ async def _wait_lease_gone(client: Client, lease: int, in_use: HostnameInUse) ->
             await trio.sleep_until(asked_at)
 
 
-async def clear_if_last(client: Client, keys: PathKeys, decision_leases: Set[int]) -> bool:
+async def withdraw(
+    client: Client, keys: PathKeys, hostname: str, lease: int, known: tuple[int, int] = (0, 0)
+) -> None:
+    """Delete a host's own keys of a path, as their lease lives on for others.
+
+    Each goes by its create_revision: a request that etcd carries out late, when the host is on the
+    path again under the same lease, does nothing.
+
+    Args:
+        client: to ask with.
+        keys: of the path.
+        hostname: of the host.
+        lease: that its keys hang on; what hangs on another one is not touched.
+        known: create_revisions of the host's key and of the candidate's; 0 if there is none, or it
+            is not known.
+
+    Raises:
+        EtcdError: etcd did not answer, or refused.
+    """
+    own = (keys.host(hostname), keys.candidate(lease))
+    revisions = dict(zip(own, known, strict=True))
+    ours = [key for key, revision in revisions.items() if revision]
+    while True:
+        answer = await client.txn(
+            [Compare.create_revision(key, "==", revision) for key, revision in revisions.items()],
+            [Delete(key) for key in ours],
+            [Get(key) for key in own],
+        )
+        if answer.succeeded:
+            return
+        found = {key: answer.get(index).kv for index, key in enumerate(own)}
+        revisions = {key: 0 if kv is None else kv.create_revision for key, kv in found.items()}
+        ours = [key for key, kv in found.items() if kv is not None and kv.lease == lease]
+        if not ours:
+            return
+
+
+async def clear_if_last(client: Client, keys: PathKeys, decision_leases: AbstractSet[int]) -> bool:
     """Take the decision away if no host is left; True if it was so.
 
     Nor any mark of a slot that was not released: its holder may be at work still, and the mark

@@ -90,7 +90,7 @@ class Membership:
         sessions: that it shares with other paths; None for those of its own.
 
     Attributes:
-        joined: set once the host has joined for the first time.
+        joined: set once the host has joined for the first time, or has left before that.
         result: what the user of the block holds.
     """
 
@@ -106,7 +106,6 @@ class Membership:
         self._joined_under = 0  # lease of the session that has joined
         self._fence = 0  # create_revision of our candidate key; 0 while we stand again
         self._created_at = 0  # create_revision of our own key; 0 while it is not known
-        self._unanswered = 0  # attempts to join of which it is not known what became of them
         self._sessions = self._own_sessions() if sessions is None else sessions
         self.joined: trio.Event = trio.Event()
         self._turns = turns_of(client)
@@ -135,7 +134,7 @@ class Membership:
         settings = self._settings
         return OwnSessions(
             *(self._client, settings.path, settings.hostname),
-            *(settings.session_ttl, settings.shutdown_timeout, self._log),
+            *(settings.session_ttl, settings.shutdown_timeout),
             reuse=settings.reuse_lease,
             reaper=settings.reaper,
         )
@@ -177,6 +176,7 @@ class Membership:
         finally:
             self._publisher.end(failure)
             self._state.end(failure)
+            self.joined.set()  # or never will
 
     async def _live(self) -> None:
         while True:
@@ -210,7 +210,7 @@ class Membership:
         follower = PathFollower(self._client, self._keys, interval, own, self._patience)
         follower.leftovers = self._slots
         self._state.begin_session(session, follower)
-        self._created_at, self._fence, self._unanswered, self._slots.unanswered = 0, 0, 0, 0
+        self._created_at = self._fence = 0
         lost = False
         try:
             if self._patience.where is Where.ENTRY:
@@ -253,9 +253,10 @@ class Membership:
         self._publisher.begin()
         value, version = self._publisher.value()
         name, before = settings.hostname, self._sessions.former
-        self._unanswered += 1
-        joined = await join(self._client, self._keys, name, value, session, before, self._turn.end)
-        self._unanswered -= 1
+        grace = self._sessions.answer_grace
+        joined = await join(
+            *(self._client, self._keys, name, value, session, before, self._turn.end), grace=grace
+        )
         if joined.own[0].value == value:  # else it is published later
             self._publisher.note_published(version)
         return joined
@@ -425,8 +426,8 @@ class Membership:
                 lost=lost,
                 worker=self._worker,
                 slots=self._slots,
+                log=self._log,
                 known=(self._created_at, self._fence),
                 decision_leases=leading.decision_leases if leading is not None else frozenset(),
-                unsure=self._unanswered > 0 or self._slots.unanswered > 0,
             )
         )

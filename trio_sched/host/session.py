@@ -35,6 +35,7 @@ class Session:
 
     Attributes:
         reaper: as given.
+        unanswered: requests to create a key on its lease of which it is not known what became.
     """
 
     def __init__(self, client: Client, kept: KeptLease, reaper: Reaper | None = None) -> None:
@@ -42,6 +43,7 @@ class Session:
         self._kept = kept
         self._over: str | None = None
         self.reaper = reaper
+        self.unanswered: int = 0
 
     @property
     def client(self) -> Client:

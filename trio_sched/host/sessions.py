@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Container
+from collections.abc import Callable, Container, Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 import trio
 
@@ -37,10 +37,9 @@ from trio_sched.host.work import Worker
 from trio_sched.model.keys import PathKeys
 from trio_sched.reaper.owner import Reaper
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+__all__ = ["OVERRUN", "Departure", "OwnSessions", "Sessions"]
 
-__all__ = ["Departure", "OwnSessions", "Sessions"]
+OVERRUN: Final = "work goes on beyond its deadline; the lease lapses by itself"
 
 _REJOIN_TIMEOUT: Final = 1.0  # seconds for the old lease; it is revoked while we join, too
 
@@ -60,9 +59,9 @@ class Departure:
         lost: whether it was lost, and the host joins again.
         worker: what runs the host's work.
         slots: its slots.
+        log: takes a level and a message, with fields.
         known: create_revisions of its own key and of its candidate's, as far as they are known.
         decision_leases: what it has to see to as the leader.
-        unsure: whether etcd may still carry out a request that creates one of its keys.
     """
 
     keys: PathKeys
@@ -71,13 +70,20 @@ class Departure:
     lost: bool
     worker: Worker
     slots: SlotKeys
+    log: Callable[..., None]
     known: tuple[int, int] = (0, 0)
-    decision_leases: frozenset[int] = frozenset()
-    unsure: bool = False
+    decision_leases: AbstractSet[int] = frozenset()
 
 
 class Sessions(Protocol):
-    """Gives a host its sessions on a path."""
+    """Gives a host its sessions on a path.
+
+    Attributes:
+        answer_grace: seconds for which the answer to a join is awaited though the block is being
+            left, as it must be known what became of it; None if that does not matter.
+    """
+
+    answer_grace: float | None
 
     @property
     def former(self) -> Container[int]:
@@ -111,7 +117,6 @@ class OwnSessions:
         grace: how long leaving may take, in seconds.
         reuse: whether a lease is kept for the next life, and is not revoked.
         reaper: sees to it, should this process be killed.
-        log: takes a level and a message, with fields.
     """
 
     def __init__(
@@ -121,11 +126,11 @@ class OwnSessions:
         hostname: str,
         ttl: int,
         grace: float,
-        log: Callable[..., None],
         *,
         reuse: bool,
         reaper: Reaper | None,
     ) -> None:
+        self.answer_grace: float | None = None  # a lease that is revoked takes all with it
         self._client = client
         self._path = path
         self._hostname = hostname
@@ -133,7 +138,6 @@ class OwnSessions:
         self._grace = grace
         self._reuse = reuse
         self._reaper = reaper
-        self._log = log
         self._former = FormerLeases(client, reaper)
         # Of sessions, the newest last: a store that is restored may hold some again.
         self._leases: deque[int] = deque(maxlen=100)
@@ -196,7 +200,9 @@ class OwnSessions:
         """Revoke its lease when the work has ended, and take the decision away if we were last."""
         session = departure.session
         if not await departure.worker.wait_ended(session):
-            self._log(logging.ERROR, "work goes on beyond its deadline; the lease lapses by itself")
+            departure.log(
+                logging.ERROR, "work goes on beyond its deadline; the lease lapses by itself"
+            )
             return
         self._former.add(session.lease)
         timeout = min(self._grace, _REJOIN_TIMEOUT) if departure.lost else self._grace
@@ -208,7 +214,7 @@ class OwnSessions:
             if self._reaper is not None:
                 self._reaper.release(session.lease)
             _kept_leases[self._kept_as] = session.lease
-            self._log(logging.INFO, "left, lease kept", lease=f"{session.lease:x}")
+            departure.log(logging.INFO, "left, lease kept", lease=f"{session.lease:x}")
             return
         await self._revoke(departure, now + timeout)
 
@@ -225,8 +231,8 @@ class OwnSessions:
                 await insist(clear_if_last, self._client, departure.keys, leases)
                 unfinished = ""
             except EtcdError as exc:
-                self._log(logging.WARNING, "etcd refused to clean up", reason=str(exc))
+                departure.log(logging.WARNING, "etcd refused to clean up", reason=str(exc))
         if unfinished:
-            self._log(logging.WARNING, "etcd did not confirm all; it lapses", what=unfinished)
+            departure.log(logging.WARNING, "etcd did not confirm all; it lapses", what=unfinished)
         else:
-            self._log(logging.INFO, "left")
+            departure.log(logging.INFO, "left")

@@ -42,6 +42,7 @@ from trio_sched.etcd_shim import (
     Put,
     Txn,
 )
+from trio_sched.etcd_shim._pages import read_ranges
 from trio_sched.etcd_shim.client import prefix_of
 from trio_sched.etcd_shim.errors import EtcdError, LeaseNotFound
 from trio_sched.host.following import PathFollower
@@ -109,9 +110,6 @@ class SlotKeys:
         state: of this host, whose follower watches the slots.
         pause: seconds before a slot is taken that went with its lease.
         reaper: is sent what to release, should this process be killed.
-
-    Attributes:
-        unanswered: attempts to take a slot of which it is not known what became of them.
     """
 
     def __init__(
@@ -132,7 +130,6 @@ class SlotKeys:
         self._reaper = reaper
         # Marks of ours, the newest last: a restored store may hold one that was released.
         self._made: deque[bytes] = deque(maxlen=100)
-        self.unanswered: int = 0
         self._hold: SlotHold | None = None  # of the slot that was taken last
         self._owed: list[_Owed] = []
         self._released: dict[int, int] = {}  # by number, the lease that it hung on
@@ -197,7 +194,7 @@ class SlotKeys:
         mark = self._make_mark(number, session) if lease else b""
         no_mark = [] if former is None else [Delete(mark_key)]
         marking = [Put(mark_key, mark, lease)] if mark else no_mark
-        self.unanswered += 1
+        session.unanswered += 1
         try:
             answer = await self._client.txn(
                 [
@@ -209,12 +206,12 @@ class SlotKeys:
                 [Get(self._keys.scheduled), Get(key), Get(mark_key)],
             )
         except LeaseNotFound:
-            self.unanswered -= 1
+            session.unanswered -= 1
             if not lease:
                 raise
             self._note_released(number, mark)  # it may be the lease of the mark that is gone
             return await self._create(session, number, decision, former, 0)
-        self.unanswered -= 1
+        session.unanswered -= 1
         hold = SlotHold(session, mark, lease)
         if answer.succeeded:
             return self._held(Slot(number, answer.revision, key, hold), hold), True
@@ -331,6 +328,17 @@ class SlotKeys:
         """Release what is owed now. Raises as `keep_releasing` does."""
         for owed in list(self._owed):
             await self._settle(owed)
+
+    async def release_all(self, session: Session) -> None:
+        """Release all that is there of our own, when no work goes on under a session that lives.
+
+        Raises as `keep_releasing` does.
+        """
+        await self.release_owed()
+        if session.unanswered:
+            both = self._keys.slots_and_marks
+            found = await self._patience.insist(read_ranges, self._client, [(both.first, both.end)])
+            await self._patience.insist(self._forget_leftovers, found, session)
 
     async def _settle(self, owed: _Owed) -> None:
         if owed.mark:

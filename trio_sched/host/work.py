@@ -69,6 +69,15 @@ class Worker:
                 await self._ended.park()
         return True
 
+    def is_working(self, session: Session) -> bool:
+        """Return whether work goes on under a session, or its slot is being released."""
+        return session in (self._working, self._freeing)
+
+    async def wait_idle(self, session: Session) -> None:
+        """Wait until nothing goes on under a session, however long that takes."""
+        while self.is_working(session):
+            await self._ended.park()
+
     async def run(
         self, fn: Callable[[Slot], Awaitable[T]], grace: float | None, *, restart: bool
     ) -> T:
