@@ -9,21 +9,27 @@ import logging
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
-from typing import Final, Literal, overload
+from typing import Literal, overload
 
 from trio_sched._support.arguments import (
-    check_async,
     check_bool,
     check_bools,
-    check_instance,
     check_seconds,
-    shown,
 )
 from trio_sched._support.tasks import open_service_nursery
 from trio_sched.etcd_shim.client import Client, check_client
-from trio_sched.etcd_shim.lease import MAX_TTL, check_ttl
+from trio_sched.etcd_shim.lease import check_ttl
+from trio_sched.host.checks import (
+    MAX_SESSION_TTL,
+    MAX_TAKEOVER_PAUSE,
+    check_filter,
+    check_health,
+    check_logger,
+    check_pause,
+    check_reaper,
+    check_shutdown,
+)
 from trio_sched.host.health import HealthCheck
-from trio_sched.host.leading import DECISION_TTLS
 from trio_sched.host.membership import Membership, Settings
 from trio_sched.host.observation import (
     Observation,
@@ -38,15 +44,6 @@ from trio_sched.reaper.owner import Reaper, open_reaper
 from trio_sched.strategies import Strategy, StrategyFunction, get_strategy
 
 __all__ = ["MAX_SESSION_TTL", "MAX_TAKEOVER_PAUSE", "observe", "schedule"]
-
-MAX_SESSION_TTL: Final = MAX_TTL // DECISION_TTLS
-"""Seconds: the decision's lease, which lasts a few times as long, may have that TTL."""
-
-_MIN_SHUTDOWN: Final = 0.2  # seconds: some round trips to an etcd that answers
-MAX_TAKEOVER_PAUSE: Final = 3600.0
-"""The longest `takeover_pause`, in seconds."""
-
-_MAX_FILTER: Final = 64 * 1024  # letters; all of them are published, and in each decision
 
 
 @asynccontextmanager
@@ -131,24 +128,24 @@ async def schedule(
     """
     check_client(client)
     check_bools(reuse_lease=reuse_lease, debug=debug, strict=strict)
-    _check_reaper(reaper)
+    check_reaper(reaper)
     path, hostname = check_path(path), check_hostname(hostname)
     chosen = get_strategy(strategy)
     settings = Settings(
         path=path,
         hostname=hostname,
-        options=Options(check_max_count(max_count), chosen.name, _check_filter(hosts_filter)),
+        options=Options(check_max_count(max_count), chosen.name, check_filter(hosts_filter)),
         data=HostData(weight, zone, priority, {} if data is None else data),
         strategy=chosen,
-        health_check=_check_health(health_check),
+        health_check=check_health(health_check),
         health_interval=check_seconds("health_interval", health_interval),
         session_ttl=check_ttl(session_ttl, MAX_SESSION_TTL),
         reuse_lease=reuse_lease,
-        shutdown_timeout=_check_shutdown(shutdown_timeout, session_ttl),
-        logger=_check_logger(logger),
+        shutdown_timeout=check_shutdown(shutdown_timeout, session_ttl),
+        logger=check_logger(logger),
         debug=debug,
         strict=strict,
-        takeover_pause=_check_pause(takeover_pause),
+        takeover_pause=check_pause(takeover_pause),
     )
     async with _opened(client, reaper) as found:
         membership = Membership(client, replace(settings, reaper=found))
@@ -211,46 +208,3 @@ def observe(
     if pool:
         return observe_everything(client, path, reconcile)
     return observe_decisions(client, path, reconcile)
-
-
-def _check_health(health_check: HealthCheck | None) -> HealthCheck | None:
-    if health_check is not None:
-        check_async("health_check", health_check)
-    return health_check
-
-
-def _check_shutdown(shutdown_timeout: float | None, session_ttl: int) -> float:
-    if shutdown_timeout is None:
-        return session_ttl
-    return max(_MIN_SHUTDOWN, check_seconds("shutdown_timeout", shutdown_timeout, zero=True))
-
-
-def _check_pause(takeover_pause: float) -> float:
-    if check_seconds("takeover_pause", takeover_pause, zero=True) > MAX_TAKEOVER_PAUSE:
-        raise ValueError(
-            f"takeover_pause must be at most {MAX_TAKEOVER_PAUSE:g} s, not {takeover_pause!r}"
-        )
-    return takeover_pause
-
-
-def _check_logger(logger: logging.Logger | None) -> logging.Logger:
-    if logger is None:
-        return logging.getLogger("trio_sched")
-    kinds = (logging.Logger, logging.LoggerAdapter)
-    return check_instance("logger", logger, kinds, "a logging.Logger or None")
-
-
-def _check_reaper(reaper: bool | Reaper) -> None:  # noqa: FBT001 # as given
-    check_instance("reaper", reaper, (bool, Reaper), "True, False or a Reaper")
-
-
-def _check_filter(hosts_filter: Iterable[str] | None) -> frozenset[str] | None:
-    if hosts_filter is None:
-        return None
-    if isinstance(hosts_filter, (str, bytes)) or not isinstance(hosts_filter, Iterable):
-        words = "a collection of host names, an iterable of str"
-        raise TypeError(f"hosts_filter must be {words}, not {shown(hosts_filter)}")
-    names = [check_hostname(name) for name in hosts_filter]
-    if (size := sum(map(len, names))) > _MAX_FILTER:
-        raise ValueError(f"hosts_filter must be at most {_MAX_FILTER} letters, not {size}")
-    return frozenset(names)
