@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         StrategyError as StrategyError,
         TrioSchedError as TrioSchedError,
     )
+    from trio_sched.host.local import HostStatistics as HostStatistics, LocalHost as LocalHost
     from trio_sched.host.observation import (
         Observation as Observation,
         PathObservation as PathObservation,
@@ -38,7 +39,11 @@ if TYPE_CHECKING:
     from trio_sched.model.records import Host as Host, Hosts as Hosts
     from trio_sched.model.roster import Roster as Roster
     from trio_sched.reaper.owner import Reaper as Reaper, open_reaper as open_reaper
-    from trio_sched.scheduler import observe as observe, schedule as schedule
+    from trio_sched.scheduler import (
+        observe as observe,
+        open_host as open_host,
+        schedule as schedule,
+    )
     from trio_sched.strategies import (
         Strategy as Strategy,
         StrategyOptions as StrategyOptions,
@@ -50,6 +55,7 @@ if TYPE_CHECKING:
 _HOMES = homes(
     {
         "trio_sched.model.control_state": "ControlState",
+        "trio_sched.host.local": "HostStatistics LocalHost",
         "trio_sched.host.observation": "PathObservation Observation",
         "trio_sched.reaper.owner": "Reaper open_reaper",
         "trio_sched.control": "Control",
@@ -61,7 +67,7 @@ _HOMES = homes(
         "trio_sched.model.roster": "Roster",
         "trio_sched.model.path_state": "Candidate HeldSlot PathState",
         "trio_sched.host.result": "Result ResultStatistics",
-        "trio_sched.scheduler": "observe schedule",
+        "trio_sched.scheduler": "observe open_host schedule",
         "trio_sched.host.slot": "Slot",
         "trio_sched.strategies": "Strategy StrategyOptions known_strategies register",
     }

@@ -1,4 +1,4 @@
-"""`schedule` and `observe`: learn who of a path's hosts is to run.
+"""`schedule`, `open_host` and `observe`: learn who of a path's hosts is to run.
 
 The arguments are checked here; a host's life is in ``host/membership.py``.
 """
@@ -30,6 +30,7 @@ from trio_sched.host.checks import (
     check_shutdown,
 )
 from trio_sched.host.health import HealthCheck
+from trio_sched.host.local import HostSettings, LocalHost
 from trio_sched.host.membership import Membership, Settings
 from trio_sched.host.observation import (
     Observation,
@@ -43,7 +44,7 @@ from trio_sched.model.records import HostData, Options, check_max_count
 from trio_sched.reaper.owner import Reaper, open_reaper
 from trio_sched.strategies import Strategy, StrategyFunction, get_strategy
 
-__all__ = ["MAX_SESSION_TTL", "MAX_TAKEOVER_PAUSE", "observe", "schedule"]
+__all__ = ["MAX_SESSION_TTL", "MAX_TAKEOVER_PAUSE", "observe", "open_host", "schedule"]
 
 
 @asynccontextmanager
@@ -153,6 +154,84 @@ async def schedule(
             services.start_soon(membership.run, name=f"schedule {path} {hostname}")
             await membership.joined.wait()
             yield membership.result
+
+
+@asynccontextmanager
+async def open_host(
+    client: Client,
+    hostname: str,
+    *,
+    session_ttl: int = 10,
+    weight: float = 1,
+    zone: str | None = None,
+    priority: int = 0,
+    data: Mapping[str, object] | None = None,
+    health_check: HealthCheck | None = None,
+    health_interval: float = 10,
+    shutdown_timeout: float | None = None,
+    logger: logging.Logger | None = None,
+    debug: bool = False,
+    reaper: bool | Reaper = False,
+) -> AsyncIterator[LocalHost]:
+    """Be a host on many paths, under one session: `LocalHost.schedule` joins each.
+
+    One lease, its renewals, one health check and one reaper serve all paths. So what ends the
+    session ends it on all of them: a lease that is gone, a deadline that has passed, one of its
+    keys that was deleted. All work ends then, and begins again under the next session.
+
+    The block is entered when the first session has begun. When it is left, by its end, by an
+    exception or cancelled, this host leaves all its paths, and the lease is revoked before it is.
+
+    Args:
+        client: an open client; it must stay open longer than this block.
+        hostname: the name of this host; not empty, without ``,`` and ``/``.
+        session_ttl: seconds after which the others notice that this host died
+            without leaving; etcd gives at least 2.
+        weight: how much this host can take, next to others; from 1e-6 to 1e6.
+        zone: where this host is; 1 to 255 characters.
+        priority: the higher, the more wanted; 32 bits with a sign.
+        data: whatever else it says of itself, as JSON of at most 64 KiB. See
+            `LocalHost.update` for changing it, and these, later.
+        health_check: as for `schedule`; it is called for all paths together.
+        health_interval: seconds from one call of `health_check` to the next, and the longest that
+            one may take.
+        shutdown_timeout: seconds that leaving may take when etcd does not answer, a path, and the
+            host: what is not revoked by then lapses by itself. None for the TTL. Less than 0.2
+            counts as 0.2.
+        logger: where transitions are logged; None for ``trio_sched``.
+        debug: log each event at DEBUG, too.
+        reaper: True to have a helper process revoke this host's lease should this
+            process be killed; or one that was opened with `open_reaper`, on the same client.
+
+    Raises:
+        TypeError: an argument is of a wrong type.
+        ValueError: an argument is not allowed; nothing was sent.
+        EtcdError: etcd cannot be reached when the block is entered, or refuses
+            what cannot heal later, such as for lack of permission.
+    """
+    check_client(client)
+    check_bools(debug=debug)
+    check_reaper(reaper)
+    settings = HostSettings(
+        hostname=check_hostname(hostname),
+        data=HostData(weight, zone, priority, {} if data is None else data),
+        health_check=check_health(health_check),
+        health_interval=check_seconds("health_interval", health_interval),
+        session_ttl=check_ttl(session_ttl, MAX_SESSION_TTL),
+        shutdown_timeout=check_shutdown(shutdown_timeout, session_ttl),
+        logger=check_logger(logger),
+        debug=debug,
+        reaper=None,
+    )
+    async with _opened(client, reaper) as found:
+        host = LocalHost(client, replace(settings, reaper=found))
+        async with open_service_nursery() as services:
+            services.start_soon(host.run, name=f"host {hostname}")
+            await host.wait_begun()
+            try:
+                yield host
+            finally:
+                await host.leave()  # noqa: ASYNC102 # shields and bounds itself
 
 
 @asynccontextmanager

@@ -92,6 +92,7 @@ class Membership:
     Attributes:
         joined: set once the host has joined for the first time, or has left before that.
         result: what the user of the block holds.
+        publisher: publishes what this host says of itself.
     """
 
     def __init__(
@@ -115,7 +116,7 @@ class Membership:
         options = settings.options
         state = HostState(settings.path, settings.hostname, options.max_count, self._patience)
         self._state = state
-        self._publisher = HostPublisher(
+        self.publisher: HostPublisher = HostPublisher(
             options,
             settings.data,
             None if settings.health_check is None else NOT_YET,
@@ -128,7 +129,7 @@ class Membership:
         )
         self._slots = slots
         self._worker = Worker(state, slots, settings.session_ttl, settings.shutdown_timeout)
-        self.result: Result = Result(state, self._publisher, self._worker)
+        self.result: Result = Result(state, self.publisher, self._worker)
 
     def _own_sessions(self) -> OwnSessions:
         settings = self._settings
@@ -157,6 +158,19 @@ class Membership:
         if self._settings.debug:
             self._log(logging.DEBUG, message, **extra)
 
+    def leave(self) -> None:
+        """Begin to leave the path, whatever the block is doing."""
+        self._state.life.cancel()
+
+    @property
+    def has_left(self) -> bool:
+        """True once it has left."""
+        return self._state.left.is_set()
+
+    async def wait_left(self) -> None:
+        """Wait until it has left."""
+        await self._state.left.wait()
+
     # ---- the life ----------------------------------------------------------------
 
     async def run(self) -> None:
@@ -166,7 +180,7 @@ class Membership:
             async with open_plain_nursery() as nursery:
                 with self._state.life:
                     if (check := self._settings.health_check) is not None:
-                        interval, note = self._settings.health_interval, self._publisher.note_health
+                        interval, note = self._settings.health_interval, self.publisher.note_health
                         nursery.start_soon(HealthWatch(check, interval, note).run)
                     await self._live()
                 nursery.cancel_scope.cancel()
@@ -174,7 +188,7 @@ class Membership:
             failure = exc
             raise
         finally:
-            self._publisher.end(failure)
+            self.publisher.end(failure)
             self._state.end(failure)
             self.joined.set()  # or never will
 
@@ -250,15 +264,15 @@ class Membership:
 
     async def _join(self, session: Session) -> Joined:
         settings = self._settings
-        self._publisher.begin()
-        value, version = self._publisher.value()
+        self.publisher.begin()
+        value, version = self.publisher.value()
         name, before = settings.hostname, self._sessions.former
         grace = self._sessions.answer_grace
         joined = await join(
             *(self._client, self._keys, name, value, session, before, self._turn.end), grace=grace
         )
         if joined.own[0].value == value:  # else it is published later
-            self._publisher.note_published(version)
+            self.publisher.note_published(version)
         return joined
 
     # ---- following the path ----------------------------------------------------------
@@ -352,7 +366,7 @@ class Membership:
         nursery.start_soon(self._guard_keys, session, follower)
         nursery.start_soon(self._demand_proof, session)
         nursery.start_soon(follower.keep_fresh)
-        publish, patience = self._publisher.publish, self._patience
+        publish, patience = self.publisher.publish, self._patience
         nursery.start_soon(publish, self._client, joined.own[0], session, patience)
 
     def _begin_to_lead(self, session: Session, follower: PathFollower, fence: int) -> Leading:
@@ -371,7 +385,7 @@ class Membership:
             session,
             host_key,
             settings.logger,
-            self._publisher.note_trouble,
+            self.publisher.note_trouble,
             settings.strict,
         )
         self._leading = Leading(context, machine, fence, settings.shutdown_timeout)

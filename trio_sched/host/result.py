@@ -16,7 +16,7 @@ from trio_sched.host.state import HostState
 from trio_sched.host.work import Worker
 from trio_sched.model.records import Hosts
 
-__all__ = ["Result", "ResultStatistics"]
+__all__ = ["Result", "ResultStatistics", "check_changes"]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -54,6 +54,13 @@ class HostChanges(TypedDict, total=False):
     zone: str | None
     priority: int
     data: Mapping[str, object]
+
+
+def check_changes(changes: Mapping[str, object]) -> None:
+    """Refuse what a host does not say of itself."""
+    unknown = changes.keys() - HostChanges.__annotations__.keys()
+    if unknown:
+        raise TypeError(f"a host has no {', '.join(sorted(unknown))}")
 
 
 class Result(Observation):
@@ -161,9 +168,7 @@ class Result(Observation):
             ValueError: one of them is out of its bounds; nothing has changed.
             EndOfResults: the block was left, or `shutdown` called.
         """
-        unknown = changes.keys() - HostChanges.__annotations__.keys()
-        if unknown:
-            raise TypeError(f"a host has no {', '.join(sorted(unknown))}")
+        check_changes(changes)
         await self._publisher.wait_published(self._publisher.change(changes))
 
     async def drain(self, reason: str = "drained by itself") -> None:
