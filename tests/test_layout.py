@@ -81,6 +81,7 @@ TESTED_BY = {
     "host/leading.py": ["host/test_schedule_faults.py", "host/test_schedule.py"],
     "host/membership.py": ["host/test_schedule.py", "host/test_schedule_faults.py"],
     "host/result.py": ["host/test_schedule.py"],
+    "host/checks.py": ["host/test_schedule_options.py", "host/test_local.py"],
     "host/health.py": ["host/test_publishing.py"],
     "host/sessions.py": ["host/test_schedule.py", "host/test_schedule_faults.py"],
     "host/session.py": ["host/test_schedule_faults.py"],

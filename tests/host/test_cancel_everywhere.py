@@ -15,9 +15,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 
-from trio_sched import Client, Result, Slot, open_client, schedule
+from trio_sched import Client, Result, Slot, open_client, open_host, schedule
 from trio_sched.etcd_shim._backoff import Backoff
-from trio_sched.host import membership
+from trio_sched.host import membership, sharing
 
 PARTS = 2  # so that each test takes its time alone
 
@@ -66,6 +66,43 @@ async def live_inside(client: Client, path: str, result: Result) -> None:
 
 async def work(_slot: Slot) -> None:
     await trio.lowlevel.checkpoint()
+
+
+async def run_path_cancelled(endpoint: str, path: str, step: int) -> bool:
+    """Cancel one of two paths of a host, which goes on; nothing is left of it, or it is owed."""
+    async with (
+        open_client(endpoint) as client,
+        open_host(client, "a", session_ttl=5) as host,
+        host.schedule(f"{path}/stays"),
+    ):
+        with trio.CancelScope() as scope:
+            at_step = AtStep(step, scope.cancel)
+            trio.lowlevel.add_instrument(at_step)
+            async with host.schedule(path, max_count=2) as result:
+                await live_inside(client, path, result)
+        trio.lowlevel.remove_instrument(at_step)
+        for below in ("exchange", "election", "slots", "marks"):
+            assert not (await client.get_prefix(f"{path}/{below}/")).kvs
+        async with host.schedule(path, max_count=2) as again:
+            await until(again, "a")
+            assert host.statistics().owed == 0
+        return at_step.done
+
+
+async def run_cancelled_on_shared(endpoint: str, path: str, step: int) -> bool:
+    """Cancel a host and its two paths from outside."""
+    async with open_client(endpoint) as client:
+        with trio.CancelScope() as scope:
+            at_step = AtStep(step, scope.cancel)
+            trio.lowlevel.add_instrument(at_step)
+            async with (
+                open_host(client, "a", session_ttl=5) as host,
+                host.schedule(f"{path}/stays"),
+                host.schedule(path, max_count=2) as result,
+            ):
+                await live_inside(client, path, result)
+        trio.lowlevel.remove_instrument(at_step)
+        return at_step.done
 
 
 async def run_cancelled(endpoint: str, path: str, step: int) -> bool:
@@ -138,12 +175,22 @@ async def leases(endpoint: str) -> set[int]:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("part", range(PARTS))
-@pytest.mark.parametrize("deed", [run_cancelled, run_broken_off, run_interrupted])
+@pytest.mark.parametrize(
+    "deed",
+    [
+        run_cancelled,
+        run_broken_off,
+        run_interrupted,
+        run_path_cancelled,
+        run_cancelled_on_shared,
+    ],
+)
 def test_f9_f10_f27_nothing_is_left_at_any_step(
     endpoint: str, path: str, deed: Deed, part: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Joining again at once, as hundreds of lives are lived here.
-    monkeypatch.setattr(membership, "Backoff", lambda **_: Backoff(first=0.001, cap=0.001))
+    for module in (membership, sharing):
+        monkeypatch.setattr(module, "Backoff", lambda **_: Backoff(first=0.001, cap=0.001))
     before = trio.run(leases, endpoint)
     step = part + 1
     while run(deed, endpoint, path, step):

@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable, Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from math import inf
 from typing import Final
 
@@ -101,20 +100,24 @@ async def join(
     """
     key, candidate = keys.host(hostname), keys.candidate(session.lease)
     too_large = False
+
+    async def ask() -> TxnResult:
+        session.unanswered += 1
+        answer = await client.txn(
+            [Compare.create_revision(key, "==", 0)],
+            [
+                Put(key, value, session.lease),
+                Put(candidate, hostname, session.lease),
+                _read_around(keys, candidate),
+            ],
+            [Get(key)],
+        )
+        session.unanswered -= 1
+        return answer
+
     while True:
         asked_at = lease_time()
-        session.unanswered += 1
         try:
-            ask = partial(
-                client.txn,
-                [Compare.create_revision(key, "==", 0)],
-                [
-                    Put(key, value, session.lease),
-                    Put(candidate, hostname, session.lease),
-                    _read_around(keys, candidate),
-                ],
-                [Get(key)],
-            )
             answer = await (ask() if grace is None else run_shielded(grace, ask))
         except LeaseNotFound as exc:
             raise session.mark_lost("the lease was revoked or has lapsed") from exc
@@ -123,22 +126,8 @@ async def join(
                 raise
             too_large = True  # we have joined, most likely; if we lead, all is read in pages
             continue
-        session.unanswered -= 1
         if answer.succeeded:
-            revision = answer.revision  # both keys were created by this transaction
-            own = (
-                KeyValue(key, value, revision, revision, 1, session.lease),
-                KeyValue(candidate, hostname.encode(), revision, revision, 1, session.lease),
-            )
-            around = answer.responses[2]
-            assert isinstance(around, TxnResult)
-            everything = _everything(around, keys, revision)
-            before = None
-            if everything is None:
-                before = await _predecessor(client, keys, revision, around)
-            decision = found_keys(revision) if around.succeeded else _decision(around)
-            cluster = answer.header.cluster_id
-            return Joined(revision, own, before, decision, revision, asked_at, everything, cluster)
+            return await _note_joined(client, keys, hostname, value, session, answer, asked_at)
         kv = answer.get(0).kv
         if kv is not None and kv.lease == session.lease:
             return await resume(client, keys, hostname, session)
@@ -147,6 +136,33 @@ async def join(
         elif kv is not None:
             note_wait()
             await _wait_for_name(client, keys, hostname, kv, answer.revision)
+
+
+async def _note_joined(
+    client: Client,
+    keys: PathKeys,
+    hostname: str,
+    value: bytes,
+    session: Session,
+    answer: TxnResult,
+    asked_at: float,
+) -> Joined:
+    """Return what the joining transaction read; who came before us may have to be searched for."""
+    revision = answer.revision  # both keys were created by this transaction
+    candidate = keys.candidate(session.lease)
+    own = (
+        KeyValue(keys.host(hostname), value, revision, revision, 1, session.lease),
+        KeyValue(candidate, hostname.encode(), revision, revision, 1, session.lease),
+    )
+    around = answer.responses[2]
+    assert isinstance(around, TxnResult)
+    everything = _everything(around, keys, revision)
+    before = None
+    if everything is None:
+        before = await _predecessor(client, keys, revision, around)
+    decision = found_keys(revision) if around.succeeded else _decision(around)
+    cluster = answer.header.cluster_id
+    return Joined(revision, own, before, decision, revision, asked_at, everything, cluster)
 
 
 def _read_around(keys: PathKeys, candidate: bytes) -> Txn:

@@ -190,7 +190,7 @@ class Membership:
         finally:
             self.publisher.end(failure)
             self._state.end(failure)
-            self.joined.set()  # or never will
+        self.joined.set()  # or never will
 
     async def _live(self) -> None:
         while True:

@@ -74,6 +74,11 @@ class Departure:
     known: tuple[int, int] = (0, 0)
     decision_leases: AbstractSet[int] = frozenset()
 
+    @property
+    def own_keys(self) -> tuple[bytes, bytes]:
+        """Its own key, and its candidate's."""
+        return self.keys.host(self.hostname), self.keys.candidate(self.session.lease)
+
 
 class Sessions(Protocol):
     """Gives a host its sessions on a path.

@@ -14,6 +14,8 @@ last. What etcd does not let us do in the time for leaving is *owed*: it is done
 possible, and before this host joins the same path again. If it is not known what became of a
 request that creates a key, as the connection was lost meanwhile, or the join was cancelled, it may
 be carried out still: then the path is looked at again, once in a TTL, as long as the session lives.
+And as a store that was restored may hold keys again on a lease that lives, the paths that were left
+last are asked about together, as often.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from typing import Final
 import trio
 
 from trio_sched._support.tasks import open_plain_nursery
-from trio_sched.etcd_shim import Client, EtcdError
+from trio_sched.etcd_shim import Client, Compare, EtcdError, Get
 from trio_sched.etcd_shim._backoff import Backoff
 from trio_sched.exceptions import SessionLost
 from trio_sched.host.joining import Joined, clear_if_last, withdraw
@@ -45,6 +47,7 @@ __all__ = ["PathSessions", "SharedSessions"]
 _REJOIN_TIMEOUT: Final = 1.0  # seconds for what a lost session leaves; it lapses by itself, too
 _ATTEMPT_TIME: Final = 1.0  # seconds for what is owed to one path, until it is another's turn
 _MOST_UNSURE: Final = 100  # paths that are looked at again and again; more of them end the session
+_MOST_LEFT: Final = 60  # paths that are asked about in one transaction, with two conditions each
 
 
 class _Owed:
@@ -92,6 +95,7 @@ class SharedSessions:
         self._current: Session | None = None
         self._borrowed: set[Session] = set()
         self._owed: list[_Owed] = []
+        self._left: dict[str, _Owed] = {}  # by path; of this session, the newest last
         self._changed = trio.lowlevel.ParkingLot()
         self._is_over = False
         self._failure: Exception | None = None
@@ -162,7 +166,7 @@ class SharedSessions:
         with trio.CancelScope(shield=True):
             while self._borrowed:
                 await self._changed.park()
-        owed, self._owed = self._owed, []
+        owed, self._owed, self._left = self._owed, [], {}
         ended = [await each.departure.worker.wait_ended(each.departure.session) for each in owed]
         if not all(ended):
             self._log(logging.ERROR, OVERRUN)
@@ -209,6 +213,7 @@ class SharedSessions:
             await owed.departure.worker.wait_idle(owed.departure.session)
             await self._settle(owed)
             self._forget(owed)  # from now on what is carried out late is found by who joins
+        self._left.pop(path, None)
         await self.wait_ready()
         assert self._current is not None
         session = self._current.share()
@@ -249,6 +254,9 @@ class SharedSessions:
             await insist(self._clear, owed)
             if not departure.session.unanswered:
                 self._forget(owed)
+                self._left[departure.keys.path] = owed
+                while len(self._left) > _MOST_LEFT:
+                    del self._left[next(iter(self._left))]
 
     async def _clear(self, owed: _Owed) -> None:
         """Take a path's decision away if no host is left; once."""
@@ -272,9 +280,29 @@ class SharedSessions:
             unsure = sum(owed.is_cleared for owed in self._owed)
             if unsure > _MOST_UNSURE:
                 raise session.mark_lost(f"it is not certain that {unsure} paths are left")
-            pause = inf if not self._owed else session.ttl
-            with trio.move_on_after(pause if unsure == len(self._owed) else pause / 10):
+            some = self._owed or self._left
+            pause = inf if not some else session.ttl
+            with trio.move_on_after(pause if unsure == len(self._owed) else pause / 10) as scope:
                 await self._changed.park()
+            if scope.cancelled_caught and self._left:
+                with trio.move_on_after(_ATTEMPT_TIME), suppress(EtcdError):
+                    await self._look_back(session.lease)
+
+    async def _look_back(self, lease: int) -> None:
+        """Ask whether there are keys of ours again on the paths that were left; they are owed."""
+        left = list(self._left.values())
+        keys = [key for owed in left for key in owed.departure.own_keys]
+        ask, look = Compare.lease, partial(Get, keys_only=True)
+        answer = await self._client.txn(
+            [ask(key, "!=", lease) for key in keys], [], [look(key) for key in keys]
+        )
+        found = {kv.key for index in range(len(answer.responses)) for kv in answer.get(index)}
+        for owed in left if not answer.succeeded else ():
+            path = owed.departure.keys.path
+            if not found.isdisjoint(owed.departure.own_keys) and self._left.get(path) is owed:
+                del self._left[path]
+                owed.is_cleared = False
+                self._owed.append(owed)
 
 
 class PathSessions:
