@@ -28,9 +28,11 @@ from tests.bad_values import (
 from trio_sched import (
     Client,
     Control,
+    LocalHost,
     Result,
     observe,
     open_client,
+    open_host,
     register,
     schedule,
     simulation,
@@ -106,6 +108,39 @@ SCHEDULE: Final = Call(
         "reaper": [each for each in OBJECT if each is not True],
     },
 )
+OPEN_HOST: Final = Call(
+    open_host,
+    {
+        name: bad
+        for name, bad in SCHEDULE.bad.items()
+        if name
+        not in {
+            *("path", "strategy", "max_count", "reuse_lease", "hosts_filter", "strict"),
+            "takeover_pause",
+        }
+    },
+)
+LOCAL_HOST: Final = {
+    "schedule": Call(
+        LocalHost.schedule,
+        {
+            name: SCHEDULE.bad[name]
+            for name in (
+                "path",
+                "strategy",
+                "max_count",
+                "hosts_filter",
+                "strict",
+                "takeover_pause",
+            )
+        },
+        {"path": "/p"},
+    ),
+    "update": Call(LocalHost.update, {**HOST, "data": DATA, "colour": ["x"]}, options=HostChanges),
+    "drain": Call(LocalHost.drain, {"reason": [None, *TEXT_OR_NOT]}),
+    "undrain": Call(LocalHost.undrain),
+    "statistics": Call(LocalHost.statistics),
+}
 OBSERVE: Final = Call(observe, {"client": CLIENT, "path": PATH, "pool": FLAG, "reconcile": SECONDS})
 WHY: Final = [None, *TEXT_OR_NOT]
 CONTROL: Final = {
@@ -279,13 +314,23 @@ FUNCTIONS: Final = {
 # What others give or raise, or what is written by who uses it; `open_client` has its own table.
 GIVEN: Final = {
     *("Candidate", "Client", "ControlState", "HeldSlot", "Host", "Hosts", "Observation"),
-    *("PathObservation", "PathState", "Reaper", "Result", "ResultStatistics", "Slot"),
+    *(
+        "HostStatistics",
+        "LocalHost",
+        "PathObservation",
+        "PathState",
+        "Reaper",
+        "Result",
+        "ResultStatistics",
+        "Slot",
+    ),
     *("Strategy", "StrategyOptions", "open_client"),
     *("Diary", "Replay", "ReplayedDecision", "Span", "WorldReport"),
     *("Etcd", "FaultyLink", "Member", "ScheduledHosts"),
 }
 ALL: Final = [
-    *(SCHEDULE, OBSERVE, *CONTROL.values(), *RESULT.values(), *REAPER.values()),
+    *(SCHEDULE, OPEN_HOST, OBSERVE, *LOCAL_HOST.values()),
+    *(*CONTROL.values(), *RESULT.values(), *REAPER.values()),
     *(*SIMULATION.values(), *TOOLS.values(), *FUNCTIONS.values()),
 ]
 
@@ -302,9 +347,14 @@ def test_f72_each_public_name_is_in_a_table() -> None:
         for name in names
         if not (inspect.isclass(each := getattr(module, name)) and issubclass(each, Exception))
     }
-    known = {*SIMULATION, *TOOLS, *FUNCTIONS, *GIVEN, "schedule", "observe"}
+    known = {*SIMULATION, *TOOLS, *FUNCTIONS, *GIVEN, "schedule", "open_host", "observe"}
     assert public == known
-    for kind, table in ((Control, CONTROL), (Result, RESULT), (Reaper, REAPER)):
+    for kind, table in (
+        (Control, CONTROL),
+        (Result, RESULT),
+        (Reaper, REAPER),
+        (LocalHost, LOCAL_HOST),
+    ):
         methods = {name for name, each in vars(kind).items() if inspect.isfunction(each)}
         assert {name for name in methods if not name.startswith("_")} == table.keys()
 
@@ -314,7 +364,9 @@ def test_f72_each_parameter_is_in_a_table(call: Call) -> None:
     assert not call.missing() - {"colour"}
 
 
-@pytest.mark.parametrize("call", [SCHEDULE, OBSERVE], ids=["schedule", "observe"])
+@pytest.mark.parametrize(
+    "call", [SCHEDULE, OPEN_HOST, OBSERVE], ids=["schedule", "open_host", "observe"]
+)
 async def test_f72_a_block_tells_before_anything_is_sent(call: Call) -> None:
     etcd = MemoryEtcd()
     async with etcd.open_client() as client:
@@ -339,6 +391,18 @@ async def test_f72_a_host_goes_on_after_bad_arguments() -> None:
         await result.update(zone="north")
         assert result.scheduled
         assert await result.run_while_scheduled(finish) == "done"
+
+
+async def test_f72_a_host_on_many_paths_goes_on_after_bad_arguments() -> None:
+    async with (
+        MemoryEtcd().open_client() as client,
+        open_host(client, "a") as host,
+        host.schedule("/p") as result,
+    ):
+        await result.wait_scheduled()
+        assert not [each for call in LOCAL_HOST.values() for each in await call.wrong(host)]
+        await host.update(zone="north")
+        assert result.scheduled
 
 
 async def finish(*_: object) -> str:

@@ -30,7 +30,7 @@ from trio_sched.host.checks import (
     check_shutdown,
 )
 from trio_sched.host.health import HealthCheck
-from trio_sched.host.local import HostSettings, LocalHost
+from trio_sched.host.local import HostSettings, LocalHost, OwnedHost
 from trio_sched.host.membership import Membership, Settings
 from trio_sched.host.observation import (
     Observation,
@@ -224,7 +224,7 @@ async def open_host(
         reaper=None,
     )
     async with _opened(client, reaper) as found:
-        host = LocalHost(client, replace(settings, reaper=found))
+        host = OwnedHost(client, replace(settings, reaper=found))
         async with open_service_nursery() as services:
             services.start_soon(host.run, name=f"host {hostname}")
             await host.wait_begun()

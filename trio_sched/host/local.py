@@ -27,7 +27,7 @@ from trio_sched.model.records import HostData, Options, check_max_count
 from trio_sched.reaper.owner import Reaper
 from trio_sched.strategies import Strategy, StrategyFunction, get_strategy
 
-__all__ = ["HostSettings", "HostStatistics", "LocalHost"]
+__all__ = ["HostSettings", "HostStatistics", "LocalHost", "OwnedHost"]
 
 _CLOSED = "the host's block was left"
 
@@ -92,33 +92,6 @@ class LocalHost:
         text = f"{message} ({words})" if words else message
         fields = {"host": self.hostname, **extra}
         self._settings.logger.log(level, "%s: %s", self.hostname, text, extra=fields)
-
-    # ---- its life, for `open_host` -----------------------------------------------------
-
-    async def run(self) -> None:
-        """Live until cancelled, or until something cannot heal. A service task."""
-        settings = self._settings
-        async with open_plain_nursery() as nursery:
-            if settings.health_check is not None:
-                watch = HealthWatch(
-                    settings.health_check, settings.health_interval, self._note_health
-                )
-                nursery.start_soon(watch.run)
-            await self._shared.run()
-
-    async def wait_begun(self) -> None:
-        """Wait for the first session."""
-        await self._shared.begun.wait()
-
-    async def leave(self) -> None:
-        """Leave all paths. Shielded; each path bounds its own leaving."""
-        self._is_closed = True
-        leaving = list(self._paths.values())
-        for membership in leaving:
-            membership.leave()
-        with trio.CancelScope(shield=True):
-            for membership in leaving:
-                await membership.wait_left()
 
     # ---- paths -------------------------------------------------------------------------
 
@@ -277,3 +250,32 @@ class LocalHost:
             owed=self._shared.owed,
             trouble=self._shared.patience.trouble,
         )
+
+
+class OwnedHost(LocalHost):
+    """A `LocalHost` with its life, which `open_host` alone sees."""
+
+    async def run(self) -> None:
+        """Live until cancelled, or until something cannot heal. A service task."""
+        settings = self._settings
+        async with open_plain_nursery() as nursery:
+            if settings.health_check is not None:
+                watch = HealthWatch(
+                    settings.health_check, settings.health_interval, self._note_health
+                )
+                nursery.start_soon(watch.run)
+            await self._shared.run()
+
+    async def wait_begun(self) -> None:
+        """Wait for the first session."""
+        await self._shared.begun.wait()
+
+    async def leave(self) -> None:
+        """Leave all paths. Shielded; each path bounds its own leaving."""
+        self._is_closed = True
+        leaving = list(self._paths.values())
+        for membership in leaving:
+            membership.leave()
+        with trio.CancelScope(shield=True):
+            for membership in leaving:
+                await membership.wait_left()
