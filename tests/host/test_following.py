@@ -13,7 +13,8 @@ from tests.helpers import until
 from trio_sched import Client, Hosts, Observation, Slot, observe, open_client, schedule
 from trio_sched.etcd_shim import KeyValue, WatchBatch
 from trio_sched.etcd_shim.errors import RevisionWentBack
-from trio_sched.host.following import PathFollower, found_keys
+from trio_sched.host.following import PathFollower
+from trio_sched.host.reads import found_keys
 from trio_sched.model.keys import KeyRange, PathKeys
 from trio_sched.simulation import MemoryEtcd
 from trio_sched.testing import Etcd, open_etcd

@@ -12,7 +12,7 @@ from trio_sched import Client, Control, observe, open_client, schedule
 from trio_sched.etcd_shim._pages import PAGE_SIZE
 from trio_sched.etcd_shim.errors import MessageTooLarge
 from trio_sched.host import leading
-from trio_sched.host.following import read_path
+from trio_sched.host.reads import read_path
 from trio_sched.model.keys import PathKeys
 from trio_sched.simulation import MemoryEtcd
 from trio_sched.testing import open_etcd

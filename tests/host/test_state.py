@@ -12,7 +12,8 @@ import trio
 from trio_sched.etcd_shim import Client, KeyValue
 from trio_sched.etcd_shim._keep import KeptLease
 from trio_sched.exceptions import EndOfResults
-from trio_sched.host.following import PathFollower, found_keys
+from trio_sched.host.following import PathFollower
+from trio_sched.host.reads import found_keys
 from trio_sched.host.session import Session
 from trio_sched.host.state import HostState
 from trio_sched.model.control_state import ControlState

@@ -12,7 +12,7 @@ from trio_sched._support.tasks import open_plain_nursery
 from trio_sched.cli.connect import Connection, Seconds, connection_options, usage_errors
 from trio_sched.etcd_shim import Client
 from trio_sched.etcd_shim.errors import LeaseNotFound, PermissionDenied
-from trio_sched.host.following import read_path as read_keys
+from trio_sched.host.reads import read_path as read_keys
 from trio_sched.model.keys import PathKeys, check_hostname, check_path
 from trio_sched.model.path_state import PathState
 from trio_sched.model.records import MAX_COUNT

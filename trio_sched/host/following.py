@@ -22,7 +22,6 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from math import inf
-from typing import Protocol
 
 import trio
 
@@ -34,41 +33,16 @@ from trio_sched.etcd_shim._pages import read_ranges
 from trio_sched.etcd_shim.errors import ClusterChanged, EtcdError, NoSpace, RevisionWentBack
 from trio_sched.etcd_shim.watch import EventType, WatchBatch, Watcher
 from trio_sched.host.patience import Patience, Wait
-from trio_sched.host.proofs import Expectation, proofs_of
+from trio_sched.host.proofs import Expectation, Leftovers, proofs_of
+from trio_sched.host.reads import Reads, found_keys, read_path
 from trio_sched.model.keys import KeyRange, PathKeys
 from trio_sched.model.path_view import PathView
 from trio_sched.model.stored_decision import StoredKey
 
-__all__ = ["PathFollower", "found_keys", "read_path"]
+__all__ = ["PathFollower"]
 
 _BUFFER_SIZE = 100_000  # events that may wait to be read
 _MAX_READS = 3  # of a range, if events overtake them
-
-
-async def read_path(client: Client, keys: PathKeys, covered: KeyRange) -> GetResult:
-    """Read what of a range is this path's, in pages; all at one revision.
-
-    Raises:
-        EtcdError: etcd refused.
-    """
-    ranges = [(part.first, part.end) for part in keys.parts(covered)]
-    return await read_ranges(client, ranges)
-
-
-def found_keys(revision: int, *kvs: KeyValue | None) -> GetResult:
-    """Return what a read of these keys would have given at `revision`."""
-    there = tuple(kv for kv in kvs if kv is not None)
-    return GetResult(there, revision, len(there), more=False)
-
-
-class Leftovers(Protocol):
-    """Keys of ours that we have deleted, and that a store that was restored may hold again."""
-
-    def keys(self) -> Mapping[bytes, int]:
-        """Return the keys, each with the lease that it hung on."""
-
-    def note_found(self, kv: KeyValue) -> None:
-        """Note that one of them is there, on that lease."""
 
 
 class PathFollower:
@@ -90,6 +64,8 @@ class PathFollower:
         interval: as given.
         alone: whether the next proof is to be made by itself, at once.
         leftovers: what must not be there; None for nothing.
+        longest: seconds that a proof may be old, until `keep_fresh` gives up.
+        on_change: called with each change of the view, before who waits for one.
     """
 
     def __init__(
@@ -105,6 +81,9 @@ class PathFollower:
         self.interval: float = interval
         self.alone: bool = False
         self.leftovers: Leftovers | None = None
+        self.longest: float = inf
+        self.on_change: Callable[[], None] = lambda: None
+        self._proving = trio.CancelScope()
         self._asked_at = -inf  # by `lease_time`, when a proof was asked for last
         self._known = 0  # revision of the view then
         self._nap = trio.CancelScope()  # until it is due
@@ -124,8 +103,8 @@ class PathFollower:
         self.view.load(covered, found, found.revision)
         is_proof = all(key in covered for key in self._proven if self.view.covers(key))
         if asked_at is not None and is_proof:
-            self.fresh_at = max(self.fresh_at, asked_at)
-        self.changed.unpark_all()
+            self._note_fresh(asked_at)
+        self.note_change()
 
     def replace(self, covered: KeyRange, found: GetResult) -> None:
         """Cover `covered` in place of all ranges that lie in it, without a gap."""
@@ -133,6 +112,11 @@ class PathFollower:
         self.view.load(covered, found, found.revision)
         for each in former:
             self._uncover(each)
+        self.note_change()
+
+    def note_change(self) -> None:
+        """Wake who waits for a change of the view."""
+        self.on_change()
         self.changed.unpark_all()
 
     def split(self, covered: KeyRange, *parts: KeyRange) -> None:
@@ -169,7 +153,7 @@ class PathFollower:
             RevisionWentBack: the store is another one.
             EtcdError: the watch cannot go on.
         """
-        read = _Reads(first if callable(first) else None, partial(self._read_and_cover, covered))
+        read = Reads(first if callable(first) else None, partial(self._read_and_cover, covered))
         found = None if callable(first) else first
         if found is not None:
             self.cover(covered, found)
@@ -255,7 +239,7 @@ class PathFollower:
             else:
                 view.delete(event.kv.key, batch.revision)
         view.advance(covered, batch.revision)
-        self.changed.unpark_all()
+        self.note_change()
 
     async def read(self, covered: KeyRange) -> GetResult:
         """Read a range, as often as it takes until etcd answers; it is not loaded.
@@ -338,13 +322,16 @@ class PathFollower:
     async def keep_fresh(self) -> None:
         """Prove now and then that the view is the newest, until cancelled.
 
+        Returns when it was not, for `longest` seconds.
+
         Raises:
             RevisionWentBack: the store is another one.
             EtcdError: etcd refused.
         """
         proofs = proofs_of(self._client)
         self._asked_at = self.fresh_at
-        with proofs.sharing(self):
+        with proofs.sharing(self), self._proving:
+            self._note_fresh(self.fresh_at)
             while True:
                 while (due_at := self.due_at) > lease_time():
                     with trio.CancelScope(deadline=due_at - suspended()) as self._nap:
@@ -353,6 +340,11 @@ class PathFollower:
                     self._asked_at = lease_time()
                     await self.prove()
                     self.alone = False
+
+    def _note_fresh(self, asked_at: float) -> None:
+        """Note that the view was the newest when this was asked."""
+        self.fresh_at = max(self.fresh_at, asked_at)
+        self._proving.deadline = self.fresh_at - suspended() + self.longest
 
     @property
     def due_at(self) -> float:
@@ -379,7 +371,7 @@ class PathFollower:
         if revision < self._known or is_other:
             self.prove_alone()
         else:
-            self.fresh_at = max(self.fresh_at, asked_at)
+            self._note_fresh(asked_at)
 
     def prove_alone(self) -> None:
         """Be due at once, by itself."""
@@ -406,7 +398,7 @@ class PathFollower:
                     self.leftovers.note_found(kv)
         if found and not await self._load_differences(found, revision, known):
             return
-        self.fresh_at = max(self.fresh_at, asked_at)
+        self._note_fresh(asked_at)
 
     async def _find_differences(
         self, expected: Mapping[bytes, Expectation]
@@ -480,18 +472,6 @@ def _check_revision(known: int, found: int) -> None:
     """Check an answer by what was known when it was asked for; events may have overtaken it."""
     if found < known:
         raise RevisionWentBack(known, found)
-
-
-class _Reads:
-    """Reads a range: the first time by what waits for another's read, if that is given."""
-
-    def __init__(self, first: Read | None, then: Read) -> None:
-        self._first = first
-        self._then = then
-
-    async def __call__(self) -> GetResult:
-        first, self._first = self._first, None
-        return await (self._then if first is None else first)()
 
 
 def _mod_revision(kv: StoredKey | None) -> int:

@@ -40,7 +40,8 @@ from trio_sched.etcd_shim.errors import EtcdError, LeaseNotFound, MessageTooLarg
 from trio_sched.etcd_shim.kv import prefix_range
 from trio_sched.exceptions import HostnameInUse
 from trio_sched.host.election import predecessor_before
-from trio_sched.host.following import PathFollower, found_keys
+from trio_sched.host.following import PathFollower
+from trio_sched.host.reads import found_keys
 from trio_sched.host.session import Session, revoke_quietly, revoke_surely
 from trio_sched.model.keys import KeyRange, PathKeys
 

@@ -357,4 +357,4 @@ class Leading:
                         self._decision_lease = 0
                     await self._follower.reload(self._keys.leading)
                     self._post_snapshot()  # the machine sees what is there, and writes anew
-                    self._follower.changed.unpark_all()
+                    self._follower.note_change()

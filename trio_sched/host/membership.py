@@ -31,10 +31,11 @@ import trio
 from trio_sched._support.tasks import open_plain_nursery
 from trio_sched.etcd_shim import Client, Compare, Delete, EtcdError, Put
 from trio_sched.etcd_shim._backoff import Backoff
+from trio_sched.etcd_shim._keep import margin_of
 from trio_sched.etcd_shim.errors import RevisionWentBack
 from trio_sched.exceptions import SessionLost
 from trio_sched.host.election import wait_elected
-from trio_sched.host.following import PathFollower, found_keys
+from trio_sched.host.following import PathFollower
 from trio_sched.host.health import NOT_YET, HealthCheck, HealthWatch
 from trio_sched.host.joining import Joined, JoiningReads, join, resume
 from trio_sched.host.leading import LeaderContext, Leading
@@ -43,6 +44,7 @@ from trio_sched.host.patience import Patience, Wait
 from trio_sched.host.policy import Then, Where, outcome
 from trio_sched.host.proofs import proof_interval
 from trio_sched.host.publishing import HostPublisher
+from trio_sched.host.reads import found_keys
 from trio_sched.host.result import Result
 from trio_sched.host.session import Session
 from trio_sched.host.sessions import Departure, OwnSessions, Sessions
@@ -231,7 +233,8 @@ class Membership:
                 self._patience.where = Where.JOINING
             async with open_plain_nursery() as nursery:
                 self._sessions.keep(session, nursery)
-                nursery.start_soon(self._slots.keep_releasing)
+                release = partial(nursery.start_soon, self._slots.keep_releasing)
+                self._slots.begin_releasing(release)
                 await self._take_part(session, follower, already, nursery)
         except (EtcdError, SessionLost) as exc:
             lost = outcome(exc, self._patience.where) is not Then.END
@@ -239,6 +242,8 @@ class Membership:
                 self._note_loss(session, exc)
             raise
         finally:
+            self.publisher.stop_publishing()
+            self._slots.stop_releasing()
             session.end("the block was left")
             self._state.decisions.changed.unpark_all()  # work that goes on has to end
             await self._leave(session, lost=lost)  # noqa: ASYNC102 # shields and bounds itself
@@ -361,13 +366,17 @@ class Membership:
     def _start_tasks(
         self, session: Session, follower: PathFollower, joined: Joined, nursery: trio.Nursery
     ) -> None:
-        """Start what goes on as long as the session lives."""
-        nursery.start_soon(self._publish_decisions, follower)
-        nursery.start_soon(self._guard_keys, session, follower)
-        nursery.start_soon(self._demand_proof, session)
-        nursery.start_soon(follower.keep_fresh)
-        publish, patience = self.publisher.publish, self._patience
-        nursery.start_soon(publish, self._client, joined.own[0], session, patience)
+        """Start what goes on as long as the session lives, and react to each change of the view.
+
+        What is not always needed, such as publishing, is a task only when there is something to do.
+        """
+        own = joined.own[0]
+        publish = partial(self.publisher.publish, self._client, own.key, session, self._patience)
+        self.publisher.begin_publishing(own.mod_revision, partial(nursery.start_soon, publish))
+        follower.longest = session.ttl - margin_of(session.ttl)
+        follower.on_change = partial(self._note_change, session, follower)
+        nursery.start_soon(self._keep_proven, session, follower)
+        follower.note_change()
 
     def _begin_to_lead(self, session: Session, follower: PathFollower, fence: int) -> Leading:
         settings = self._settings
@@ -392,38 +401,27 @@ class Membership:
         self._state.leads = True
         return self._leading
 
-    async def _publish_decisions(self, follower: PathFollower) -> None:
-        """Give readers each decision that the view shows."""
-        while True:
-            view = follower.view
-            self._debug("view", revision=view.revision, hosts=",".join(view.hosts))
-            self._state.publish()
-            await follower.changed.park()
+    def _note_change(self, session: Session, follower: PathFollower) -> None:
+        """Give readers the decision that the view shows; see that our own keys are as we put them.
 
-    async def _guard_keys(self, session: Session, follower: PathFollower) -> None:
-        """Raise once one of our keys is not as we put it.
-
-        Raises:
-            SessionLost: it was deleted, or put by another client.
+        If not, as one was deleted, or put by another client, the session is lost.
         """
+        view = follower.view
+        self._debug("view", revision=view.revision, hosts=",".join(view.hosts))
+        self._state.publish()
         host = self._keys.host(self._settings.hostname)
-        candidate, view = self._keys.candidate(session.lease), follower.view
-        while True:
-            ours = view.get(host)
-            if view.covers(host) and (ours is None or ours.lease != session.lease):
-                raise session.mark_lost(f"its key {host.decode()} was deleted, or put by another")
-            ours, fence = view.get(candidate), self._fence
-            known = fence and view.covers(candidate)
-            if known and (ours is None or ours.create_revision != fence):
-                raise session.mark_lost(f"its key {candidate.decode()} was deleted")
-            await follower.changed.park()
+        ours = view.get(host)
+        if view.covers(host) and (ours is None or ours.lease != session.lease):
+            session.mark_lost(f"its key {host.decode()} was deleted, or put by another")
+        candidate, fence = self._keys.candidate(session.lease), self._fence
+        ours = view.get(candidate)
+        known = fence and view.covers(candidate)
+        if known and (ours is None or ours.create_revision != fence):
+            session.mark_lost(f"its key {candidate.decode()} was deleted")
 
-    async def _demand_proof(self, session: Session) -> None:
-        """Lose the session when for a TTL nothing proved the decision to be the newest."""
-        until = self._state.provable_until
-        while until > trio.current_time():
-            await trio.sleep_until(until)
-            until = self._state.provable_until
+    async def _keep_proven(self, session: Session, follower: PathFollower) -> None:
+        """Prove the decision again and again; lose the session when that fails for a TTL."""
+        await follower.keep_fresh()
         raise session.mark_lost("for a TTL there was no proof that the decision is the newest")
 
     # ---- leaving -------------------------------------------------------------------------

@@ -13,10 +13,11 @@ from trio_sched._support.tasks import open_plain_nursery, open_service_nursery
 from trio_sched.etcd_shim import Client, GetResult
 from trio_sched.etcd_shim._backoff import Backoff
 from trio_sched.etcd_shim.errors import EtcdError, RevisionWentBack
-from trio_sched.host.following import PathFollower, read_path
+from trio_sched.host.following import PathFollower
 from trio_sched.host.newest import DecisionFeed, Feed, NewestOnly
 from trio_sched.host.patience import Patience
 from trio_sched.host.policy import Then, Where, outcome
+from trio_sched.host.reads import read_path
 from trio_sched.model.keys import KeyRange, PathKeys
 from trio_sched.model.path_state import PathState
 from trio_sched.model.path_view import PathView

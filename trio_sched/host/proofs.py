@@ -25,7 +25,7 @@ from trio_sched.etcd_shim import Client, Compare, EtcdError, Get, KeyValue
 from trio_sched.etcd_shim.errors import InvalidArgument
 from trio_sched.host.per_client import PerClient
 
-__all__ = ["Proofs", "Provable", "proof_interval", "proofs_of"]
+__all__ = ["Leftovers", "Proofs", "Provable", "proof_interval", "proofs_of"]
 
 _MOST: Final = 128  # conditions in a transaction: etcd's --max-txn-ops, if it is not set
 
@@ -62,6 +62,16 @@ class Expectation:
         if self.not_on:
             return kv is None or kv.lease != self.not_on
         return self.mod_revision == (0 if kv is None else kv.mod_revision)
+
+
+class Leftovers(Protocol):
+    """Keys of ours that we have deleted, and that a store that was restored may hold again."""
+
+    def keys(self) -> Mapping[bytes, int]:
+        """Return the keys, each with the lease that it hung on."""
+
+    def note_found(self, kv: KeyValue) -> None:
+        """Note that one of them is there, on that lease."""
 
 
 class Provable(Protocol):

@@ -11,10 +11,9 @@ from dataclasses import replace
 
 import trio
 
-from trio_sched._support.tasks import Wakeup
 from trio_sched._support.text import clip
 from trio_sched._support.wall_time import wall_time
-from trio_sched.etcd_shim import Client, Compare, Get, KeyValue, Put
+from trio_sched.etcd_shim import Client, Compare, Get, Put
 from trio_sched.etcd_shim.errors import LeaseNotFound
 from trio_sched.host.newest import end_of
 from trio_sched.host.patience import Patience
@@ -52,7 +51,9 @@ class HostPublisher:
         self._published_version = 0  # version that is published
         self._ended = False
         self._failure: Exception | None = None
-        self._changed = Wakeup()
+        self._start: Callable[[], None] | None = None
+        self._publishing = False
+        self._known = 0  # mod_revision of the host's key
         self._published = trio.lowlevel.ParkingLot()
         self._note_available = note_available
         note_available(unhealthy is None)
@@ -142,37 +143,54 @@ class HostPublisher:
 
     def _note_change(self) -> int:
         self._version += 1
-        self._changed.notify()
+        self._start_if_needed()
         return self._version
+
+    def _start_if_needed(self) -> None:
+        is_behind = self._published_version < self._version
+        if self._start is not None and is_behind and not self._publishing:
+            self._publishing = True
+            self._start()
 
     # ---- tasks -----------------------------------------------------------------------
 
+    def begin_publishing(self, known: int, start: Callable[[], None]) -> None:
+        """Have changes published from now on.
+
+        Args:
+            known: mod_revision of the host's key, as it joined with it.
+            start: called when there is something to publish; it starts `publish` as a task.
+        """
+        self._known, self._start, self._publishing = known, start, False
+        self._start_if_needed()
+
+    def stop_publishing(self) -> None:
+        """Start no more tasks: their nursery is being left."""
+        self._start = None
+
     async def publish(
-        self, client: Client, joined: KeyValue, session: Session, patience: Patience
+        self, client: Client, key: bytes, session: Session, patience: Patience
     ) -> None:
-        """Publish each change, until cancelled.
+        """Publish what has changed, until there is nothing more.
 
         Each write is for the key as it was known, so one that the network held back does not
         undo a later one.
 
         Args:
             client: to write with.
-            joined: the host's key, as it was when it joined.
+            key: the host's.
             session: its session.
             patience: what is waited out.
 
         Raises:
             SessionLost: the key, or its lease, is gone.
         """
-        key, known = joined.key, joined.mod_revision
-        while True:
-            while self._published_version == self._version:
-                await self._changed.wait()
+        while self._published_version < self._version:
             value, version = self.value()
             try:
                 answer = await patience.insist(
                     client.txn,
-                    [Compare.mod_revision(key, "==", known)],
+                    [Compare.mod_revision(key, "==", self._known)],
                     [Put(key, value, session.lease)],
                     [Get(key)],
                 )
@@ -181,6 +199,7 @@ class HostPublisher:
             kv = None if answer.succeeded else answer.get(0).kv
             if not answer.succeeded and (kv is None or kv.lease != session.lease):
                 raise session.mark_lost(f"its key {key.decode()} is gone")
-            known = answer.revision if kv is None else kv.mod_revision
+            self._known = answer.revision if kv is None else kv.mod_revision
             if kv is None or kv.value == value:
                 self.note_published(version)
+        self._publishing = False

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import chain
 from math import inf
@@ -133,7 +133,8 @@ class SlotKeys:
         self._hold: SlotHold | None = None  # of the slot that was taken last
         self._owed: list[_Owed] = []
         self._released: dict[int, int] = {}  # by number, the lease that it hung on
-        self._owes = trio.lowlevel.ParkingLot()
+        self._start: Callable[[], None] | None = None
+        self._releasing = False
 
     # ---- taking ------------------------------------------------------------------------
 
@@ -312,17 +313,35 @@ class SlotKeys:
             with contextlib.suppress(EtcdError):
                 await self._settle(owed)
         finally:
-            self._owes.unpark_all()
+            self._start_if_needed()
+
+    def begin_releasing(self, start: Callable[[], None]) -> None:
+        """Have what is owed released from now on, as soon as etcd allows it.
+
+        Args:
+            start: called when something is owed; it starts `keep_releasing` as a task.
+        """
+        self._start, self._releasing = start, False
+        self._start_if_needed()
+
+    def stop_releasing(self) -> None:
+        """Start no more tasks: their nursery is being left."""
+        self._start = None
+
+    def _start_if_needed(self) -> None:
+        if self._start is not None and self._owed and not self._releasing:
+            self._releasing = True
+            self._start()
 
     async def keep_releasing(self) -> None:
-        """Release what is owed, as soon as etcd allows it, until cancelled.
+        """Release what is owed, until there is nothing more.
 
         Raises:
             EtcdError: by what a session is lost.
         """
-        while True:
+        while self._owed:
             await self.release_owed()
-            await self._owes.park()
+        self._releasing = False
 
     async def release_owed(self) -> None:
         """Release what is owed now. Raises as `keep_releasing` does."""
@@ -370,7 +389,7 @@ class SlotKeys:
         number = self._keys.slot_number(kv.key)
         if number is not None and self._released.get(number) == kv.lease:
             self._owed.append(_Owed(number, b"", kv.create_revision, kv.lease))
-            self._owes.unpark_all()
+            self._start_if_needed()
 
     async def _release(self, number: int, mark: bytes, token: int = 0) -> None:
         """Delete a slot's key and its mark, if it is this one still; or the key, by its token."""
