@@ -140,6 +140,8 @@ TESTED_BY = {
     "simulation/trace.py": ["simulation/test_replay.py"],
     "simulation/world_checks.py": ["simulation/test_planted_faults.py"],
     "simulation/world_hosts.py": ["simulation/test_world.py"],
+    "simulation/go_host.py": ["simulation/test_world.py"],
+    "simulation/surroundings.py": ["simulation/test_world.py"],
     "strategies/base.py": ["strategies/test_strategies.py"],
     "strategies/built_in.py": [
         "strategies/test_strategies.py",

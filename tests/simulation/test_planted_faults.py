@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from trio_sched.etcd_shim import Compare, _keep
-from trio_sched.host import following, leading, slots, state, work
+from trio_sched.host import following, leading, sharing, slots, state, work
 from trio_sched.host.marks import Marks
 from trio_sched.host.proofs import Expectation
 from trio_sched.host.session import Session
@@ -93,6 +93,24 @@ def back_is_ignored(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(following.PathFollower, "_check_key", lambda *_: None)
 
 
+def path_is_not_left(patch: pytest.MonkeyPatch) -> None:
+    """A host whose session goes on leaves its keys where it was."""
+
+    async def nothing(*_: object) -> None:
+        await trio.lowlevel.checkpoint()
+
+    patch.setattr(sharing, "withdraw", nothing)
+
+
+def loss_is_of_one_path(patch: pytest.MonkeyPatch) -> None:
+    """That the shared session is lost is not noticed by the other paths."""
+
+    async def never(_session: Session) -> None:
+        await trio.sleep_forever()
+
+    patch.setattr(Session, "wait_lost", never)
+
+
 FAULTS: tuple[Callable[[pytest.MonkeyPatch], None], ...] = (
     no_fence,
     slot_without_compare,
@@ -102,6 +120,8 @@ FAULTS: tuple[Callable[[pytest.MonkeyPatch], None], ...] = (
     predecessor_once,
     back_is_ignored,
     no_takeover_pause,
+    path_is_not_left,
+    loss_is_of_one_path,
 )
 
 

@@ -130,6 +130,7 @@ class Plan:
         seconds: until which things happen; then all is left to settle.
         actions: what happens, in order.
         takeover_pause: seconds before a slot is taken that went with its lease.
+        shared: how many of the hosts are on another path, too, under one session for both.
     """
 
     seed: int
@@ -140,6 +141,7 @@ class Plan:
     seconds: float = 120.0
     actions: Sequence[Action] = field(default=())
     takeover_pause: float = 0.5
+    shared: int = 0
 
     def __post_init__(self) -> None:
         check_int("seed", self.seed)
@@ -149,6 +151,7 @@ class Plan:
         check_int("ttl", self.ttl, 1)
         check_seconds("seconds", self.seconds, zero=True)
         check_seconds("takeover_pause", self.takeover_pause, zero=True)
+        check_int("shared", self.shared, 0, self.hosts)
         check_tuple("actions", self.actions, Action, "things that happen, each an Action,")
 
     @classmethod
@@ -175,6 +178,8 @@ class Plan:
             ttl=chance.choice([2, 3, 5, 10]),
             seconds=seconds or chance.choice([30.0, 60.0, 120.0]),
         )
+        others = Random(f"{seed} shared")  # noqa: S311 # as above; so that the rest stays as it was
+        plan = replace(plan, shared=min(plan.hosts, others.choice([0, 0, 1, 2, plan.hosts])))
         if seed % 2:
             plan = replace(plan, takeover_pause=float(plan.ttl))
         allowed = frozenset(kinds)

@@ -28,21 +28,16 @@ from trio_sched._support.suspension import set_suspension
 from trio_sched._support.wall_time import set_wall_clock
 from trio_sched.model.keys import KeyRange, PathKeys
 from trio_sched.simulation.diary import Diary
+from trio_sched.simulation.go_host import GO_TTL, GoHost
 from trio_sched.simulation.memory_cluster import Cluster, Member
 from trio_sched.simulation.memory_store import Commit, Snapshot
 from trio_sched.simulation.network import Network
 from trio_sched.simulation.plan import Action, Plan
 from trio_sched.simulation.seeded import rare_collections, run_apart, seeded_scheduler
+from trio_sched.simulation.surroundings import PATH, Surroundings
 from trio_sched.simulation.timeline import JumpingClock
 from trio_sched.simulation.world_checks import Outcome, check
-from trio_sched.simulation.world_hosts import (
-    GO_TTL,
-    PATH,
-    GoHost,
-    Operator,
-    Surroundings,
-    WorldHost,
-)
+from trio_sched.simulation.world_hosts import Operator, WorldHost
 
 __all__ = ["World", "WorldReport"]
 
@@ -170,6 +165,13 @@ class World:
         await trio.sleep(lapsed + 2 * plan.takeover_pause + 2 + _ELECTION)
         self._outcome.settled = self._state()
         for host in self._hosts:
+            host.leave_path()
+        if plan.shared:  # what such a host leaves does not lapse, so it must have seen to it
+            await trio.sleep(2 * plan.ttl + _ELECTION)
+            self._outcome.not_left = [
+                kv.key for kv in self._cluster.store.kvs() if _of_host(kv.key)
+            ]
+        for host in self._hosts:
             host.stop()
         await trio.sleep((_DECISION_TTLS + 1) * plan.ttl + _ELECTION)
         store = self._cluster.store
@@ -240,7 +242,7 @@ class World:
             return self._hosts[action.target % len(self._hosts)]
 
         return {
-            "leave": lambda action: host(action).leave(action.seconds),
+            "leave": lambda action: host(action).leave(action.seconds, stay=action.variant % 3 > 0),
             "die": lambda action: host(action).die(action.seconds),
             "silence": lambda action: host(action).silence(action),
             "cut": lambda action: host(action).cut(),
@@ -319,6 +321,11 @@ class World:
             self._cluster.restore(self._snapshot)
             store = self._cluster.store
             self._diary.see_restore(trio.current_time(), store.revision, store.kvs())
+
+
+def _of_host(key: bytes) -> bool:
+    parts = (_KEYS.exchange, _KEYS.election, _KEYS.slots)
+    return any(key in KeyRange.below(part) for part in parts)
 
 
 def _of_decision(key: bytes) -> bool:

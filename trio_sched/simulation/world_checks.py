@@ -39,6 +39,7 @@ class Outcome:
         seconds: how long the world was.
         hangs: whether it did not end by itself.
         settled: what was so when all had settled.
+        not_left: keys that hosts had when all had left the path and some lived on.
         left: the keys that were there when all had gone.
         leases: the leases that were there then.
     """
@@ -46,6 +47,7 @@ class Outcome:
     seconds: float = 0.0
     hangs: bool = False
     settled: dict[str, Any] = field(default_factory=dict)
+    not_left: list[bytes] = field(default_factory=list)
     left: list[bytes] = field(default_factory=list)
     leases: list[int] = field(default_factory=list)
 
@@ -307,6 +309,8 @@ def _check_settled(plan: Plan, diary: Diary, outcome: Outcome) -> Iterator[str]:
 
 
 def _check_left(_plan: Plan, _diary: Diary, outcome: Outcome) -> Iterator[str]:
+    for key in outcome.not_left:
+        yield f"when all had left the path, {key.decode()} was there"
     for key in outcome.left:
         if not key.endswith(b"/control"):
             yield f"when all had gone, {key.decode()} was left"

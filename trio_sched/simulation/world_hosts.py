@@ -1,4 +1,4 @@
-"""Who lives in a world: hosts, real above the bytes; hosts of the Go kind; operators."""
+"""Who lives in a world: hosts, real above the bytes, and operators."""
 
 from __future__ import annotations
 
@@ -7,34 +7,31 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from math import inf
-from random import Random
-from typing import Final
+from typing import Any, Final
 
 import trio
 
 from trio_sched.control import Control
-from trio_sched.etcd_shim import Client, Compare, Put
-from trio_sched.etcd_shim.channel import ChannelSettings, Endpoint
+from trio_sched.etcd_shim import Client, Put
+from trio_sched.etcd_shim.channel import ChannelSettings
 from trio_sched.etcd_shim.errors import EtcdError
 from trio_sched.etcd_shim.opening import client_block
 from trio_sched.exceptions import HostNotFound, TrioSchedError
 from trio_sched.host.result import Result
 from trio_sched.host.slot import Slot
 from trio_sched.model.records import Host
-from trio_sched.scheduler import schedule
+from trio_sched.scheduler import open_host, schedule
 from trio_sched.simulation.diary import Diary, Reading, Work
-from trio_sched.simulation.memory_cluster import Cluster
-from trio_sched.simulation.network import MemoryTransport, Network
-from trio_sched.simulation.plan import Action, Plan
+from trio_sched.simulation.plan import Action
+from trio_sched.simulation.surroundings import PATH, Surroundings
 from trio_sched.strategies import StrategyOptions
 from trio_sched.strategies.built_in import RoundRobin
 
-__all__ = ["GO_TTL", "PATH", "RESOURCE", "GoHost", "Operator", "Surroundings", "WorldHost"]
+__all__ = ["RESOURCE", "Operator", "WorldHost"]
 
-PATH: Final = "/world"
 RESOURCE: Final = "/resource"
-GO_TTL: Final = 10
 _POISON: Final = f"{PATH}/exchange/poison"
+_OTHER_PATH: Final = "/other-world"
 _NEIGHBOUR: Final = f"{PATH}/fleet/"  # another path, which begins with ours
 _RETRY: Final = 1.0  # seconds after which a host tries again that could not join
 
@@ -46,41 +43,6 @@ class _Delicate(RoundRobin):
         if any("poison" in host.data for host in hosts.values()):
             raise ValueError("poison")
         return super().schedule(hosts, options)
-
-
-@dataclass(slots=True)
-class Surroundings:
-    """What those who live in a world need of it.
-
-    Attributes:
-        plan: what happens in it.
-        cluster: its etcd.
-        network: its network.
-        diary: where all is written down.
-        nursery: where they live.
-        chance: of their work.
-    """
-
-    plan: Plan
-    cluster: Cluster
-    network: Network
-    diary: Diary
-    nursery: trio.Nursery
-    chance: Random
-
-    def connect(self, label: str) -> MemoryTransport:
-        """Return what a client of this label connects by."""
-        return MemoryTransport(self.network, label)
-
-    @property
-    def endpoints(self) -> list[Endpoint]:
-        """Where etcd is."""
-        return [Endpoint.parse(member.url) for member in self.cluster.members]
-
-    @property
-    def now(self) -> float:
-        """Seconds since the beginning."""
-        return trio.current_time()
 
 
 class _Counter(logging.Handler):
@@ -110,6 +72,8 @@ class _Life:
         dead: whether it was killed; what its tasks still do then has no effect.
         thawed: set unless it is frozen.
         works: what it does.
+        visit: to the path, of a host that is on another one, too; None while it is away from it.
+        gap: seconds until it visits the path again.
     """
 
     label: str
@@ -119,6 +83,8 @@ class _Life:
     dead: bool = False
     thawed: trio.Event | None = None
     works: list[Work] = field(default_factory=list)
+    visit: trio.CancelScope | None = None
+    gap: float = 0.0
 
     def recover(self) -> None:
         """Pass the health check again."""
@@ -136,6 +102,7 @@ class WorldHost:
     def __init__(self, world: Surroundings, number: int) -> None:
         self._world = world
         self.name: str = f"host-{number}"
+        self._is_shared = number < world.plan.shared
         self.life: _Life | None = None
         self._lives = 0
         self._away_until = 0.0
@@ -152,16 +119,31 @@ class WorldHost:
 
     def stop(self) -> None:
         """Leave in good order, for good."""
-        self._stopped = True
+        self.leave_path()
         if self.life is not None:
-            self._thaw(self.life)
             self.life.scope.cancel()
 
-    def leave(self, seconds: float) -> None:
-        """Leave in good order, and come back."""
-        if self.life is not None:
+    def leave_path(self) -> None:
+        """Leave the path in good order, for good; one that is on another one, too, stays there."""
+        self._stopped = True
+        life = self.life
+        if life is not None:
+            self._thaw(life)
+            if life.visit is not None:
+                life.visit.cancel()
+            elif not self._is_shared:
+                life.scope.cancel()
+
+    def leave(self, seconds: float, *, stay: bool) -> None:
+        """Leave in good order, and come back; the path alone, if it is to stay on another one."""
+        life = self.life
+        if life is not None and self._is_shared and stay:
+            life.gap = seconds
+            if life.visit is not None:
+                life.visit.cancel()
+        elif life is not None:
             self._come_back(seconds)
-            self.life.scope.cancel()
+            life.scope.cancel()
 
     def die(self, seconds: float) -> None:
         """End as by SIGKILL, and be started again."""
@@ -282,24 +264,49 @@ class WorldHost:
             await trio.lowlevel.checkpoint()
             return life.healthy
 
+        about_host: dict[str, Any] = {
+            "session_ttl": plan.ttl,
+            "health_check": health_check,
+            "health_interval": 1.0,
+            "logger": logger,
+        }
+        async with client_block(world.endpoints, settings=settings, transport=transport) as client:
+            if self._is_shared:
+                await self._stay_on_both(life, client, about_host)
+            else:
+                blocks = schedule(client, PATH, self.name, **self._about_path, **about_host)
+                async with blocks as result:
+                    await self._take_part(life, client, result)
+
+    @property
+    def _about_path(self) -> dict[str, Any]:
+        plan = self._world.plan
+        return {
+            "strategy": _Delicate(),
+            "max_count": plan.max_count,
+            "takeover_pause": plan.takeover_pause,
+        }
+
+    async def _stay_on_both(self, life: _Life, client: Client, about_host: dict[str, Any]) -> None:
+        """Be on another path all the time, and on the path again and again."""
         async with (
-            client_block(world.endpoints, settings=settings, transport=transport) as client,
-            schedule(
-                client,
-                PATH,
-                self.name,
-                strategy=_Delicate(),
-                max_count=plan.max_count,
-                session_ttl=plan.ttl,
-                takeover_pause=plan.takeover_pause,
-                health_check=health_check,
-                health_interval=1.0,
-                logger=logger,
-            ) as result,
-            trio.open_nursery() as nursery,
+            open_host(client, self.name, **about_host) as host,
+            host.schedule(_OTHER_PATH),
         ):
+            while not self._stopped:
+                with trio.CancelScope() as life.visit:
+                    async with host.schedule(PATH, **self._about_path) as result:
+                        await self._take_part(life, client, result)
+                life.result = life.visit = None
+                await trio.sleep(life.gap)
+            await trio.sleep_forever()
+
+    async def _take_part(self, life: _Life, client: Client, result: Result) -> None:
+        world = self._world
+        async with trio.open_nursery() as nursery:
             life.result = result
-            world.diary.lives[life.label] = world.now, inf
+            begin, _ = world.diary.lives.get(life.label, (world.now, inf))
+            world.diary.lives[life.label] = begin, inf
             nursery.start_soon(self._read, life, result)
             nursery.start_soon(self._work, life, client, result)
 
@@ -347,52 +354,6 @@ def _first_leaf(exc: BaseException) -> BaseException:
     while isinstance(exc, BaseExceptionGroup):
         exc = exc.exceptions[0]
     return exc
-
-
-class GoHost:
-    """A host as the Go package has it: it decides unguarded, sorted, and without a record.
-
-    It does not work: the Go package has no slots, so nothing could be promised of it.
-    """
-
-    def __init__(self, world: Surroundings, number: int) -> None:
-        self._world = world
-        self.name: str = f"go-{number}"
-
-    async def run(self, seconds: float) -> None:
-        """Be there for a while."""
-        world = self._world
-        transport = world.connect(self.name)
-        with suppress(TrioSchedError):
-            async with client_block(world.endpoints, transport=transport) as client:
-                lease = (await client.lease_grant(GO_TTL)).id
-                with trio.move_on_after(seconds):
-                    await self._stay(client, lease)
-                with trio.move_on_after(GO_TTL):
-                    await client.delete(f"{PATH}/election/{lease:x}")
-                    await client.lease_revoke(lease)
-
-    async def _stay(self, client: Client, lease: int) -> None:
-        await client.put(f"{PATH}/exchange/{self.name}", "TODO", lease=lease)
-        candidate = f"{PATH}/election/{lease:x}"
-        await client.txn(
-            [Compare.create_revision(candidate, "==", 0)], [Put(candidate, self.name, lease)]
-        )
-        while True:
-            await client.lease_renew(lease)
-            leaders = (await client.get_prefix(f"{PATH}/election/")).kvs
-            oldest = min(leaders, key=lambda kv: kv.create_revision, default=None)
-            if oldest is not None and oldest.lease == lease:
-                await self._decide(client)
-            await trio.sleep(0.3)
-
-    async def _decide(self, client: Client) -> None:
-        found = (await client.get_prefix(f"{PATH}/exchange/")).kvs
-        names = sorted(kv.key.decode().rpartition("/")[2] for kv in found)
-        value = ",".join(names[: self._world.plan.max_count]).encode()
-        stored = (await client.get(f"{PATH}/scheduled")).value
-        if value and value != stored:
-            await client.put(f"{PATH}/scheduled", value)
 
 
 class Operator:
