@@ -110,7 +110,7 @@ async def test_f56_renewals_are_due_by_the_time_that_counts() -> None:
     clocks.suspend(2)
     with pytest.raises(LeaseLost), trio.fail_after(60):
         await kept.keep_alive()
-    assert sent[0] - began == pytest.approx(1)
+    assert 1 - 9 / 30 <= sent[0] - began <= 1 + 1e-3  # on the last beat before
 
 
 @in_no_time

@@ -21,6 +21,7 @@ from trio_sched.simulation import MemoryEtcd
 TTL = 10
 PATHS = 100
 KEYS = 4  # of a host that has to be proven
+TO_LEAD = 3  # conditions besides, every second time, of one that leads and is alone
 
 
 @pytest.mark.parametrize(("ttl", "interval"), [(2, 2 / 3), (3, 1), (4, 2), (10, 5.2), (60, 31.2)])
@@ -76,10 +77,12 @@ async def test_f65_proofs_of_many_paths_are_made_together() -> None:
             proofs += isinstance(request, pb.TxnRequest) and bool(request.compare)
 
         etcd.cluster.refusals.refuse = count
+        before = requests(etcd)
         await trio.sleep(20 * TTL)
+        assert requests(etcd)["KV/Txn"] - before["KV/Txn"] == proofs, "nothing else is read"
         assert all(result.statistics().sessions == 1 for result in results)
         assert all(result.scheduled for result in results)
-    in_a_batch = _MOST // KEYS
+    in_a_batch = _MOST // (KEYS + TO_LEAD)
     assert 0 < proofs <= 20 * 2 * (PATHS / in_a_batch + 2)
 
 
@@ -183,3 +186,29 @@ async def test_one_that_ends_while_it_asks_for_others_leaves_none_behind() -> No
         await trio.sleep(3 * TTL)
         assert all(result.scheduled for result in results[5:])
         assert [result.statistics().sessions for result in results[5:]] == [1] * 5
+
+
+@pytest.mark.parametrize("leaves", [False, True], ids=["joins", "leaves"])
+@in_no_time
+async def test_f14_a_leader_of_many_paths_learns_what_no_watch_brought_of_its_pool(
+    leaves: bool,  # a parameter
+) -> None:
+    """It is shown by a condition about the range, and about each key: nothing is read till then."""
+    etcd = MemoryEtcd()
+    key = "/p/3/exchange/b"
+    async with etcd.open_client() as client, hosts(client, 10) as results:
+        lease = await client.lease_grant(1000)
+        value = (await client.get("/p/3/exchange/a")).value or b""
+        if leaves:
+            await client.put(key, value, lease=lease.id)
+            await trio.sleep(3 * TTL)
+        etcd.cluster.members[0].misses_next = True
+        if leaves:
+            await client.delete(key)
+        else:
+            await client.put(key, value, lease=lease.id)
+        reads = requests(etcd).get("KV/Range", 0)
+        await trio.sleep(1.3 * TTL)
+        assert results[3].statistics().healed >= 1
+        assert all(result.statistics().healed == 0 for result in results[:3])
+        assert requests(etcd).get("KV/Range", 0) - reads <= 3, "only that path is read"

@@ -10,8 +10,8 @@ import trio
 
 from trio_sched.etcd_shim import Compare, _keep
 from trio_sched.host import following, leading, sharing, slots, state, work
+from trio_sched.host.expectations import Expectation
 from trio_sched.host.marks import Marks
-from trio_sched.host.proofs import Expectation
 from trio_sched.host.session import Session
 from trio_sched.simulation.explore import command_of, describe, explore, shrink
 from trio_sched.simulation.plan import Plan

@@ -140,21 +140,29 @@ class Follower:
             self._late = False
             return found
         assert self._watcher is not None
-        with trio.move_on_at(self.fresh_at + self._reconcile):
-            try:
-                batch = await self._watcher.receive()
-            except TRANSIENT:
-                self._restart_at = self._revision + 1
-                raise
-            self._heard_at = getattr(self._watcher, "heard_at", trio.current_time())
-            fresh = tuple(event for event in batch.events if event.kv.mod_revision > self._read_at)
-            return fresh, max(self._revision, batch.revision)
+        while (due_at := self.fresh_at + self._reconcile) > trio.current_time():
+            with trio.move_on_at(due_at):
+                try:
+                    batch = await self._watcher.receive()
+                except TRANSIENT:
+                    self._restart_at = self._revision + 1
+                    raise
+                self._heard_at = getattr(self._watcher, "heard_at", trio.current_time())
+                fresh = tuple(each for each in batch.events if each.kv.mod_revision > self._read_at)
+                return fresh, max(self._revision, batch.revision)
         known = self._revision
         events, revision = await self._read_again()
         if events or revision < known:  # what this watch did not bring it may never bring
             self.healed += 1
             self._restart_at = revision + 1
         return events, revision
+
+    def note_fresh(self, asked_at: float) -> None:
+        """Note that `state` was the newest at this moment, by trio's clock, as is known elsewhere.
+
+        So it need not be read to be sure of that until `reconcile` seconds later.
+        """
+        self.fresh_at = max(self.fresh_at, asked_at)
 
     async def _read_again(self) -> tuple[tuple[Event, ...], int]:
         """Read the state; return how it differs, and its revision."""

@@ -28,16 +28,22 @@ import trio
 from trio_sched._support.suspension import lease_time, suspended
 from trio_sched._support.tasks import open_plain_nursery
 from trio_sched.etcd_shim import Client, Get, GetResult, KeyValue
-from trio_sched.etcd_shim._following import Read, open_follower
+from trio_sched.etcd_shim._following import Follower, Read, open_follower
 from trio_sched.etcd_shim._pages import read_ranges
 from trio_sched.etcd_shim.errors import ClusterChanged, EtcdError, NoSpace, RevisionWentBack
 from trio_sched.etcd_shim.watch import EventType, WatchBatch, Watcher
+from trio_sched.host.expectations import (
+    Expectation,
+    Leftovers,
+    expected,
+    expected_to_lead,
+    mod_revision,
+)
 from trio_sched.host.patience import Patience, Wait
-from trio_sched.host.proofs import Expectation, Leftovers, proofs_of
+from trio_sched.host.proofs import proofs_of
 from trio_sched.host.reads import Reads, found_keys, read_path
 from trio_sched.model.keys import KeyRange, PathKeys
 from trio_sched.model.path_view import PathView
-from trio_sched.model.stored_decision import StoredKey
 
 __all__ = ["PathFollower"]
 
@@ -84,6 +90,7 @@ class PathFollower:
         self.longest: float = inf
         self.on_change: Callable[[], None] = lambda: None
         self._proving = trio.CancelScope()
+        self._leading: Follower | None = None  # of all that a leader has to know
         self._asked_at = -inf  # by `lease_time`, when a proof was asked for last
         self._known = 0  # revision of the view then
         self._nap = trio.CancelScope()  # until it is due
@@ -165,6 +172,8 @@ class PathFollower:
                     return
                 found = self._corrections.pop(covered, None)
         finally:
+            if covered == self.view.keys.leading:
+                self._leading = None
             del self._watching[covered]
             self.view.uncover(covered)
 
@@ -211,6 +220,8 @@ class PathFollower:
 
         async with open_follower(read, watch, reconcile, first, at_once=at_once) as follower:
             note_begun()
+            if covered == self.view.keys.leading:
+                self._leading = follower
             while covered in self.view.covered:
                 batch = await follower.receive()
                 self._take(covered, batch)
@@ -353,12 +364,19 @@ class PathFollower:
 
     def expected(self) -> dict[bytes, Expectation]:
         """Return the keys to be proven: as they are in the view, or not to hang on our lease."""
-        view = self.view
-        single = [each.first for each in view.covered if each == KeyRange.of(each.first)]
-        keys = [key for key in dict.fromkeys((*self._proven, *single)) if view.covers(key)]
-        known = {key: Expectation(_mod_revision(view.get(key))) for key in keys}
-        left = self.leftovers.keys() if self.leftovers is not None else {}
-        return {key: Expectation(not_on=lease) for key, lease in left.items()} | known
+        return expected(self.view, self._proven, self.leftovers)
+
+    def expected_to_lead(self) -> dict[bytes, Expectation]:
+        """Return what shows, besides, that all that a leader has to know is the newest."""
+        leading = self._leading
+        if leading is None or trio.current_time() - leading.fresh_at < 1.5 * self.interval:
+            return {}  # that was known just now: it is shown by every second proof
+        return expected_to_lead(self.view, self._proven)
+
+    def note_all_proven(self, asked_at: float) -> None:
+        """Note that all that a leader has to know is the newest."""
+        if self._leading is not None:
+            self._leading.note_fresh(asked_at - suspended())
 
     def begin_proof(self, asked_at: float) -> None:
         """Note that a proof is asked for, together with those of others."""
@@ -388,37 +406,37 @@ class PathFollower:
         Flat, and with plain reads in its else: so it stays out of raft, and is
         linearizable though it reads nothing when all is as it was.
         """
-        expected, known = self.expected(), self.view.revision
+        wanted, known = self.expected(), self.view.revision
         asked_at = lease_time()
-        found, revision = await self.patience.insist(self._find_differences, expected)
+        found, revision = await self.patience.insist(self._find_differences, wanted)
         _check_revision(known, revision)
         if self.leftovers is not None:
             for key, kv in found.items():
-                if kv is not None and expected[key].not_on and not expected[key].is_met(kv):
+                if kv is not None and wanted[key].not_on and not wanted[key].is_met(kv):
                     self.leftovers.note_found(kv)
         if found and not await self._load_differences(found, revision, known):
             return
         self._note_fresh(asked_at)
 
     async def _find_differences(
-        self, expected: Mapping[bytes, Expectation]
+        self, wanted: Mapping[bytes, Expectation]
     ) -> tuple[Mapping[bytes, KeyValue | None], int]:
         """Return the keys, none if all are as expected, and the revision at which they are."""
         try:
             answer = await self._client.txn(
-                [expectation.compare(key) for key, expectation in expected.items()],
+                [expectation.compare(key) for key, expectation in wanted.items()],
                 [],
-                [Get(key) for key in expected],
+                [Get(key) for key in wanted],
             )
         except NoSpace:  # etcd 3.5.1 refuses transactions that only read (etcd issue 13429)
-            read = await read_ranges(self._client, [(key, key + b"\0") for key in expected])
+            read = await read_ranges(self._client, [(key, key + b"\0") for key in wanted])
             stored = {kv.key: kv for kv in read}
-            same = all(one.is_met(stored.get(key)) for key, one in expected.items())
-            return {} if same else {key: stored.get(key) for key in expected}, read.revision
+            same = all(one.is_met(stored.get(key)) for key, one in wanted.items())
+            return {} if same else {key: stored.get(key) for key in wanted}, read.revision
         self.check_cluster(answer.header.cluster_id, answer.revision)
         if answer.succeeded:
             return {}, answer.revision
-        return {key: answer.get(index).kv for index, key in enumerate(expected)}, answer.revision
+        return {key: answer.get(index).kv for index, key in enumerate(wanted)}, answer.revision
 
     def check_cluster(self, cluster: int, revision: int) -> None:
         """Check that it is the cluster that has answered before; some proxies do not say.
@@ -454,8 +472,8 @@ class PathFollower:
         That the watch has come further than that proves nothing: it may have missed this key's
         event and brought a later one, or have been resumed on a store that was restored.
         """
-        seen = _mod_revision(self.view.get(key))
-        return seen != _mod_revision(kv) and seen <= revision
+        seen = mod_revision(self.view.get(key))
+        return seen != mod_revision(kv) and seen <= revision
 
     def _is_whole(self, covered: KeyRange) -> bool:
         """Return whether a proof is about all keys of a range."""
@@ -463,7 +481,7 @@ class PathFollower:
 
     def _check_key(self, kv: KeyValue | None, known: int) -> None:
         """Check a key by what was known when it was asked for: a store may have caught up."""
-        seen = 0 if kv is None else _mod_revision(self.view.get(kv.key))
+        seen = 0 if kv is None else mod_revision(self.view.get(kv.key))
         if kv is not None and kv.mod_revision < seen <= known:
             raise RevisionWentBack(seen, kv.mod_revision)
 
@@ -472,7 +490,3 @@ def _check_revision(known: int, found: int) -> None:
     """Check an answer by what was known when it was asked for; events may have overtaken it."""
     if found < known:
         raise RevisionWentBack(known, found)
-
-
-def _mod_revision(kv: StoredKey | None) -> int:
-    return 0 if kv is None else kv.mod_revision

@@ -23,6 +23,7 @@ from grpclib.const import Status
 from trio_sched._support.tasks import open_plain_nursery, run_shielded
 from trio_sched._support.wall_time import wall_time
 from trio_sched.etcd_shim import Client, Compare, Delete, Get, GetResult, Put, TxnResult
+from trio_sched.etcd_shim._keep import on_beat
 from trio_sched.etcd_shim.errors import EtcdError, LeaseExists, LeaseNotFound, RequestTooLarge
 from trio_sched.etcd_shim.lease import new_lease_id
 from trio_sched.exceptions import StrategyError
@@ -39,6 +40,7 @@ from trio_sched.model.stored_decision import StoredDecision
 
 __all__ = ["DECISION_TTLS", "LeaderContext", "Leading"]
 
+_RECONCILE = 1.1  # TTLs from one read of all that a leader has to know to the next
 _MAX_FAILURES = 5  # of a strategy in a row, until another host is to lead
 _FIRST_DELAY = 0.25  # seconds, doubled with each failure
 _MAX_SIZE = 1_500_000  # bytes of a decision; etcd takes 1.5 MiB in one request by default
@@ -146,7 +148,9 @@ class Leading:
         with contextlib.suppress(_Resigned):
             async with open_plain_nursery() as nursery:
                 ttl = self._context.session.ttl
-                nursery.start_soon(self._follower.follow, self._keys.leading, everything, ttl)
+                # Where the pool is small, it is proven within that time, and not read.
+                pause = _RECONCILE * ttl
+                nursery.start_soon(self._follower.follow, self._keys.leading, everything, pause)
                 nursery.start_soon(self._keep_decision_lease)
                 nursery.start_soon(self._evaluate)
 
@@ -347,7 +351,8 @@ class Leading:
     async def _keep_decision_lease(self) -> None:
         """Renew it at a third of its TTL, that is, once in a session TTL."""
         while True:
-            await trio.sleep(self._context.session.ttl)
+            ttl = self._context.session.ttl
+            await trio.sleep_until(on_beat(trio.current_time() + ttl, ttl))
             lease = self._decision_lease
             if lease:
                 try:

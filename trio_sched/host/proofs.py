@@ -15,17 +15,18 @@ way elsewhere counts from when that was sent, and becomes due at once if it is g
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol
 
 from trio_sched._support.suspension import lease_time
-from trio_sched.etcd_shim import Client, Compare, EtcdError, Get, KeyValue
+from trio_sched.etcd_shim import Client, EtcdError
 from trio_sched.etcd_shim.errors import InvalidArgument
+from trio_sched.host.expectations import Expectation
 from trio_sched.host.per_client import PerClient
 
-__all__ = ["Leftovers", "Proofs", "Provable", "proof_interval", "proofs_of"]
+__all__ = ["Proofs", "Provable", "proof_interval", "proofs_of"]
 
 _MOST: Final = 128  # conditions in a transaction: etcd's --max-txn-ops, if it is not set
 
@@ -37,41 +38,6 @@ def proof_interval(ttl: float) -> float:
     too.
     """
     return max(ttl / 3, min(0.52 * ttl, ttl - 2))
-
-
-@dataclass(frozen=True, slots=True)
-class Expectation:
-    """What is expected of a key: that it is as it was, or does not hang on a lease.
-
-    Attributes:
-        mod_revision: what it has; 0 if it is not there.
-        not_on: id of the lease that it must not hang on; if given, all else may be as it is.
-    """
-
-    mod_revision: int = 0
-    not_on: int = 0
-
-    def compare(self, key: bytes) -> Compare:
-        """Return the condition for it."""
-        if self.not_on:
-            return Compare.lease(key, "!=", self.not_on)
-        return Compare.mod_revision(key, "==", self.mod_revision)
-
-    def is_met(self, kv: KeyValue | None) -> bool:
-        """Return whether a key, None if it is not there, is as expected."""
-        if self.not_on:
-            return kv is None or kv.lease != self.not_on
-        return self.mod_revision == (0 if kv is None else kv.mod_revision)
-
-
-class Leftovers(Protocol):
-    """Keys of ours that we have deleted, and that a store that was restored may hold again."""
-
-    def keys(self) -> Mapping[bytes, int]:
-        """Return the keys, each with the lease that it hung on."""
-
-    def note_found(self, kv: KeyValue) -> None:
-        """Note that one of them is there, on that lease."""
 
 
 class Provable(Protocol):
@@ -94,11 +60,20 @@ class Provable(Protocol):
     def expected(self) -> Mapping[bytes, Expectation]:
         """Return the keys to be proven, each with what is expected of it."""
 
+    def expected_to_lead(self) -> Mapping[bytes, Expectation]:
+        """Return what there is besides that shows that all that a leader knows is the newest.
+
+        Empty if it does not lead, or if that would be too much.
+        """
+
     def begin_proof(self, asked_at: float) -> None:
         """Note that a proof is asked for."""
 
     def note_proven(self, asked_at: float, revision: int, cluster: int) -> None:
         """Note that all is as expected; or be proven alone if the answer is another store's."""
+
+    def note_all_proven(self, asked_at: float) -> None:
+        """Note that what shows that is as expected, too."""
 
     def prove_alone(self) -> None:
         """Be due at once, by itself."""
@@ -107,7 +82,21 @@ class Provable(Protocol):
         """Return whether an error is waited out."""
 
 
-_Batch: TypeAlias = "list[tuple[Provable, Mapping[bytes, Expectation]]]"
+@dataclass(frozen=True, slots=True, eq=False)
+class _Asked:
+    """One of a batch: what is expected, and what is besides of one that leads."""
+
+    follower: Provable
+    expected: Mapping[bytes, Expectation]
+    to_lead: Mapping[bytes, Expectation]
+
+    @classmethod
+    def of(cls, follower: Provable) -> _Asked:
+        return cls(follower, follower.expected(), follower.expected_to_lead())
+
+    @property
+    def conditions(self) -> list[tuple[bytes, Expectation]]:
+        return [*self.expected.items(), *self.to_lead.items()]
 
 
 class Proofs:
@@ -134,60 +123,65 @@ class Proofs:
             EtcdError: what this follower does not wait out.
         """
         batch = self._batch(follower)
-        if len(batch) == 1:
+        if len(batch) == 1 and not batch[0].to_lead:
             return False
         asked_at = lease_time()
-        for each, _ in batch:
-            each.begin_proof(asked_at)
-        open_ones = dict(batch)
+        for each in batch:
+            each.follower.begin_proof(asked_at)
+        open_ones = {each.follower for each in batch}
         try:
-            for each, proven, revision, cluster in await _ask(client, batch):
-                if proven:
-                    del open_ones[each]
-                    each.note_proven(asked_at, revision, cluster)
+            for each, shown, revision, cluster in await _ask(client, batch):
+                if all(shown[: len(each.expected)]):
+                    open_ones.discard(each.follower)
+                    each.follower.note_proven(asked_at, revision, cluster)
+                    if each.to_lead and all(shown):
+                        each.follower.note_all_proven(asked_at)
         except EtcdError as exc:
             if not follower.bears(exc) and not isinstance(exc, InvalidArgument):
                 raise
             return False  # each asks by itself, as it may be about one, or about their number
         finally:
-            for each in open_ones:
-                if each is not follower:
-                    each.prove_alone()
+            for other in batch[1:]:
+                if other.follower in open_ones:
+                    other.follower.prove_alone()
         return follower not in open_ones
 
-    def _batch(self, follower: Provable) -> _Batch:
+    def _batch(self, follower: Provable) -> list[_Asked]:
         """Return who is proven together with a follower, it first, each with what to expect."""
-        expected = follower.expected()
-        batch: _Batch = [(follower, expected)]
-        room = _MOST - len(expected)
+        batch = [_Asked.of(follower)]
+        room = _MOST - len(batch[0].conditions)
         now = lease_time()
         for each in sorted(self._followers, key=lambda each: each.due_at):
             if each.due_at - each.interval / 2 > now:
                 break
             if each is follower or each.alone:
                 continue
-            expected = each.expected()
-            room -= len(expected)
+            asked = _Asked.of(each)
+            room -= len(asked.conditions)
             if room < 0:
                 break
-            batch.append((each, expected))
+            batch.append(asked)
         return batch
 
 
-async def _ask(client: Client, batch: _Batch) -> list[tuple[Provable, bool, int, int]]:
-    """Return of each whether all is as expected, at which revision, and of which cluster."""
-    expected = [item for _, keys in batch for item in keys.items()]
+async def _ask(
+    client: Client, batch: Sequence[_Asked]
+) -> list[tuple[_Asked, Sequence[bool], int, int]]:
+    """Return of each which expectations are met, at which revision, and of which cluster."""
+    conditions = [condition for each in batch for condition in each.conditions]
     answer = await client.txn(
-        [expectation.compare(key) for key, expectation in expected],
+        [expectation.compare(key) for key, expectation in conditions],
         [],
-        [Get(key, keys_only=True) for key, _ in expected],
+        [expectation.look(key) for key, expectation in conditions],
     )
     found = (answer.revision, answer.header.cluster_id)
     if answer.succeeded:
-        return [(each, True, *found) for each, _ in batch]
-    kvs = (answer.get(index).kv for index in range(len(expected)))
-    asked = [(each, [(one, next(kvs)) for one in keys.values()]) for each, keys in batch]
-    return [(each, all(one.is_met(kv) for one, kv in its), *found) for each, its in asked]
+        return [(each, [True] * len(each.conditions), *found) for each in batch]
+    reads = (answer.get(index) for index in range(len(conditions)))
+    return [
+        (each, [expectation.is_shown(next(reads)) for _, expectation in each.conditions], *found)
+        for each in batch
+    ]
 
 
 _proofs: Final = PerClient(Proofs)
