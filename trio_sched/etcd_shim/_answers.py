@@ -104,7 +104,7 @@ class GetResult(_Answered):
     def decode(cls, answer: pb.RangeResponse, revision: int = 0) -> Self:
         """Return the value for a message."""
         header = answer.header
-        kvs = tuple(KeyValue.decode(kv) for kv in answer.kvs)
+        kvs = tuple([KeyValue.decode(kv) for kv in answer.kvs])
         if revision:  # within a transaction
             return cls(kvs, revision, answer.count, answer.more)
         return cls(kvs, header.revision, answer.count, answer.more, header)
@@ -167,7 +167,7 @@ class DeleteResult(_Answered):
     @classmethod
     def decode(cls, answer: pb.DeleteRangeResponse, revision: int = 0) -> Self:
         """Return the value for a message."""
-        prev_kvs = tuple(KeyValue.decode(kv) for kv in answer.prev_kvs)
+        prev_kvs = tuple([KeyValue.decode(kv) for kv in answer.prev_kvs])
         if revision:  # within a transaction
             return cls(revision, answer.deleted, prev_kvs)
         header = answer.header
@@ -194,7 +194,7 @@ class TxnResult(_Answered):
         """Return the value for a message."""
         header = None if revision else answer.header
         revision = revision or answer.header.revision
-        responses = tuple(_decode_response(op, revision) for op in answer.responses)
+        responses = tuple([_decode_response(op, revision) for op in answer.responses])
         return cls(answer.succeeded, responses, revision, header)
 
     def get(self, index: int) -> GetResult:

@@ -6,7 +6,7 @@ RST_STREAM, and a write may then have been carried out or not.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from copy import copy
 from functools import cached_property, partial
@@ -99,13 +99,17 @@ class Client:
         channel.note_stream(self._renewals)
         channel.note_stream(self._watches)
 
-    async def _repeatable(self, method: Callable[[Req], Awaitable[Rep]], request: Req) -> Rep:
+    def _repeatable(
+        self, method: Callable[[Req], Awaitable[Rep]], request: Req
+    ) -> Coroutine[object, object, Rep]:
         """Carry out a call that may be carried out twice."""
-        return await call(self._channel, method, request, repeatable=True)
+        return call(self._channel, method, request, repeatable=True)
 
-    async def _once(self, method: Callable[[Req], Awaitable[Rep]], request: Req) -> Rep:
+    def _once(
+        self, method: Callable[[Req], Awaitable[Rep]], request: Req
+    ) -> Coroutine[object, object, Rep]:
         """Carry out a call that must not be carried out twice."""
-        return await call(self._channel, method, request, repeatable=False)
+        return call(self._channel, method, request, repeatable=False)
 
     # ---- keys ----------------------------------------------------------------
 

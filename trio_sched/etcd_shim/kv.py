@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any, Final, Literal, Self, TypeAlias, TypedDict, cast
 
 from trio_sched._support.arguments import (
@@ -78,6 +79,9 @@ _GET_NUMBERS = (
     "max_create_revision",
 )
 _GET_FLAGS = ("serializable", "keys_only", "count_only")
+_GET_OPTIONS = (*_GET_NUMBERS, *_GET_FLAGS)
+_numbers, _flags = attrgetter(*_GET_NUMBERS), attrgetter(*_GET_FLAGS)
+_options = attrgetter(*_GET_OPTIONS)
 _COMPARED = ("version", "create_revision", "mod_revision", "value", "lease")
 _RELATIONS = {
     "==": pb.Compare.EQUAL,
@@ -183,40 +187,26 @@ class Get:
             check_choice("sort_order", self.sort_order, _SORT_ORDERS)
         if self.sort_target != "key":
             check_choice("sort_target", self.sort_target, _SORT_TARGETS)
-        if not self._is_simple():
-            for name in _GET_NUMBERS:
-                check_int(name, getattr(self, name), 0)
-            check_bools(**{name: getattr(self, name) for name in _GET_FLAGS})
-
-    def _is_simple(self) -> bool:
-        """Return whether all numbers are 0, and no flag is set, as of most reads."""
-        return (
-            self.serializable is self.keys_only is self.count_only is False
-            and type(self.limit) is type(self.revision) is int
-            and type(self.min_mod_revision) is type(self.max_mod_revision) is int
-            and type(self.min_create_revision) is type(self.max_create_revision) is int
-            and not (self.limit or self.revision)
-            and not (self.min_mod_revision or self.max_mod_revision)
-            and not (self.min_create_revision or self.max_create_revision)
-        )
+        for number in _numbers(self):
+            if number or type(number) is not int:  # hardly any read has one
+                for name in _GET_NUMBERS:
+                    check_int(name, getattr(self, name), 0)
+                break
+        for flag in _flags(self):
+            if flag is not False and flag is not True:
+                check_bools(**{name: getattr(self, name) for name in _GET_FLAGS})
 
     def encode(self) -> pb.RangeRequest:
         """Return the message for it."""
-        return pb.RangeRequest(
-            key=_check_key(self.key),
-            range_end=to_bytes(self.range_end),
-            limit=self.limit,
-            revision=self.revision,
-            sort_order=_SORT_ORDERS[self.sort_order] if self.sort_order else pb.RangeRequest.NONE,
-            sort_target=_SORT_TARGETS[self.sort_target],
-            serializable=self.serializable,
-            keys_only=self.keys_only,
-            count_only=self.count_only,
-            min_mod_revision=self.min_mod_revision,
-            max_mod_revision=self.max_mod_revision,
-            min_create_revision=self.min_create_revision,
-            max_create_revision=self.max_create_revision,
-        )
+        message = pb.RangeRequest(key=_check_key(self.key), range_end=to_bytes(self.range_end))
+        for name, value in zip(_GET_OPTIONS, _options(self), strict=True):
+            if value:  # else it is as it is in the message
+                setattr(message, name, value)
+        if self.sort_order is not None:
+            message.sort_order = _SORT_ORDERS[self.sort_order]
+        if self.sort_target != "key":
+            message.sort_target = _SORT_TARGETS[self.sort_target]
+        return message
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,6 +125,7 @@ class Watcher:
         self._fragments: list[pb.Event] = []
         self._error: EtcdError | None = None
         self._wakeup = Wakeup()
+        self._waking = False  # the task that waits was woken, and has not run yet
         self.refusals = 0  # in a row, of its creation
         self.refusal_backoff: Backoff = Backoff(cap=1.0)
 
@@ -188,6 +189,7 @@ class Watcher:
                 await trio.lowlevel.checkpoint()
                 raise again(self._error)
             await self._wakeup.wait()
+            self._waking = False
 
     def __aiter__(self) -> Self:
         return self
@@ -258,8 +260,9 @@ class Watcher:
         if revision >= self.next_revision:
             self.next_revision = revision + 1
         self._arrived_revision = revision
-        self.heard_at = trio.current_time()
-        self._wakeup.notify()
+        if not self._waking:  # else it was noted in this tick already
+            self.heard_at = trio.current_time()
+            self._waking = self._wakeup.notify()
 
     @property
     def _asks(self) -> bool:

@@ -168,7 +168,9 @@ class Call(Generic[Req, Rep]):
         may be sent in part, and the call can only be left.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        connection, state = await self._begin()
+        connection, state = self._connection, self._state
+        if connection is None or state is None:
+            connection, state = await self._begin()
         if state.ended:
             self._raise_ended(state)
         connection.send(self._stream_id, state, message.SerializeToString(), end=end)
@@ -234,7 +236,7 @@ class Call(Generic[Req, Rep]):
 
     # ---- receiving -----------------------------------------------------------------
 
-    async def recv_message(self) -> Rep | None:
+    def recv_message(self) -> Awaitable[Rep | None]:
         """Wait for the next message and return it; None after the last one.
 
         Cancelled, no message is lost.
@@ -243,8 +245,9 @@ class Call(Generic[Req, Rep]):
             RpcError: the server ended the call with an error.
             ConnectionLost: the connection ended first.
         """
-        if self._one_reply:
-            return await self._recv_one_reply()
+        return self._recv_one_reply() if self._one_reply else self._recv_next()
+
+    async def _recv_next(self) -> Rep | None:
         connection, state = await self._begin()
         if state.messages:
             await trio.lowlevel.checkpoint()

@@ -297,17 +297,16 @@ class Connection:
     # ---- what the reader brings -----------------------------------------------
 
     def _take(self, event: Event) -> None:
-        if isinstance(event, (Message, CallEnded, RequestSent)):
-            # A GOAWAY among the same bytes may have ended the call already.
-            call = self._calls.get(event.stream_id)
-            if call is None:
-                return
-            if isinstance(event, Message):
+        # Of a call: a GOAWAY among the same bytes may have ended it already.
+        if isinstance(event, Message):
+            if (call := self._calls.get(event.stream_id)) is not None:
                 self._take_message(call, event)
-            elif isinstance(event, CallEnded):
+        elif isinstance(event, CallEnded):
+            if event.stream_id in self._calls:
                 self.unanswered.answered += 1
                 self._woken += self._forget(event.stream_id).finish(event.error)
-            else:
+        elif isinstance(event, RequestSent):
+            if (call := self._calls.get(event.stream_id)) is not None:
                 call.sent = True
                 call.wake_room()
         elif isinstance(event, SettingsChanged):

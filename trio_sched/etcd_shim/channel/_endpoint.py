@@ -62,6 +62,9 @@ class Endpoint:
         check_text("an endpoint", url)
         return cls(*_split(url))
 
+    def __hash__(self) -> int:
+        return hash(self.url)  # which a str remembers: each call looks its headers up
+
     @property
     def family(self) -> socket.AddressFamily | None:
         """Of the address, if it is a numeric one."""

@@ -152,7 +152,7 @@ class Sender:
             return
         stream.waiting -= 1
         self._acknowledge(stream_id, stream, len(payload) + PREFIX_SIZE)
-        if not stream.waiting:
+        if stream.decoder is not None and not stream.waiting:
             self._acknowledge_partial(stream_id, stream)
 
     def ping(self, payload: bytes) -> None:
