@@ -29,6 +29,7 @@ TESTED_BY = {
     "cli/simulate.py": ["cli/test_offline.py"],
     "cli/steer.py": ["cli/test_operations.py"],
     "cli/strategies.py": ["cli/test_offline.py"],
+    "cli/ticks.py": ["cli/run/test_ticks.py"],
     "cli/view/document.py": ["cli/test_pure.py", "cli/test_operations.py"],
     "cli/view/members.py": ["cli/test_operations.py"],
     "cli/view/silence.py": ["cli/test_restarts.py", "cli/test_pure.py"],
@@ -88,6 +89,7 @@ TESTED_BY = {
     "leader/events.py": ["leader/test_machine.py"],
     "leader/preview.py": ["cli/test_pure.py"],
     "leader/reasons.py": ["leader/test_machine_rules.py", "leader/test_machine_control.py"],
+    "host/ticks.py": ["host/test_once.py"],
     "model/path_state.py": ["cli/test_pure.py", "host/test_observation.py"],
     "reaper/helper/cgroups.py": ["reaper/test_tree.py", "reaper/test_child.py"],
     "reaper/helper/groups.py": ["reaper/test_owner.py"],
@@ -135,6 +137,7 @@ TESTED_BY = {
     "simulation/plan.py": ["simulation/test_world.py"],
     "simulation/trace.py": ["simulation/test_replay.py"],
     "simulation/world_checks.py": ["simulation/test_planted_faults.py"],
+    "simulation/world_tick_checks.py": ["simulation/test_world_ticks.py"],
     "simulation/world_hosts.py": ["simulation/test_world.py"],
     "strategies/base.py": ["strategies/test_strategies.py"],
     "strategies/built_in.py": [

@@ -32,6 +32,7 @@ _COMMANDS: Final = {
     "simulate": ("simulate", "Replay a trace of hosts, and draw it."),
     "status": ("view.status", "Show all there is to know about a path."),
     "strategies": ("strategies", "Show how hosts can be chosen."),
+    "ticks": ("ticks", "Show what was done once, where and how it ended."),
     "undrain": ("steer", "Let a host be chosen again."),
     "watch": ("view.watch", "Show a path as it changes."),
 }

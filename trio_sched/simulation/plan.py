@@ -24,6 +24,7 @@ from trio_sched._support.arguments import (
     shown,
 )
 from trio_sched.model.records import check_max_count
+from trio_sched.model.ticks import MAX_PERIOD
 
 __all__ = ["BREAKS_ASSUMPTIONS", "KINDS", "Action", "Plan"]
 
@@ -130,6 +131,8 @@ class Plan:
         seconds: until which things happen; then all is left to settle.
         actions: what happens, in order.
         takeover_pause: seconds before a slot is taken that went with its lease.
+        ticks: seconds from one tick to the next, which hosts do once for all; 0 if they work all
+            the time instead.
     """
 
     seed: int
@@ -140,6 +143,7 @@ class Plan:
     seconds: float = 120.0
     actions: Sequence[Action] = field(default=())
     takeover_pause: float = 0.5
+    ticks: int = 0
 
     def __post_init__(self) -> None:
         check_int("seed", self.seed)
@@ -149,6 +153,7 @@ class Plan:
         check_int("ttl", self.ttl, 1)
         check_seconds("seconds", self.seconds, zero=True)
         check_seconds("takeover_pause", self.takeover_pause, zero=True)
+        check_int("ticks", self.ticks, 0, MAX_PERIOD)
         check_tuple("actions", self.actions, Action, "things that happen, each an Action,")
 
     @classmethod

@@ -6,12 +6,14 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from math import inf
 from random import Random
 from typing import Final
 
 import trio
 
+from trio_sched._support.wall_time import set_wall_clock
 from trio_sched.control import Control
 from trio_sched.etcd_shim import Client, Compare, Put
 from trio_sched.etcd_shim.channel import ChannelSettings, Endpoint
@@ -21,6 +23,7 @@ from trio_sched.exceptions import HostNotFound, TrioSchedError
 from trio_sched.host.result import Result
 from trio_sched.host.slot import Slot
 from trio_sched.model.records import Host
+from trio_sched.model.ticks import MAX_ATTEMPTS, TickSchedule
 from trio_sched.scheduler import schedule
 from trio_sched.simulation.diary import Diary, Reading, Work
 from trio_sched.simulation.memory_cluster import Cluster
@@ -29,9 +32,10 @@ from trio_sched.simulation.plan import Action, Plan
 from trio_sched.strategies import StrategyOptions
 from trio_sched.strategies.built_in import RoundRobin
 
-__all__ = ["GO_TTL", "PATH", "RESOURCE", "GoHost", "Operator", "Surroundings", "WorldHost"]
+__all__ = ["EPOCH", "GO_TTL", "PATH", "RESOURCE", "GoHost", "Operator", "Surroundings", "WorldHost"]
 
 PATH: Final = "/world"
+EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 RESOURCE: Final = "/resource"
 GO_TTL: Final = 10
 _POISON: Final = f"{PATH}/exchange/poison"
@@ -140,6 +144,8 @@ class WorldHost:
         self._lives = 0
         self._away_until = 0.0
         self._stopped = False
+        skew = Random(f"{world.plan.seed} clock {number}")  # noqa: S311 # a seed is the point
+        self._ahead = skew.choice((0.0, 0.0, skew.uniform(-0.45, 0.45))) * world.plan.ticks
 
     # ---- what the plan says ------------------------------------------------------
 
@@ -274,6 +280,8 @@ class WorldHost:
 
     async def _stay(self, life: _Life) -> None:
         world, plan = self._world, self._world.plan
+        if plan.ticks:
+            set_wall_clock(lambda: EPOCH + timedelta(seconds=world.now + self._ahead))
         logger = logging.Logger(life.label)  # noqa: LOG001 # one of its own, not the process's
         logger.addHandler(_Counter(world.diary, life.label))
         transport, settings = world.connect(life.label), ChannelSettings()
@@ -301,7 +309,10 @@ class WorldHost:
             life.result = result
             world.diary.lives[life.label] = world.now, inf
             nursery.start_soon(self._read, life, result)
-            nursery.start_soon(self._work, life, client, result)
+            if plan.ticks:
+                nursery.start_soon(self._do_ticks, life, result)
+            else:
+                nursery.start_soon(self._work, life, client, result)
 
     async def _read(self, life: _Life, result: Result) -> None:
         world = self._world
@@ -327,6 +338,26 @@ class WorldHost:
                 note.end = min(note.end, world.now)
 
         await result.run_while_scheduled(work, restart=True)
+
+    async def _do_ticks(self, life: _Life, result: Result) -> None:
+        world = self._world
+
+        async def work(slot: Slot, name: str) -> None:
+            note = Work(self.name, slot.key, slot.token, world.now, tick=name)
+            if not life.dead:
+                world.diary.works.append(note)
+                life.works.append(note)
+            try:
+                await trio.sleep(world.chance.uniform(0.0, 3.0))
+                note.returned = True
+            finally:
+                if not note.returned:
+                    with trio.CancelScope(shield=True):
+                        await self._finish(life, note)
+                note.end = min(note.end, world.now)
+
+        times = TickSchedule(world.plan.ticks)
+        await result.run_ticks(times, work, attempts=MAX_ATTEMPTS)
 
     async def _finish(self, life: _Life, work: Work) -> None:
         """Come to an end: within the grace, but not at once; and not at all while frozen."""

@@ -18,6 +18,7 @@ from trio_sched.cli.reporter import Reporter
 from trio_sched.cli.run.child import check_command
 from trio_sched.cli.run.life import RunSettings, run_command
 from trio_sched.cli.run.signals import parse_on_lost
+from trio_sched.cli.run.ticks import tick_options
 from trio_sched.etcd_shim.lease import check_ttl
 from trio_sched.exceptions import TrioSchedError
 from trio_sched.model.keys import check_hostname, check_path
@@ -47,6 +48,8 @@ Examples:
   trio-sched run /jobs/worker -n 2 --restart -- worker
   # one host at a time; a host that comes after it has ended runs it again
   trio-sched run /jobs/backup --no-wait --once -- backup.sh
+  # once an hour, on one of all hosts; with --once, from cron on each of them
+  trio-sched run /jobs/report --once-per 1h -- report.sh
 """
 
 _CODES = """\b
@@ -147,6 +150,7 @@ Exit codes:
     show_default=True,
     help="Should we be killed, let the next host start at once, and not after a TTL.",
 )
+@tick_options
 @click.option("--json", "as_json", is_flag=True, help="Say what happens on stderr, as JSON lines.")
 def run(
     path: str,
