@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,8 @@ from trio_sched import read_ticks
 from trio_sched.cli.run.ticks import period_of
 from trio_sched.etcd_shim import open_client
 
-# Ticks of a day, so that none begins while a test runs; but for those around midnight in UTC:
-# the time of the day is chosen so that it is far away.
-DAILY = ("--once-per", "1d")
-
-
-def daily() -> tuple[str, ...]:
-    from datetime import UTC, datetime, timedelta  # noqa: PLC0415
-
-    return (*DAILY, "--at", f"{datetime.now(UTC) - timedelta(hours=6):%H:00}")
+# A day's tick that began six hours ago, so that none begins while a test runs.
+DAILY = ("--once-per", "1d", "--at", f"{datetime.now(UTC) - timedelta(hours=6):%H:00}")
 
 
 async def names(endpoint: str, path: str) -> list[str]:
@@ -42,7 +36,7 @@ async def test_from_cron_on_three_hosts_one_does_it(endpoint: str, path: str) ->
     outs: list[str] = []
 
     async def run(name: str) -> None:
-        words = ("--hostname", name, "--endpoints", endpoint, path, "--once", *daily())
+        words = ("--hostname", name, "--endpoints", endpoint, path, "--once", *DAILY)
         code, out, err = await done(*words, "--", "sh", "-c", "echo $TRIO_SCHED_TICK; sleep 0.1")
         assert (code, err) == (0, "")
         outs.append(out)
@@ -63,7 +57,7 @@ async def test_its_outcome_can_be_read(endpoint: str, path: str) -> None:
         endpoint,
         path,
         "--once",
-        *daily(),
+        *DAILY,
         "--",
         "sh",
         "-c",
@@ -99,7 +93,7 @@ async def test_killed_while_it_does_it(
     """The next host does it again, or leaves it, once nothing lives of the first one."""
     flag = tmp_path / "killed"
     words = f"echo began; test -e {flag} || sleep 300"
-    options = ("--once", *daily(), "--on-crash", on_crash, "--ttl", "3")
+    options = ("--once", *DAILY, "--on-crash", on_crash, "--ttl", "3")
     command = ["sh", "-c", words]
     async with (
         open_run(endpoint, path, *options, name="a", command=command) as first,
@@ -132,7 +126,7 @@ async def test_killed_while_it_does_it(
 
 
 async def test_asked_to_end_it_is_done_by_another_host(endpoint: str, path: str) -> None:
-    options = ("--once", *daily())
+    options = ("--once", *DAILY)
     async with open_run(endpoint, path, *options, name="a", command=["sleep", "300"]) as first:
         await first.event("started")
         async with open_run(endpoint, path, *options, name="b", command=["echo", "b"]) as second:
