@@ -12,6 +12,7 @@ from typing import Any
 import click
 import trio
 
+from trio_sched.cli.common import path_argument
 from trio_sched.cli.connect import Connection, Seconds, connection_options, usage_errors
 from trio_sched.cli.exits import CannotRun, explain
 from trio_sched.cli.reporter import Reporter
@@ -21,7 +22,7 @@ from trio_sched.cli.run.signals import parse_on_lost
 from trio_sched.cli.run.ticks import tick_options
 from trio_sched.etcd_shim.lease import check_ttl
 from trio_sched.exceptions import TrioSchedError
-from trio_sched.model.keys import check_hostname, check_path
+from trio_sched.model.keys import check_hostname
 from trio_sched.model.records import MAX_COUNT
 from trio_sched.scheduler import MAX_SESSION_TTL, MAX_TAKEOVER_PAUSE
 from trio_sched.strategies import get_strategy, known_strategies
@@ -70,7 +71,7 @@ Exit codes:
     options_metavar="[OPTIONS]",
     short_help="Run a command while this host is one of those chosen.",
 )
-@click.argument("path", callback=usage_errors(check_path))
+@path_argument
 @click.argument(
     "command",
     nargs=-1,
