@@ -25,11 +25,13 @@ if TYPE_CHECKING:
         Observation as Observation,
         PathObservation as PathObservation,
     )
+    from trio_sched.host.once import TickOutcome as TickOutcome
     from trio_sched.host.result import (
         Result as Result,
         ResultStatistics as ResultStatistics,
     )
     from trio_sched.host.slot import Slot as Slot
+    from trio_sched.host.ticks import read_ticks as read_ticks
     from trio_sched.model.control_state import ControlState as ControlState
     from trio_sched.model.path_state import (
         Candidate as Candidate,
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     )
     from trio_sched.model.records import Host as Host, Hosts as Hosts
     from trio_sched.model.roster import Roster as Roster
+    from trio_sched.model.ticks import Tick as Tick, TickSchedule as TickSchedule
     from trio_sched.reaper.owner import Reaper as Reaper, open_reaper as open_reaper
     from trio_sched.scheduler import (
         observe as observe,
@@ -66,7 +69,10 @@ _HOMES = homes(
         "trio_sched.model.records": "Host Hosts",
         "trio_sched.model.roster": "Roster",
         "trio_sched.model.path_state": "Candidate HeldSlot PathState",
+        "trio_sched.host.once": "TickOutcome",
         "trio_sched.host.result": "Result ResultStatistics",
+        "trio_sched.host.ticks": "read_ticks",
+        "trio_sched.model.ticks": "Tick TickSchedule",
         "trio_sched.scheduler": "observe open_host schedule",
         "trio_sched.host.slot": "Slot",
         "trio_sched.strategies": "Strategy StrategyOptions known_strategies register",

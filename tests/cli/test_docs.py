@@ -10,7 +10,7 @@ import pytest
 
 from tests.cli.ops_tools import EXAMPLES
 from tests.places import DOCS, ROOT, TESTS
-from trio_sched.cli.exits import NO_HOST, Exit
+from trio_sched.cli.exits import NO_HOST, NO_PATH, Exit
 from trio_sched.cli.group import _COMMANDS, command
 
 OPERATIONS = DOCS.joinpath("operations.md").read_text()
@@ -59,7 +59,9 @@ def test_every_command_is_described(name: str) -> None:
     assert name in README
 
 
-@pytest.mark.parametrize("code", [NO_HOST, *(set(Exit) - {Exit.NOT_SCHEDULED, Exit.LOST}), 75])
+@pytest.mark.parametrize(
+    "code", [NO_HOST, NO_PATH, *(set(Exit) - {Exit.NOT_SCHEDULED, Exit.LOST}), 75]
+)
 def test_every_exit_code_is_described(code: int) -> None:
     assert f"| {int(code)} |" in OPERATIONS
 

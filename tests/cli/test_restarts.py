@@ -151,7 +151,8 @@ async def test_f42_status_waits_for_etcd_and_says_so_once(
     etcd = MemoryEtcd()
     (member,) = etcd.cluster.members
     connection = connect_to(etcd, monkeypatch)
-    async with etcd.open_client():
+    async with etcd.open_client() as client:
+        await client.put(f"{PATH}/exchange/a", "TODO")
         etcd.cluster.stop(member)
         async with running(partial(_status, PATH, connection, "json", 10, 300)):
             await trio.sleep(60)

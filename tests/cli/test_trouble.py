@@ -62,7 +62,8 @@ async def test_status_says_what_is_wrong_with_etcd(
 ) -> None:
     etcd = MemoryEtcd(members=3)
     connection = connect_to(etcd, monkeypatch)
-    async with etcd.open_client():
+    async with etcd.open_client() as client:
+        await client.put(f"{PATH}/exchange/a", "TODO")
         await trio.sleep(10)
         happens(etcd)
         await trio.sleep(10)
@@ -110,6 +111,7 @@ async def test_a_real_etcd_without_space_is_in_trouble() -> None:
     async with open_etcd(extra_args=["--quota-backend-bytes", "200000"]) as server:
         async with open_client(server.endpoint) as client:
             assert await troubles_of(Connection((server.endpoint,)), client) == []
+            await client.put(f"{PATH}/exchange/a", "TODO")
             with pytest.raises(NoSpace):
                 while True:
                     await client.put("/big", b"x" * 100_000)
@@ -125,7 +127,8 @@ async def test_a_version_with_known_faults_is_shown(
     etcd = MemoryEtcd()
     connection = connect_to(etcd, monkeypatch)
     monkeypatch.setattr("trio_sched.simulation.memory_requests.VERSION", "3.5.2")
-    async with etcd.open_client():
+    async with etcd.open_client() as client:
+        await client.put(f"{PATH}/exchange/a", "TODO")
         assert await _status(PATH, connection, "json", 10, None) == 0
         document = json.loads(capsys.readouterr().out)
         validate(document)

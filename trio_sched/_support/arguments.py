@@ -22,6 +22,7 @@ __all__ = [
     "check_async",
     "check_bool",
     "check_bools",
+    "check_callable",
     "check_choice",
     "check_instance",
     "check_int",
@@ -156,6 +157,12 @@ def check_async(name: str, fn: object) -> None:
     """
     if not callable(fn) or _is_plain(fn):
         raise TypeError(f"{name} must be an async function, not {shown(fn)}")
+
+
+def check_callable(name: str, fn: object) -> None:
+    """Check that this can be called."""
+    if not callable(fn):
+        raise TypeError(f"{name} must be a function, not {shown(fn)}")
 
 
 def _is_plain(fn: Any) -> bool:

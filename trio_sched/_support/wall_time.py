@@ -1,4 +1,6 @@
-"""What the clock on the wall says, for people, and as a guide. Nothing is ever decided by it.
+"""What the clock on the wall says: for people, as a guide, and for when a tick is due.
+
+Nothing else is decided by it, and who does a tick is not either.
 
 The clock is a context variable, so that a simulated world can have one of its own.
 """
@@ -9,7 +11,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import UTC, datetime
 
-__all__ = ["set_wall_clock", "wall_milliseconds", "wall_time"]
+__all__ = ["set_wall_clock", "wall_clock", "wall_milliseconds", "wall_time"]
 
 
 def _system_clock() -> datetime:
@@ -17,6 +19,11 @@ def _system_clock() -> datetime:
 
 
 _clock: ContextVar[Callable[[], datetime]] = ContextVar("trio_sched_clock", default=_system_clock)
+
+
+def wall_clock() -> datetime:
+    """Return the time, in UTC."""
+    return _clock.get()()
 
 
 def wall_time() -> str:

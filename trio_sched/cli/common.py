@@ -20,6 +20,7 @@ from trio_sched.strategies import known_strategies
 
 __all__ = [
     "CODES",
+    "complete_place",
     "complete_strategy",
     "host_argument",
     "max_count_option",
@@ -46,12 +47,26 @@ _AT_ONCE = 32  # questions to etcd about leases
 
 def path_argument(command: F) -> F:
     """Give a command PATH."""
-    return click.argument("path", callback=usage_errors(check_path))(command)
+    check = usage_errors(check_path)
+    return click.argument("path", callback=check, shell_complete=complete_place("path"))(command)
 
 
 def host_argument(command: F) -> F:
     """Give a command HOST."""
-    return click.argument("host", callback=usage_errors(check_hostname))(command)
+    check = usage_errors(check_hostname)
+    return click.argument("host", callback=check, shell_complete=complete_place("host"))(command)
+
+
+def complete_place(kind: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """Return what completes a path, or a host, out of etcd."""
+
+    def complete(context: click.Context, parameter: click.Parameter, text: str) -> list[str]:
+        from trio_sched.cli import paths  # noqa: PLC0415 # it needs this module
+
+        found = paths.complete_path if kind == "path" else paths.complete_host
+        return found(context, parameter, text)
+
+    return complete
 
 
 def output_option(command: F) -> F:

@@ -42,6 +42,7 @@ from trio_sched.exceptions import (
 __all__ = ["CannotRun", "Exit", "explain", "strategy_failed"]
 
 
+NO_PATH: Final = 66  # of the commands that show a path
 NO_HOST: Final = 68  # of the commands that are about a host
 
 

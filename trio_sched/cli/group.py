@@ -24,6 +24,7 @@ _COMMANDS: Final = {
     "demo": ("demo.command", "Watch hosts join, leave and crash, on a real etcd."),
     "drain": ("steer", "Let a host not be chosen any more."),
     "evict": ("steer", "Move a host's place elsewhere, once."),
+    "ls": ("ls", "Show the paths that there are."),
     "members": ("view.members", "Show a line for each host."),
     "pause": ("steer", "Freeze decisions."),
     "resume": ("steer", "Let the leader decide again."),
@@ -32,6 +33,7 @@ _COMMANDS: Final = {
     "simulate": ("simulate", "Replay a trace of hosts, and draw it."),
     "status": ("view.status", "Show all there is to know about a path."),
     "strategies": ("strategies", "Show how hosts can be chosen."),
+    "ticks": ("ticks", "Show what was done once, where and how it ended."),
     "undrain": ("steer", "Let a host be chosen again."),
     "watch": ("view.watch", "Show a path as it changes."),
 }

@@ -8,12 +8,14 @@ from typing import Any, Final, TypeVar
 import click
 
 from trio_sched.cli.common import host_argument
+from trio_sched.cli.everywhere import Places, place_arguments, steer_places
 from trio_sched.cli.steering import (
     STEERING_CODES,
     Change,
     absent_option,
     steer,
     steering_options,
+    steering_options_without_path,
 )
 from trio_sched.model.records import MAX_COUNT
 
@@ -40,32 +42,49 @@ def _epilog(*lines: str) -> str:
         "trio-sched drain /jobs/backup host-a --why 'new disk'",
         "# be sure that nothing runs there, before it is switched off",
         "trio-sched drain /jobs/backup host-a --wait 60 && ssh host-a poweroff",
+        "# the same on all paths that it is on; first, what moves",
+        "trio-sched drain --everywhere host-a --dry-run",
+        "trio-sched drain --everywhere host-a --wait 60 && ssh host-a poweroff",
     ),
 )
-@steering_options
+@steering_options_without_path
 @absent_option
-@host_argument
+@place_arguments
 @why_option
-def drain(host: str, why: str, **options: Any) -> None:
+def drain(places: Places, why: str, **options: Any) -> None:
     """Let HOST not be chosen any more for PATH, until it is undrained.
 
-    It stays known, also if it restarts. Waits until it is not scheduled, and holds no slot;
-    while decisions are paused, a host that is scheduled stays so. A host that is not there is
-    refused, as its name may be mistyped, unless with --absent-ok.
+    With --everywhere, on all paths that it is on. It stays known, also if it restarts. Waits
+    until it is not scheduled, and holds no slot; while decisions are paused, a host that is
+    scheduled stays so. A host that is not there is refused, as its name may be mistyped, unless
+    with --absent-ok.
     """
-    steer(Change(lambda control: control.drain(host, why), host, leaves=True), **options)
+
+    def change(host: str) -> Change:
+        return Change(lambda control: control.drain(host, why), host, leaves=True)
+
+    steer_places(places, change, "drain", **options)
 
 
 @click.command(
     short_help="Let a host be chosen again.",
-    epilog=_epilog("trio-sched undrain /jobs/backup host-a"),
+    epilog=_epilog(
+        "trio-sched undrain /jobs/backup host-a", "trio-sched undrain --everywhere host-a"
+    ),
 )
-@steering_options
+@steering_options_without_path
 @absent_option
-@host_argument
-def undrain(host: str, **options: Any) -> None:
-    """Let HOST be chosen again for PATH: the end of `drain`."""
-    steer(Change(lambda control: control.undrain(host), host, takes_back=True), **options)
+@place_arguments
+def undrain(places: Places, **options: Any) -> None:
+    """Let HOST be chosen again for PATH: the end of `drain`.
+
+    With --everywhere, on all paths on which it is drained.
+    """
+
+    def change(host: str) -> Change:
+        return Change(lambda control: control.undrain(host), host, takes_back=True)
+
+    steer_places(places, change, "undrain", **options)
 
 
 @click.command(

@@ -29,7 +29,18 @@ from trio_sched.model.control_state import ControlState
 from trio_sched.model.path_state import PathState
 from trio_sched.scheduler import observe
 
-__all__ = ["STEERING_CODES", "Change", "absent_option", "steer", "steering_options"]
+__all__ = [
+    "STEERING_CODES",
+    "Change",
+    "Outcome",
+    "Steering",
+    "absent_option",
+    "carry_out",
+    "steer",
+    "steering_options",
+    "steering_options_without_path",
+    "words_of",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -94,8 +105,12 @@ def absent_option(command: F) -> F:
 
 def steering_options(command: F) -> F:
     """Give a command PATH and the options, which it passes to `steer`."""
+    return path_argument(steering_options_without_path(command))
+
+
+def steering_options_without_path(command: F) -> F:
+    """Give a command the options alone."""
     options = (
-        path_argument,
         connection_options,
         click.option(
             "--by", default=_operator, show_default="USER@HOST", help="Who you are, for others."
@@ -138,14 +153,10 @@ async def _steer(steering: Steering, change: Change, *, await_outcome: bool) -> 
             if absent:
                 Reporter(as_json=False).error(absent, NO_HOST)
                 return NO_HOST
-        control = Control(client, steering.path, by=steering.by)
-        wanted = await within(steering.timeout, partial(change.act, control))
-        outcome: Outcome = "not-waited"
-        state: PathState | None = None
-        if await_outcome:
-            follow = partial(_follow, client, steering, change, wanted)
-            outcome, state = await within(steering.timeout + steering.wait, follow)
-    words = _words(outcome, state, steering, change)
+        wanted, outcome, state = await carry_out(
+            client, steering, change, await_outcome=await_outcome
+        )
+    words = words_of(outcome, state, steering, change)
     if steering.output == "json":
         _show_json(steering, wanted, outcome, state, words)
     else:
@@ -156,6 +167,23 @@ async def _steer(steering: Steering, change: Change, *, await_outcome: bool) -> 
         rows = [("" if at else "wanted", line) for at, line in enumerate(lines or ["nothing"])]
         show(facts([*rows, (_TITLES[outcome], words)]))
     return 0 if outcome in {"decided", "nobody-there", "not-waited"} else Exit.NOT_SCHEDULED
+
+
+async def carry_out(
+    client: Client, steering: Steering, change: Change, *, await_outcome: bool
+) -> tuple[ControlState, Outcome, PathState | None]:
+    """Write a change, and wait for what comes of it; return what is wanted then, too.
+
+    Raises:
+        NoAnswer: etcd did not answer in time.
+        TrioSchedError: etcd refused.
+    """
+    control = Control(client, steering.path, by=steering.by)
+    wanted = await within(steering.timeout, partial(change.act, control))
+    if not await_outcome:
+        return wanted, "not-waited", None
+    follow = partial(_follow, client, steering, change, wanted)
+    return wanted, *await within(steering.timeout + steering.wait, follow)
 
 
 async def _absent(client: Client, path: str, change: Change) -> str:
@@ -230,7 +258,7 @@ _TITLES: Final[dict[Outcome, str]] = {
 }
 
 
-def _words(outcome: Outcome, state: PathState | None, steering: Steering, change: Change) -> str:
+def words_of(outcome: Outcome, state: PathState | None, steering: Steering, change: Change) -> str:
     """Describe the outcome."""
     seconds = f"within {steering.wait:g} s"
     leader = state.leader.name if state is not None and state.leader is not None else "none"

@@ -43,11 +43,14 @@ class Marks:
     Args:
         keys: of the path.
         pause: seconds for which a slot that was not released counts as held.
+
+    Attributes:
+        pause: as given.
     """
 
     def __init__(self, keys: PathKeys, pause: float) -> None:
         self._keys = keys
-        self._pause = pause
+        self.pause: float = pause
         self._seen_at: dict[bytes, float] = {}  # by trio's clock; by the mark's value
 
     def update(self, found: Iterable[StoredKey], held: Iterable[int], now: float) -> None:
@@ -63,4 +66,4 @@ class Marks:
 
     def over_at(self, mark: bytes) -> float:
         """Return when a slot's pause is over, by trio's clock; minus infinity if it is held."""
-        return self._seen_at.get(mark, -inf) + self._pause
+        return self._seen_at.get(mark, -inf) + self.pause

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TypedDict, TypeVar, TypeVarTuple, Unpack
+from typing import NoReturn, TypedDict, TypeVar, TypeVarTuple, Unpack
 
 import trio
 
-from trio_sched._support.arguments import check_async, check_bool, check_instance
+from trio_sched._support.arguments import (
+    check_async,
+    check_bool,
+    check_callable,
+    check_instance,
+)
 from trio_sched.host.observation import Observation
+from trio_sched.host.once import Once, TickOutcome, TickWork
 from trio_sched.host.publishing import HostPublisher
 from trio_sched.host.slot import Slot
 from trio_sched.host.state import HostState
+from trio_sched.host.ticks import OnCrash, check_tick_options
 from trio_sched.host.work import Worker
 from trio_sched.model.records import Hosts
+from trio_sched.model.ticks import TickSchedule, check_tick_name
 
 __all__ = ["Result", "ResultStatistics", "check_changes"]
 
@@ -77,6 +85,7 @@ class Result(Observation):
         self._state = state
         self._publisher = publisher
         self._worker = worker
+        self._once = Once(state, worker)
 
     @property
     def deadline(self) -> float:
@@ -153,6 +162,99 @@ class Result(Observation):
             return fn(slot, *args)
 
         return await self._worker.run(work, grace, restart=restart)
+
+    async def run_once(
+        self,
+        key: str,
+        fn: Callable[[Slot, *Ts], Awaitable[T]],
+        *args: *Ts,
+        keep: int = 86400,
+        on_crash: OnCrash = "again",
+        attempts: int = 5,
+        grace: float | None = None,
+    ) -> TickOutcome[T]:
+        """Run ``fn(slot, *args)`` on one of all hosts of the path that call this with the same key.
+
+        The host that is scheduled takes a slot, claims the key in a transaction that the slot
+        guards, and runs `fn`. The others wait until it is over. It returns at once if that was so
+        before. See ``docs/cron.md``.
+
+        Args:
+            key: what is to be done once: such as a date, or the id of an order. Without ``/`` and
+                control characters, 255 bytes at most.
+            fn: the work; an async function. If it returns, or raises an `Exception`, it is done,
+                and is not begun again. If it is cancelled, it is not.
+            args: what it gets after the `Slot`.
+            keep: seconds for which what was done is remembered after its end.
+            on_crash: ``"again"``: when it was begun and its host was lost, or ended it before it
+                was done, another begins it again, so it is done at least once; ``"skip"``: no other
+                does, so it is done at most once.
+            attempts: how often it is begun at most; those that were ended in good order are not
+                counted. After that it is given up, so work that kills its host does not kill them
+                all.
+            grace: as for `run_while_scheduled`.
+
+        Returns:
+            What is recorded of it, and what `fn` returned if this host ran it.
+
+        Raises:
+            TypeError: an argument is of a wrong type, such as an `fn` that is not async.
+            ValueError: an argument is not allowed.
+            EndOfResults: the block was left, or `shutdown` called.
+            trio.BusyResourceError: another task runs something already.
+
+        What `fn` raises passes through. Cancellation: as of `run_while_scheduled`.
+        """
+        options = check_tick_options(keep, on_crash, attempts)
+        check_async("fn", fn)
+
+        async def work(slot: Slot, _name: str) -> T:
+            return await fn(slot, *args)
+
+        return await self._once.run_named(
+            check_tick_name(key), TickWork(work, options, lambda _: 0, grace)
+        )
+
+    async def run_ticks(
+        self,
+        schedule: TickSchedule,
+        fn: Callable[[Slot, str], Awaitable[T]],
+        *,
+        on_crash: OnCrash = "again",
+        attempts: int = 5,
+        grace: float | None = None,
+        each: Callable[[TickOutcome[T]], object] = lambda _: None,
+        code_of: Callable[[T], int | None] = lambda _: 0,
+    ) -> NoReturn:
+        """Run ``fn(slot, name)`` at each tick, on one of all hosts of the path that call this.
+
+        What is due when this is called is done, unless it was: after a time without hosts the
+        newest tick is made up for, and no other. Ticks are remembered for their period and a day.
+
+        Args:
+            schedule: when something is due.
+            fn: the work, as for `run_once`; given the name of the tick as well.
+            on_crash: as for `run_once`.
+            attempts: as for `run_once`.
+            grace: as for `run_while_scheduled`.
+            each: called with what came of each tick that was due, on whichever host.
+            code_of: gives the exit code to be recorded for what `fn` has returned; None if it is
+                not done, and is to be begun again.
+
+        Raises:
+            TypeError: an argument is of a wrong type.
+            ValueError: an argument is not allowed.
+            EndOfResults: the block was left, or `shutdown` called.
+            trio.BusyResourceError: another task runs something already.
+
+        What `fn` and `each` raise passes through. Cancellation: as of `run_while_scheduled`.
+        """
+        check_instance("schedule", schedule, TickSchedule, "a TickSchedule")
+        check_async("fn", fn)
+        check_callable("each", each)
+        check_callable("code_of", code_of)
+        options = check_tick_options(schedule.keep, on_crash, attempts)
+        await self._once.run_every(schedule, TickWork(fn, options, code_of, grace), each)
 
     async def update(self, **changes: Unpack[HostChanges]) -> None:
         """Change what this host says of itself, without leaving the pool.

@@ -13,7 +13,7 @@ from typing import Any
 
 import trio
 
-from trio_sched.etcd_shim import Compare, Txn, TxnResult
+from trio_sched.etcd_shim import Client, Compare, Txn, TxnResult
 from trio_sched.etcd_shim._pages import read_ranges
 from trio_sched.etcd_shim.kv import Operation, prefix_range
 from trio_sched.exceptions import SlotLost
@@ -92,6 +92,11 @@ class Slot:
         return self._hold.session.lease
 
     @property
+    def client(self) -> Client:
+        """The client that it was taken with."""
+        return self._hold.session.client
+
+    @property
     def reaper(self) -> Reaper | None:
         """The reaper that holds its lease, if there is one."""
         return self._hold.session.reaper
@@ -160,7 +165,7 @@ class Slot:
         scope with a deadline.
         """
         yours = Txn(compare, success, failure)
-        answer = await self._hold.session.client.txn(self.guard(), [yours])
+        answer = await self.client.txn(self.guard(), [yours])
         if not answer.succeeded:
             raise self._lost()
         found = answer.responses[0]
@@ -178,7 +183,7 @@ class Slot:
             EtcdError: etcd refused, or was not reached.
         """
         slots = self.key[: self.key.rindex(b"/") + 1]
-        found = await read_ranges(self._hold.session.client, [prefix_range(slots)])
+        found = await read_ranges(self.client, [prefix_range(slots)])
         if all((kv.key, kv.create_revision) != (self.key, self.token) for kv in found):
             raise self._lost()
         return Roster(found.revision, frozenset(kv.create_revision for kv in found))

@@ -136,6 +136,16 @@ class SlotKeys:
         self._start: Callable[[], None] | None = None
         self._releasing = False
 
+    @property
+    def keys_of_path(self) -> PathKeys:
+        """The keys of the path."""
+        return self._keys
+
+    @property
+    def pause(self) -> float:
+        """Seconds before what went with its lease is taken."""
+        return self._marks.pause
+
     # ---- taking ------------------------------------------------------------------------
 
     async def take(self, session: Session, decision: int, max_count: int) -> Taken:

@@ -54,6 +54,11 @@ class Worker:
         self._freeing: Session | None = None  # under which a slot is being released
         self._ended = trio.lowlevel.ParkingLot()
 
+    @property
+    def slots(self) -> SlotKeys:
+        """The keys of slots."""
+        return self._slots
+
     async def wait_ended(self, session: Session) -> bool:
         """Wait until no work goes on under a session, its deadline at most; True if so.
 

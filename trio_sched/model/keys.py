@@ -183,6 +183,24 @@ class PathKeys:
         """The range of slots and their marks; see `parts`."""
         return KeyRange(self.marks, KeyRange.below(self.slots).end)
 
+    @property
+    def ticks(self) -> bytes:
+        """Prefix of what is recorded of ticks. In etcd's order behind all others."""
+        return f"{self.path}/ticks/".encode()
+
+    @property
+    def open_ticks(self) -> bytes:
+        """Prefix of the names of ticks that were begun and are not over: few, as they are read."""
+        return f"{self.path}/ticks.open/".encode()
+
+    def tick(self, name: str) -> bytes:
+        """Return the key of what is recorded of a tick."""
+        return self.ticks + name.encode()
+
+    def open_tick(self, name: str) -> bytes:
+        """Return the key that is there as long as a tick is not over."""
+        return self.open_ticks + name.encode()
+
     def slot(self, number: int) -> bytes:
         """Return the key of the slot of this number."""
         return self.slots + b"%d" % number

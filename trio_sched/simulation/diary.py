@@ -76,6 +76,8 @@ class Work:
         begin: when it began.
         end: when it ended; infinity if it goes on.
         frozen: whether its host stood still while it went on.
+        tick: the name of the tick that it was for; empty if it was for none.
+        returned: whether it came to its end by itself.
     """
 
     host: str
@@ -84,6 +86,8 @@ class Work:
     begin: float
     end: float = inf
     frozen: bool = False
+    tick: str = ""
+    returned: bool = False
 
 
 @dataclass(slots=True)

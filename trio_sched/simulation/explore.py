@@ -18,6 +18,7 @@ from trio_sched.simulation.world import World, WorldReport
 __all__ = ["Search", "command_of", "describe", "draw", "explore", "shrink"]
 
 _SHOWN: Final = 10  # violations
+_TICKS: Final = 10  # seconds from one to the next
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ def explore(
     progress: Callable[[Search], None] = lambda _: None,
     *,
     kinds: Iterable[str] = KINDS,
+    ticks: int | None = None,
 ) -> Search:
     """Run worlds, seed after seed, until one fails or the time is over.
 
@@ -51,11 +53,15 @@ def explore(
         seconds: of CPU time.
         progress: called after each world.
         kinds: of what may happen.
+        ticks: as of a `Plan`, for all worlds; None for some in each fourth world, and none in
+            others.
     """
     kinds = frozenset(kinds)
     began, simulated = process_time(), 0.0
     for worlds in count(1):
-        report = World(Plan.random(first_seed + worlds - 1, kinds=kinds)).run()
+        plan = Plan.random(first_seed + worlds - 1, kinds=kinds)
+        some = _TICKS if worlds % 4 == 0 else 0
+        report = World(replace(plan, ticks=some if ticks is None else ticks)).run()
         simulated += report.seconds
         failure = report if report.violations else None
         search = Search(worlds, simulated, process_time() - began, failure)

@@ -24,6 +24,7 @@ from trio_sched._support.arguments import (
     shown,
 )
 from trio_sched.model.records import check_max_count
+from trio_sched.model.ticks import MAX_PERIOD
 
 __all__ = ["BREAKS_ASSUMPTIONS", "KINDS", "Action", "Plan"]
 
@@ -131,6 +132,8 @@ class Plan:
         actions: what happens, in order.
         takeover_pause: seconds before a slot is taken that went with its lease.
         shared: how many of the hosts are on another path, too, under one session for both.
+        ticks: seconds from one tick to the next, which hosts do once for all; 0 if they work all
+            the time instead.
     """
 
     seed: int
@@ -142,6 +145,7 @@ class Plan:
     actions: Sequence[Action] = field(default=())
     takeover_pause: float = 0.5
     shared: int = 0
+    ticks: int = 0
 
     def __post_init__(self) -> None:
         check_int("seed", self.seed)
@@ -152,6 +156,7 @@ class Plan:
         check_seconds("seconds", self.seconds, zero=True)
         check_seconds("takeover_pause", self.takeover_pause, zero=True)
         check_int("shared", self.shared, 0, self.hosts)
+        check_int("ticks", self.ticks, 0, MAX_PERIOD)
         check_tuple("actions", self.actions, Action, "things that happen, each an Action,")
 
     @classmethod

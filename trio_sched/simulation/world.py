@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from math import inf
 from random import Random
 from typing import Any, Final
@@ -37,12 +37,13 @@ from trio_sched.simulation.seeded import rare_collections, run_apart, seeded_sch
 from trio_sched.simulation.surroundings import PATH, Surroundings
 from trio_sched.simulation.timeline import JumpingClock
 from trio_sched.simulation.world_checks import Outcome, check
-from trio_sched.simulation.world_hosts import Operator, WorldHost
+from trio_sched.simulation.world_hosts import EPOCH, Operator, WorldHost
+from trio_sched.simulation.world_tick_checks import is_of_ticks
 
 __all__ = ["World", "WorldReport"]
 
-_EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 _KEYS: Final = PathKeys(PATH)
+_DAY: Final = 86400
 _DELAY: Final = (0.0005, 0.02)  # seconds that bytes travel for
 _ELECTION: Final = 2.0  # seconds that etcd takes for one, at most
 _DECISION_TTLS: Final = 3  # how much longer a decision's lease lives than a session
@@ -128,7 +129,7 @@ class World:
         plan = self._plan
         set_chance(Random(f"{plan.seed} hosts"))  # noqa: S311 # a seed is the point
         set_suspension(float, inf)  # this machine's own is not the world's
-        set_wall_clock(lambda: _EPOCH + timedelta(seconds=trio.current_time()))
+        set_wall_clock(lambda: EPOCH + timedelta(seconds=trio.current_time()))
         self._cluster.listeners.append(self._see)
         self._cluster.refusals.listeners.append(self._see_request)
         clock.drive(self._cluster.timeline)
@@ -175,8 +176,11 @@ class World:
             host.stop()
         await trio.sleep((_DECISION_TTLS + 1) * plan.ttl + _ELECTION)
         store = self._cluster.store
-        self._outcome.left = [kv.key for kv in store.kvs() if kv.key.startswith(PATH.encode())]
-        self._outcome.leases = [lease.id for lease in store.leases]
+        # What is remembered of ticks is to outlive the hosts.
+        left = (kv.key for kv in store.kvs() if not is_of_ticks(kv.key))
+        self._outcome.left = [key for key in left if key.startswith(PATH.encode())]
+        longest = plan.ticks + _DAY if plan.ticks else inf
+        self._outcome.leases = [lease.id for lease in store.leases if lease.ttl < longest]
 
     def _longer_waits(self) -> Iterable[float]:
         """Return how long it takes at most until what others did is over."""

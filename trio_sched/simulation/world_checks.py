@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from trio_sched.simulation.diary import Diary, Entry, Work
 from trio_sched.simulation.plan import Plan
+from trio_sched.simulation.world_tick_checks import check_ticks
 
 __all__ = ["Outcome", "check"]
 
@@ -102,6 +103,7 @@ def check(plan: Plan, diary: Diary, outcome: Outcome) -> list[str]:
         _check_settled,
         _check_left,
         _check_rates,
+        _check_ticks,
     )
     return [violation for each in checks for violation in each(plan, diary, outcome)]
 
@@ -304,8 +306,13 @@ def _check_settled(plan: Plan, diary: Diary, outcome: Outcome) -> Iterator[str]:
     if set(settled["scheduled"]) != store.scheduled:
         yield f"{at:.3f}: {settled['scheduled']} think that they are scheduled"
     working = {work.host for work in diary.works if work.begin <= at and work.end > at - 1.0}
-    if working != store.scheduled:  # within the second, as work begins anew now and then
+    # Within the second, as work begins anew now and then; and ticks are now and then only.
+    if working != store.scheduled and not plan.ticks:
         yield f"{at:.3f}: {sorted(working)} work, {sorted(store.scheduled)} are to"
+
+
+def _check_ticks(plan: Plan, diary: Diary, outcome: Outcome) -> Iterator[str]:
+    yield from check_ticks(plan, diary, outcome.settled.get("at", 0.0))
 
 
 def _check_left(_plan: Plan, _diary: Diary, outcome: Outcome) -> Iterator[str]:

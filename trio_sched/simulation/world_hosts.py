@@ -6,11 +6,14 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from math import inf
+from random import Random
 from typing import Any, Final
 
 import trio
 
+from trio_sched._support.wall_time import set_wall_clock
 from trio_sched.control import Control
 from trio_sched.etcd_shim import Client, Put
 from trio_sched.etcd_shim.channel import ChannelSettings
@@ -20,6 +23,7 @@ from trio_sched.exceptions import HostNotFound, TrioSchedError
 from trio_sched.host.result import Result
 from trio_sched.host.slot import Slot
 from trio_sched.model.records import Host
+from trio_sched.model.ticks import MAX_ATTEMPTS, TickSchedule
 from trio_sched.scheduler import open_host, schedule
 from trio_sched.simulation.diary import Diary, Reading, Work
 from trio_sched.simulation.plan import Action
@@ -27,8 +31,9 @@ from trio_sched.simulation.surroundings import PATH, Surroundings
 from trio_sched.strategies import StrategyOptions
 from trio_sched.strategies.built_in import RoundRobin
 
-__all__ = ["RESOURCE", "Operator", "WorldHost"]
+__all__ = ["EPOCH", "RESOURCE", "Operator", "WorldHost"]
 
+EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 RESOURCE: Final = "/resource"
 _POISON: Final = f"{PATH}/exchange/poison"
 _OTHER_PATH: Final = "/other-world"
@@ -107,6 +112,8 @@ class WorldHost:
         self._lives = 0
         self._away_until = 0.0
         self._stopped = False
+        skew = Random(f"{world.plan.seed} clock {number}")  # noqa: S311 # a seed is the point
+        self._ahead = skew.choice((0.0, 0.0, skew.uniform(-0.45, 0.45))) * world.plan.ticks
 
     # ---- what the plan says ------------------------------------------------------
 
@@ -256,6 +263,8 @@ class WorldHost:
 
     async def _stay(self, life: _Life) -> None:
         world, plan = self._world, self._world.plan
+        if plan.ticks:
+            set_wall_clock(lambda: EPOCH + timedelta(seconds=world.now + self._ahead))
         logger = logging.Logger(life.label)  # noqa: LOG001 # one of its own, not the process's
         logger.addHandler(_Counter(world.diary, life.label))
         transport, settings = world.connect(life.label), ChannelSettings()
@@ -308,7 +317,10 @@ class WorldHost:
             begin, _ = world.diary.lives.get(life.label, (world.now, inf))
             world.diary.lives[life.label] = begin, inf
             nursery.start_soon(self._read, life, result)
-            nursery.start_soon(self._work, life, client, result)
+            if world.plan.ticks:
+                nursery.start_soon(self._do_ticks, life, result)
+            else:
+                nursery.start_soon(self._work, life, client, result)
 
     async def _read(self, life: _Life, result: Result) -> None:
         world = self._world
@@ -334,6 +346,26 @@ class WorldHost:
                 note.end = min(note.end, world.now)
 
         await result.run_while_scheduled(work, restart=True)
+
+    async def _do_ticks(self, life: _Life, result: Result) -> None:
+        world = self._world
+
+        async def work(slot: Slot, name: str) -> None:
+            note = Work(self.name, slot.key, slot.token, world.now, tick=name)
+            if not life.dead:
+                world.diary.works.append(note)
+                life.works.append(note)
+            try:
+                await trio.sleep(world.chance.uniform(0.0, 3.0))
+                note.returned = True
+            finally:
+                if not note.returned:
+                    with trio.CancelScope(shield=True):
+                        await self._finish(life, note)
+                note.end = min(note.end, world.now)
+
+        times = TickSchedule(world.plan.ticks)
+        await result.run_ticks(times, work, attempts=MAX_ATTEMPTS)
 
     async def _finish(self, life: _Life, work: Work) -> None:
         """Come to an end: within the grace, but not at once; and not at all while frozen."""

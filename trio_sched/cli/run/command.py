@@ -12,15 +12,17 @@ from typing import Any
 import click
 import trio
 
+from trio_sched.cli.common import path_argument
 from trio_sched.cli.connect import Connection, Seconds, connection_options, usage_errors
 from trio_sched.cli.exits import CannotRun, explain
 from trio_sched.cli.reporter import Reporter
 from trio_sched.cli.run.child import check_command
 from trio_sched.cli.run.life import RunSettings, run_command
 from trio_sched.cli.run.signals import parse_on_lost
+from trio_sched.cli.run.ticks import tick_options
 from trio_sched.etcd_shim.lease import check_ttl
 from trio_sched.exceptions import TrioSchedError
-from trio_sched.model.keys import check_hostname, check_path
+from trio_sched.model.keys import check_hostname
 from trio_sched.model.records import MAX_COUNT
 from trio_sched.scheduler import MAX_SESSION_TTL, MAX_TAKEOVER_PAUSE
 from trio_sched.strategies import get_strategy, known_strategies
@@ -47,6 +49,8 @@ Examples:
   trio-sched run /jobs/worker -n 2 --restart -- worker
   # one host at a time; a host that comes after it has ended runs it again
   trio-sched run /jobs/backup --no-wait --once -- backup.sh
+  # once an hour, on one of all hosts; with --once, from cron on each of them
+  trio-sched run /jobs/report --once-per 1h -- report.sh
 """
 
 _CODES = """\b
@@ -67,7 +71,7 @@ Exit codes:
     options_metavar="[OPTIONS]",
     short_help="Run a command while this host is one of those chosen.",
 )
-@click.argument("path", callback=usage_errors(check_path))
+@path_argument
 @click.argument(
     "command",
     nargs=-1,
@@ -147,6 +151,7 @@ Exit codes:
     show_default=True,
     help="Should we be killed, let the next host start at once, and not after a TTL.",
 )
+@tick_options
 @click.option("--json", "as_json", is_flag=True, help="Say what happens on stderr, as JSON lines.")
 def run(
     path: str,

@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
+from types import MappingProxyType
 
 import trio
 
@@ -22,8 +23,10 @@ from trio_sched.cli.exits import Exit
 from trio_sched.cli.reporter import Reporter
 from trio_sched.cli.run.child import RunChild, shell_code, start_child
 from trio_sched.cli.run.signals import handled_signals
+from trio_sched.cli.run.ticks import TickSettings, run_at_ticks
 from trio_sched.etcd_shim._backoff import Backoff
 from trio_sched.exceptions import SlotLost
+from trio_sched.host.once import TickOutcome
 from trio_sched.host.patience import Patience
 from trio_sched.host.policy import Where
 from trio_sched.host.result import Result
@@ -39,6 +42,7 @@ _NO_WAIT = 1.0  # seconds for the leader to decide, with --no-wait
 _LAST_MOMENT = 0.2  # seconds before the deadline at which nothing must be left of the child
 _STEADY = 10.0  # seconds: a child that ran for less is started again after a pause
 _MAX_VARIABLE = 100_000  # characters; Linux takes 128 KiB in one variable
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 _LEAVE = 5.0  # seconds that leaving may take when etcd does not answer
 
 
@@ -62,6 +66,7 @@ class RunSettings:
         restart: start the child again, even if it ended by itself.
         on_lost: the signal that asks the child to end.
         reaper: revoke the lease if this process is killed.
+        ticks: when it is due; None if it is to run all the time.
     """
 
     path: str
@@ -79,6 +84,7 @@ class RunSettings:
     restart: bool
     on_lost: signal.Signals
     reaper: bool
+    ticks: TickSettings | None = None
 
 
 async def run_command(settings: RunSettings, reporter: Reporter) -> int:
@@ -134,7 +140,7 @@ class _Life:
                 self._joined()
                 async with open_plain_nursery() as nursery:
                     nursery.start_soon(self._report_decisions, result)
-                    await self._take_turns(result, reaper)
+                    await self._do_what_is_due(result, reaper)
         if self._code is None:
             self._finish(Exit.NOT_SCHEDULED, "not scheduled in time")
         assert self._code is not None
@@ -203,6 +209,37 @@ class _Life:
 
     # ---- the child -----------------------------------------------------------------
 
+    async def _do_what_is_due(self, result: Result, reaper: Reaper) -> None:
+        settings = self._settings
+        if settings.ticks is None:
+            await self._take_turns(result, reaper)
+            return
+
+        async def work(slot: Slot, name: str) -> int | None:
+            code = await self._work(slot, result, reaper, {"TRIO_SCHED_TICK": name})
+            if code is not None and (self._ending or code == 128 + signal.SIGHUP):
+                self._finish(code)
+                return None if code else 0  # else it may not be done, as it was ended
+            return code
+
+        await run_at_ticks(result, settings.ticks, settings.grace, work, self._note_tick)
+
+    def _note_tick(self, outcome: TickOutcome[int | None]) -> None:
+        """Say what came of a tick; with ``--once``, it is the end."""
+        self._scope.deadline = inf  # this was in time
+        tick, once = outcome.tick, self._settings.once
+        if tick is None:
+            self._reporter.event("tick", name=outcome.name, state="left out")
+        else:
+            known = {"token": tick.token, "attempt": tick.attempt, "code": tick.code}
+            self._reporter.event(
+                "tick", name=tick.name, state=tick.state, host=tick.host, ran=outcome.ran, **known
+            )
+        if once and tick is not None and tick.state == "crashed":
+            self._finish(Exit.LOST, f"{tick.name} is given up: its hosts were lost")
+        elif once:
+            self._finish(outcome.value or 0)
+
     async def _take_turns(self, result: Result, reaper: Reaper) -> None:
         """Run the child, again and again if it is to be restarted."""
         backoff = Backoff(first=0.1, cap=_STEADY)
@@ -222,7 +259,9 @@ class _Life:
                 backoff.reset()
             await trio.sleep(backoff.next())
 
-    async def _work(self, slot: Slot, result: Result, reaper: Reaper) -> int | None:
+    async def _work(
+        self, slot: Slot, result: Result, reaper: Reaper, more: Mapping[str, str] = _NOTHING
+    ) -> int | None:
         """Run the child under a slot; return its exit code, unless it is lost before.
 
         Cancelled means lost; so does a child that ended after its time, as the reaper
@@ -232,7 +271,8 @@ class _Life:
             roster = await Patience(where=Where.WORKING).insist(slot.read_roster)
         except SlotLost:
             return None
-        child = await self._start(slot, self._environment(slot, roster, result), reaper)
+        environment = {**self._environment(slot, roster, result), **more}
+        child = await self._start(slot, environment, reaper)
         self._scope.deadline = inf  # this was in time
         self._reporter.event(
             "started",
@@ -287,8 +327,12 @@ class _Life:
         self._reporter.event("ended", pid=child.pid, code=code, lost=lost, killed=killed)
         if lost and self._ending:
             self._finish(code)
-        elif lost and self._settings.once and not self._scope.cancel_called:
+        elif lost and self._ends_when_lost and not self._scope.cancel_called:
             self._finish(Exit.LOST, "lost the right to run; the command was ended")
+
+    @property
+    def _ends_when_lost(self) -> bool:
+        return self._settings.once and self._settings.ticks is None  # a tick goes on elsewhere
 
     def _environment(self, slot: Slot, roster: Roster, result: Result) -> dict[str, str]:
         text = str(roster)

@@ -14,7 +14,10 @@ from grpclib.const import Status
 
 from trio_sched.cli.common import CODES, read_path, read_ttls, reading_options
 from trio_sched.cli.connect import Connection, Seconds
+from trio_sched.cli.exits import NO_PATH
 from trio_sched.cli.output import perform, show, show_json, within
+from trio_sched.cli.paths import is_there
+from trio_sched.cli.reporter import Reporter
 from trio_sched.cli.view.document import document_of
 from trio_sched.cli.view.silence import wait_for_etcd
 from trio_sched.cli.view.trouble import EtcdReport, report_of
@@ -52,7 +55,8 @@ def status(
     have no leader.
 
     All of it is as of one revision of etcd's store. Ages are by the clocks of those who
-    published the times, and for people only; the order is that of revisions.
+    published the times, and for people only; the order is that of revisions. Exits with
+    66 if there is nothing at PATH.
     """
     perform(connection, partial(_status, path, connection, output, timeout, wait))
 
@@ -78,11 +82,15 @@ async def _status(
     age = trio.current_time() - found.asked_at
     if output == "json":
         show_json(_document(found, age))
-    else:
+    elif is_there(found.state) or found.etcd.trouble:
         from trio_sched.cli.view.tables import status_view  # noqa: PLC0415 # brings rich
 
         show(status_view(found.state, found.ttls, datetime.now(UTC), age, found.etcd))
-    return 0
+    if is_there(found.state):
+        return 0
+    words = f"no host has joined {path!r}, and nothing is wanted of it; see `trio-sched ls`"
+    Reporter(as_json=False).error(words, NO_PATH)
+    return NO_PATH
 
 
 def _document(found: _Found, age: float) -> dict[str, Any]:

@@ -1,0 +1,72 @@
+"""``trio-sched ticks``: what was done once for all hosts, where, and how it ended."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import click
+
+from trio_sched.cli.common import CODES, reading_options
+from trio_sched.cli.connect import Connection
+from trio_sched.cli.output import perform, show, show_json, within
+from trio_sched.host.ticks import read_ticks
+from trio_sched.model.ticks import Tick
+
+__all__ = ["ticks"]
+
+_EXAMPLES = """\b
+Examples:
+  trio-sched ticks /jobs/backup
+  # fail unless the newest has ended well
+  trio-sched ticks /jobs/backup -n 1 -o json | jq -e '.[0].code == 0'
+"""
+
+
+@click.command(
+    short_help="Show what was done once, where and how it ended.",
+    epilog=f"{_EXAMPLES}\n{CODES}",
+)
+@click.option(
+    "-n",
+    "--last",
+    type=click.IntRange(1),
+    default=20,
+    show_default=True,
+    help="How many at most.",
+)
+@reading_options
+def ticks(path: str, connection: Connection, output: str, timeout: float, last: int) -> None:
+    """Show the ticks of PATH, the newest first, as long as they are remembered.
+
+    They are those of `trio-sched run --once-per`, and of `Result.run_once`.
+    """
+    perform(connection, partial(_ticks, path, connection, output, timeout, last))
+
+
+async def _ticks(path: str, connection: Connection, output: str, timeout: float, last: int) -> int:
+    found = await within(timeout, partial(_read, connection, path, last))
+    if output == "json":
+        show_json([_document(tick) for tick in found])
+    elif found:
+        from trio_sched.cli.view.tables import table  # noqa: PLC0415 # brings rich
+        from trio_sched.cli.view.words import plain  # noqa: PLC0415 # as above
+
+        drawn = table("TICK", "STATE", "CODE", "HOST", "BEGUN", "ENDED", right=["CODE"])
+        for tick in found:
+            code = "" if tick.code is None else str(tick.code)
+            cells = (tick.name, tick.state, code, tick.host, tick.begun, tick.ended or "")
+            drawn.add_row(*map(plain, cells))
+        show(drawn)
+    else:
+        click.echo(f"no tick of {path} is remembered", err=True)
+    return 0
+
+
+async def _read(connection: Connection, path: str, last: int) -> tuple[Tick, ...]:
+    async with connection.open() as client:
+        return await read_ticks(client, path, last)
+
+
+def _document(tick: Tick) -> dict[str, object]:
+    names = ("name", "state", "host", "token", "attempt", "begun", "ended", "code")
+    return {name: getattr(tick, name) for name in names}
