@@ -32,6 +32,7 @@ import trio
 
 from trio_sched._support.suspension import lease_time
 from trio_sched._support.tasks import open_plain_nursery
+from trio_sched._support.tracing import span
 from trio_sched.etcd_shim import Client, Compare, Delete, EtcdError, Put
 from trio_sched.etcd_shim._backoff import Backoff
 from trio_sched.etcd_shim.client import prefix_of
@@ -238,6 +239,7 @@ class Membership:
 
     def _note_loss(self, session: Session, exc: BaseException) -> None:
         session.mark_lost(str(exc), gone=isinstance(exc, RevisionWentBack))
+        self._state.counts.note_loss(session.lost_reason or "", exc)
         if trio.current_time() - self._joined_at >= session.ttl:
             self._backoff.reset()
         self._state.decisions.lose()
@@ -294,7 +296,10 @@ class Membership:
         self._publisher.begin()
         value, version = self._publisher.value()
         name, before = settings.hostname, {*self._leases} - {session.lease}
-        joined = await join(self._client, self._keys, name, value, session, before, self._turn.end)
+        with span("trio_sched.join", path=settings.path, host=name):
+            joined = await join(
+                *(self._client, self._keys, name, value, session, before, self._turn.end)
+            )
         if joined.own[0].value == value:  # else it is published later
             self._publisher.note_published(version)
         return joined
@@ -411,6 +416,7 @@ class Membership:
             settings.logger,
             self._publisher.note_trouble,
             settings.strict,
+            self._state.counts,
         )
         self._leading = Leading(context, machine, fence, settings.shutdown_timeout)
         self._state.leads = True

@@ -134,6 +134,11 @@ class SlotKeys:
         self._released: dict[int, int] = {}  # by number, the lease that it hung on
         self._owes = trio.lowlevel.ParkingLot()
 
+    @property
+    def owed(self) -> int:
+        """How many slots are free, as their work has ended, and not released in etcd yet."""
+        return len(self._owed)
+
     # ---- taking ------------------------------------------------------------------------
 
     async def take(self, session: Session, decision: int, max_count: int) -> Taken:
