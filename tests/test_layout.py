@@ -29,7 +29,6 @@ TESTED_BY = {
     "cli/simulate.py": ["cli/test_offline.py"],
     "cli/steer.py": ["cli/test_operations.py"],
     "cli/strategies.py": ["cli/test_offline.py"],
-    "cli/view/document.py": ["cli/test_pure.py", "cli/test_operations.py"],
     "cli/view/members.py": ["cli/test_operations.py"],
     "cli/view/silence.py": ["cli/test_restarts.py", "cli/test_pure.py"],
     "cli/view/status.py": ["cli/test_operations.py"],
@@ -99,6 +98,7 @@ TESTED_BY = {
     "reaper/helper/terminal.py": ["cli/run/test_terminal.py"],
     "reaper/helper/tree.py": ["reaper/test_tree.py"],
     "scheduler.py": ["host/test_schedule.py", "host/test_schedule_options.py"],
+    "serving/document.py": ["cli/test_pure.py", "cli/test_operations.py"],
     "simulation/chart.py": ["simulation/test_replay.py"],
     "simulation/memory_checks.py": ["simulation/contract/test_txn.py"],
     "simulation/memory_cluster.py": [

@@ -15,11 +15,11 @@ from grpclib.const import Status
 from trio_sched.cli.common import CODES, read_path, read_ttls, reading_options
 from trio_sched.cli.connect import Connection, Seconds
 from trio_sched.cli.output import perform, show, show_json, within
-from trio_sched.cli.view.document import document_of
 from trio_sched.cli.view.silence import wait_for_etcd
 from trio_sched.cli.view.trouble import EtcdReport, report_of
 from trio_sched.etcd_shim.errors import DeadlineExceeded
 from trio_sched.model.path_state import PathState
+from trio_sched.serving.document import document_of
 
 __all__ = ["status"]
 

@@ -1,0 +1,1 @@
+"""What hosts and paths say of themselves to others, over HTTP."""
