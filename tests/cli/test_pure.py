@@ -18,7 +18,6 @@ from trio.testing import MockClock
 from tests.cli.ops_tools import compare, validate
 from tests.places import DOCS
 from trio_sched.cli.output import terminal
-from trio_sched.cli.view.document import document_of, state_of
 from trio_sched.cli.view.silence import Silence
 from trio_sched.cli.view.tables import status_view
 from trio_sched.cli.view.watch import _View, line_of as watch_line
@@ -28,6 +27,7 @@ from trio_sched.leader.diagnosis import diagnose
 from trio_sched.leader.preview import preview
 from trio_sched.model.path_state import PathState
 from trio_sched.model.records import Host
+from trio_sched.serving.document import document_of, state_of
 from trio_sched.strategies import StrategyOptions, register
 
 NOW = datetime(2026, 3, 4, 12, 0, 0, tzinfo=UTC)

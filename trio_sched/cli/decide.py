@@ -21,13 +21,13 @@ from trio_sched.cli.common import (
 from trio_sched.cli.connect import Connection, connection_options, usage_errors
 from trio_sched.cli.exits import strategy_failed
 from trio_sched.cli.output import perform, show, show_json, within
-from trio_sched.cli.view.document import state_of
 from trio_sched.cli.view.tables import facts, table
 from trio_sched.cli.view.words import plain
 from trio_sched.exceptions import StrategyError
 from trio_sched.leader.preview import Preview, preview
 from trio_sched.model.keys import check_path
 from trio_sched.model.path_state import PathState
+from trio_sched.serving.document import state_of
 from trio_sched.strategies import get_strategy
 
 __all__ = ["decide"]

@@ -19,7 +19,6 @@ from trio_sched.cli.connect import Connection, Seconds, connection_options
 from trio_sched.cli.exits import NO_HOST, Exit
 from trio_sched.cli.output import perform, show, show_json, within
 from trio_sched.cli.reporter import Reporter
-from trio_sched.cli.view.document import control_document
 from trio_sched.cli.view.tables import facts
 from trio_sched.cli.view.words import control_lines, eviction_line
 from trio_sched.control import Control
@@ -28,6 +27,7 @@ from trio_sched.leader.diagnosis import is_known_to_leader, is_pending, leader_i
 from trio_sched.model.control_state import ControlState
 from trio_sched.model.path_state import PathState
 from trio_sched.scheduler import observe
+from trio_sched.serving.document import control_document
 
 __all__ = [
     "STEERING_CODES",

@@ -63,6 +63,7 @@ class KeptLease:
     Attributes:
         id: the lease's.
         ttl: the TTL that the server gave it, in seconds.
+        renewals: how many were acknowledged.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class KeptLease:
         self._renew = renew
         self.id = lease
         self.ttl: int = ttl
+        self.renewals = 0
         self._sent = sent
         self._lost: str | None = None
         self._gone = False
@@ -83,6 +85,11 @@ class KeptLease:
     def deadline(self) -> float:
         """By trio's clock, until when it is certain to live; earlier after a suspension."""
         return self._until - suspended()
+
+    @property
+    def renewed_at(self) -> float:
+        """By trio's clock, when the newest renewal was sent that was acknowledged, or the grant."""
+        return self._sent - suspended()
 
     @property
     def alive(self) -> bool:
@@ -143,6 +150,7 @@ class KeptLease:
         with trio.move_on_after(self.ttl / _RENEWALS_PER_TTL):
             try:
                 self._acknowledge(sent, await self._renew(self.id))
+                self.renewals += 1
             except LeaseNotFound as exc:
                 raise self.mark_lost("the lease was revoked or has lapsed", gone=True) from exc
             except EtcdError:

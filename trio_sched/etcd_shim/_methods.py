@@ -37,6 +37,11 @@ class _Method:
         self._request_type = request_type
         self._reply_type = reply_type
 
+    @property
+    def name(self) -> str:
+        """The method's path."""
+        return self._name
+
     def open(
         self, *, timeout: float | None = None, metadata: Mapping[str, str] | None = None
     ) -> Any:

@@ -11,10 +11,12 @@ member, may not meet.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
+from trio_sched._support.tracing import span
 from trio_sched.etcd_shim._about import TRANSIENT
 from trio_sched.etcd_shim._backoff import Backoff
 from trio_sched.etcd_shim.errors import (
@@ -73,18 +75,26 @@ async def call(
     Raises:
         EtcdError: what the last attempt ended with.
     """
-    token = channel.token
-    try:
-        return await method(request)
-    except _MAY_PASS as exc:
-        retry = _Retry(channel, repeatable=repeatable)
-        await retry.prepare(exc, token)
-    while True:
+    channel.counts.calls += 1
+    with _span_of(method):
         token = channel.token
         try:
             return await method(request)
         except _MAY_PASS as exc:
+            retry = _Retry(channel, repeatable=repeatable)
             await retry.prepare(exc, token)
+        while True:
+            channel.counts.retries += 1
+            token = channel.token
+            try:
+                return await method(request)
+            except _MAY_PASS as exc:
+                await retry.prepare(exc, token)
+
+
+def _span_of(method: object) -> AbstractContextManager[object]:
+    """Return a block that is the span of a call, named as the method is."""
+    return span(getattr(method, "name", "call").lstrip("/"))
 
 
 class _Retry:

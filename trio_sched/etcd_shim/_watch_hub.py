@@ -318,6 +318,7 @@ class WatchHub:
             self._creations[watcher._id].revision = answer.header.revision
             watcher._note_created(answer.header.revision)
         else:
+            self._channel.counts.watch_events += len(answer.events)
             watcher._take(answer)
             if watcher._error is not None:  # it overflowed
                 self._forget(watcher)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
 from typing import NoReturn
@@ -21,12 +21,14 @@ import trio
 from grpclib.const import Status
 
 from trio_sched._support.tasks import open_plain_nursery, run_shielded
+from trio_sched._support.tracing import span
 from trio_sched._support.wall_time import wall_time
 from trio_sched.etcd_shim import Client, Compare, Delete, Get, GetResult, Put, TxnResult
 from trio_sched.etcd_shim._keep import on_beat
 from trio_sched.etcd_shim.errors import EtcdError, LeaseExists, LeaseNotFound, RequestTooLarge
 from trio_sched.etcd_shim.lease import new_lease_id
 from trio_sched.exceptions import StrategyError
+from trio_sched.host.counts import HostCounts
 from trio_sched.host.following import PathFollower
 from trio_sched.host.patience import Wait
 from trio_sched.host.policy import Then, Where, outcome
@@ -61,6 +63,7 @@ class LeaderContext:
         logger: for what people should know.
         note_trouble: publishes what this host has trouble with; None when that is over.
         strict: whether a strategy that fails ends the block.
+        counts: of the host.
     """
 
     client: Client
@@ -70,6 +73,7 @@ class LeaderContext:
     logger: logging.Logger
     note_trouble: Callable[[str | None], None]
     strict: bool = False
+    counts: HostCounts = field(default_factory=HostCounts)
 
 
 def _check_size(names: Collection[str], record: DecisionRecord) -> None:
@@ -159,6 +163,7 @@ class Leading:
     async def _evaluate(self) -> None:
         while True:
             batch = await self._next_batch()
+            self._context.counts.note_event()
             try:
                 for intent in self._machine.handle(*batch):
                     await self._carry_out(intent)
@@ -166,6 +171,8 @@ class Leading:
                 await self._bear(error)
             else:
                 self._note_success()
+                if self._timer == inf and not self._events:
+                    self._context.counts.note_settled()
 
     async def _bear(self, error: StrategyError) -> None:
         """Say that the strategy has failed, wait, and have it asked again.
@@ -252,7 +259,10 @@ class Leading:
                 await self._follower.reload(self._keys.leading)
                 self._post_snapshot()
             case events.WriteDecision():
-                self._events.append(await self._write(intent))
+                with span(
+                    "trio_sched.decision", path=self._keys.path, hosts=len(intent.record.hosts)
+                ):
+                    self._events.append(await self._write(intent))
             case events.StartTimer(delay):
                 self._timer = trio.current_time() + delay
             case events.Warn(kind, message, extra):
@@ -293,6 +303,7 @@ class Leading:
         self._write_wait.worked()
         if answer.succeeded:
             self._inherited = 0
+            self._context.counts.note_written()
             return events.WriteDone(answer.revision, intent.fence)
         return self._refused(answer, intent.fence)
 

@@ -29,6 +29,7 @@ from typing import Final
 import trio
 
 from trio_sched._support.tasks import open_plain_nursery
+from trio_sched._support.tracing import span
 from trio_sched.etcd_shim import Client, Compare, Delete, EtcdError, Put
 from trio_sched.etcd_shim._backoff import Backoff
 from trio_sched.etcd_shim._keep import margin_of
@@ -260,6 +261,7 @@ class Membership:
 
     def _note_loss(self, session: Session, exc: BaseException) -> None:
         session.mark_lost(str(exc), gone=isinstance(exc, RevisionWentBack))
+        self._state.counts.note_loss(session.lost_reason or "", exc)
         if trio.current_time() - self._joined_at >= session.ttl:
             self._backoff.reset()
         self._state.decisions.lose()
@@ -273,9 +275,9 @@ class Membership:
         value, version = self.publisher.value()
         name, before = settings.hostname, self._sessions.former
         grace = self._sessions.answer_grace
-        joined = await join(
-            *(self._client, self._keys, name, value, session, before, self._turn.end), grace=grace
-        )
+        arguments = (self._client, self._keys, name, value, session, before, self._turn.end)
+        with span("trio_sched.join", path=settings.path, host=name):
+            joined = await join(*arguments, grace=grace)
         if joined.own[0].value == value:  # else it is published later
             self.publisher.note_published(version)
         return joined
@@ -396,6 +398,7 @@ class Membership:
             settings.logger,
             self.publisher.note_trouble,
             settings.strict,
+            self._state.counts,
         )
         self._leading = Leading(context, machine, fence, settings.shutdown_timeout)
         self._state.leads = True

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import inf
 from typing import NoReturn, TypedDict, TypeVar, TypeVarTuple, Unpack
 
 import trio
@@ -14,6 +15,7 @@ from trio_sched._support.arguments import (
     check_callable,
     check_instance,
 )
+from trio_sched.etcd_shim.client import Client
 from trio_sched.host.observation import Observation
 from trio_sched.host.once import Once, TickOutcome, TickWork
 from trio_sched.host.publishing import HostPublisher
@@ -44,6 +46,20 @@ class ResultStatistics:
             unless it is renewed; minus infinity if it may not.
         trouble: why etcd refuses what this host asks of it, which it waits out; None
             if it does not.
+        valid_until: by trio's clock, until when its session lives for certain and the newest
+            decision is known to be the newest, whatever that says; minus infinity if not.
+        losses: how many sessions were lost, by cause.
+        renewals: how many of the session's lease were acknowledged, in all sessions.
+        renewed_at: by trio's clock, when the newest of them, or the grant, was sent; minus
+            infinity if there was none.
+        decisions_written: how many it has written as the leader.
+        write_seconds: how long these took, from the event that each was due to, in all.
+        write_buckets: how many of them took up to so many seconds, the last up to infinity;
+            as in a histogram of Prometheus.
+        holds_slot: whether it holds a slot.
+        waits_for_slot: whether it is chosen, has work to run, and waits for a slot.
+        works: how many pieces of work have ended, by cause.
+        owed_deletions: how many slots are still to be released in etcd.
     """
 
     decisions: int
@@ -53,6 +69,17 @@ class ResultStatistics:
     healed: int
     deadline: float
     trouble: str | None = None
+    valid_until: float = -inf
+    losses: Mapping[str, int] = field(default_factory=dict)
+    renewals: int = 0
+    renewed_at: float = -inf
+    decisions_written: int = 0
+    write_seconds: float = 0.0
+    write_buckets: Mapping[float, int] = field(default_factory=dict)
+    holds_slot: bool = False
+    waits_for_slot: bool = False
+    works: Mapping[str, int] = field(default_factory=dict)
+    owed_deletions: int = 0
 
 
 class HostChanges(TypedDict, total=False):
@@ -86,6 +113,13 @@ class Result(Observation):
         self._publisher = publisher
         self._worker = worker
         self._once = Once(state, worker)
+
+    @property
+    def client(self) -> Client:
+        """The client that it was joined with."""
+        session = self._state.session
+        assert session is not None  # it has joined
+        return session.client
 
     @property
     def deadline(self) -> float:
@@ -308,7 +342,8 @@ class Result(Observation):
 
     def statistics(self) -> ResultStatistics:
         """Return how this host's life on the path goes."""
-        state = self._state
+        state, counts = self._state, self._state.counts
+        session = state.session
         return ResultStatistics(
             decisions=state.decisions.count,
             returned=state.decisions.returned,
@@ -317,4 +352,15 @@ class Result(Observation):
             healed=state.healed,
             deadline=self.deadline,
             trouble=state.patience.trouble,
+            valid_until=state.valid_until,
+            losses=dict(counts.losses),
+            renewals=counts.renewals + (session.renewals if session is not None else 0),
+            renewed_at=session.renewed_at if session is not None else -inf,
+            decisions_written=sum(counts.writes),
+            write_seconds=counts.write_seconds,
+            write_buckets=counts.write_buckets(),
+            holds_slot=self._worker.holding,
+            waits_for_slot=counts.waiting,
+            works=dict(counts.works),
+            owed_deletions=self._worker.owed,
         )

@@ -66,6 +66,16 @@ class Session:
         return self._kept.deadline
 
     @property
+    def renewals(self) -> int:
+        """How many renewals of its lease were acknowledged, for all that share it."""
+        return self._kept.renewals
+
+    @property
+    def renewed_at(self) -> float:
+        """By trio's clock, when the newest renewal was sent that was acknowledged, or the grant."""
+        return self._kept.renewed_at
+
+    @property
     def lost_reason(self) -> str | None:
         """Why it is over, in plain words; None while it is not."""
         return self._kept.lost_reason or self._over

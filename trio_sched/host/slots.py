@@ -146,6 +146,11 @@ class SlotKeys:
         """Seconds before what went with its lease is taken."""
         return self._marks.pause
 
+    @property
+    def owed(self) -> int:
+        """How many slots are free, as their work has ended, and not released in etcd yet."""
+        return len(self._owed)
+
     # ---- taking ------------------------------------------------------------------------
 
     async def take(self, session: Session, decision: int, max_count: int) -> Taken:

@@ -13,6 +13,7 @@ import trio
 
 from trio_sched._support.suspension import suspended
 from trio_sched.etcd_shim._keep import margin_of
+from trio_sched.host.counts import HostCounts
 from trio_sched.host.newest import DecisionFeed, end_of
 from trio_sched.host.patience import Patience
 
@@ -40,6 +41,7 @@ class HostState:
         follower: what keeps the view of the path; a new one for each session.
         sessions: how many sessions were begun.
         leads: whether this host leads.
+        counts: what its life has come to.
         life: the scope of all that is done for this host; cancelled, it leaves.
         left: set when it has left.
     """
@@ -55,6 +57,7 @@ class HostState:
         self.follower: PathFollower | None = None
         self.sessions: int = 0
         self.leads = False
+        self.counts: HostCounts = HostCounts()
         self.life: trio.CancelScope = trio.CancelScope()
         self.left: trio.Event = trio.Event()
         self._max_count = max_count
@@ -70,6 +73,8 @@ class HostState:
         if self.follower is not None:
             self._healed += self.follower.healed
             self._highest = max(self._highest, self.follower.view.revision)
+        if self.session is not None:
+            self.counts.renewals += self.session.renewals
         self.session, self.follower = session, follower
         self._was_ours = False
         self.sessions += 1
@@ -150,6 +155,17 @@ class HostState:
         """By trio's clock, until when this host is scheduled; minus infinity if it is not."""
         session = self._chosen_session
         return -inf if session is None else min(session.deadline, self.provable_until)
+
+    @property
+    def valid_until(self) -> float:
+        """By trio's clock, until when its session lives for certain and its decision is the newest.
+
+        Whatever that says; minus infinity if one of them does not hold.
+        """
+        session = self.session
+        if self.decisions.ended or session is None or session.lost_reason is not None:
+            return -inf
+        return min(session.deadline, self.provable_until)
 
     @property
     def _chosen_session(self) -> Session | None:

@@ -10,6 +10,7 @@ the session is certain to live.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from math import inf
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ import trio
 from trio_sched._support.arguments import check_number
 from trio_sched._support.suspension import check_interval
 from trio_sched._support.tasks import open_plain_nursery, open_service_nursery, run_shielded
+from trio_sched._support.tracing import span
 from trio_sched.etcd_shim._keep import margin_of
 from trio_sched.exceptions import SessionLost
 from trio_sched.host.session import Session
@@ -58,6 +60,16 @@ class Worker:
     def slots(self) -> SlotKeys:
         """The keys of slots."""
         return self._slots
+
+    @property
+    def holding(self) -> bool:
+        """True while it holds a slot, up to when that is released, or given up."""
+        return self._working is not None or self._freeing is not None
+
+    @property
+    def owed(self) -> int:
+        """How many slots are still to be released in etcd."""
+        return self._slots.owed
 
     async def wait_ended(self, session: Session) -> bool:
         """Wait until no work goes on under a session, its deadline at most; True if so.
@@ -110,7 +122,8 @@ class Worker:
     async def _run_once(self, fn: Callable[[Slot], Awaitable[T]], grace: float) -> list[T]:
         """Take a slot and run `fn`; return what it returned, if it did by itself."""
         try:
-            await self._take(grace)
+            with self._state.counts.waits():
+                await self._take(grace)
             if self._slot is None:
                 return []
             return await self._work(self._slot, fn, grace)
@@ -194,8 +207,27 @@ class Worker:
                 services.start_soon(self._watch_clock, grace, scope)
                 services.start_soon(self._slots.keep_marked, slot)
                 if self._may_run(grace):
-                    values.append(await fn(slot))
+                    state = self._state
+                    names = {"path": state.path, "host": state.hostname}
+                    with (
+                        state.counts.works_on(partial(self._why_cancelled, slot)),
+                        span("trio_sched.work", **names, slot=slot.index, token=slot.token),
+                    ):
+                        values.append(await fn(slot))
         return values
+
+    def _why_cancelled(self, slot: Slot) -> str:
+        """Return in a word why the work is cancelled, as far as that shows."""
+        state, session = self._state, self._working
+        if state.life.cancel_called:
+            return "left"
+        if session is None or session.lost_reason is not None or state.session is not session:
+            return "session_lost"
+        if slot.lost:
+            return "slot_lost"
+        if not state.is_ours:
+            return "dropped"
+        return "cancelled" if state.scheduled else "deadline"
 
     async def _watch_slot(self, slot: Slot, work: trio.CancelScope) -> None:
         await self._slots.wait_lost(slot)

@@ -14,10 +14,11 @@ import trio
 
 from trio_sched.cli.common import path_argument
 from trio_sched.cli.connect import Connection, Seconds, connection_options, usage_errors
-from trio_sched.cli.exits import CannotRun, explain
+from trio_sched.cli.exits import CannotRun, Exit, explain
 from trio_sched.cli.reporter import Reporter
 from trio_sched.cli.run.child import check_command
 from trio_sched.cli.run.life import RunSettings, run_command
+from trio_sched.cli.run.seen import seen_options
 from trio_sched.cli.run.signals import parse_on_lost
 from trio_sched.cli.run.ticks import tick_options
 from trio_sched.etcd_shim.lease import check_ttl
@@ -25,6 +26,7 @@ from trio_sched.exceptions import TrioSchedError
 from trio_sched.model.keys import check_hostname
 from trio_sched.model.records import MAX_COUNT
 from trio_sched.scheduler import MAX_SESSION_TTL, MAX_TAKEOVER_PAUSE
+from trio_sched.serving.address import CannotListen
 from trio_sched.strategies import get_strategy, known_strategies
 
 __all__ = ["run"]
@@ -61,7 +63,7 @@ Exit codes:
   69  etcd is unavailable
   70  a bug of trio-sched
   77  etcd does not permit it
-  2   wrong usage
+  2   wrong usage, or an address that cannot be listened at
   126, 127  the command cannot be run, or was not found
 """
 
@@ -152,6 +154,7 @@ Exit codes:
     help="Should we be killed, let the next host start at once, and not after a TTL.",
 )
 @tick_options
+@seen_options
 @click.option("--json", "as_json", is_flag=True, help="Say what happens on stderr, as JSON lines.")
 def run(
     path: str,
@@ -192,6 +195,9 @@ def _run(settings: RunSettings, reporter: Reporter) -> int:
         code, words = explain(error, settings.connection)
         reporter.error(words, code)
         return code
+    except CannotListen as error:
+        reporter.error(str(error), Exit.USAGE)
+        return Exit.USAGE
     except KeyboardInterrupt:  # before or after there was someone to listen for it
         return 128 + signal.SIGINT
     finally:

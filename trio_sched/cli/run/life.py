@@ -22,6 +22,7 @@ from trio_sched.cli.connect import Connection
 from trio_sched.cli.exits import Exit
 from trio_sched.cli.reporter import Reporter
 from trio_sched.cli.run.child import RunChild, shell_code, start_child
+from trio_sched.cli.run.pages import open_pages
 from trio_sched.cli.run.signals import handled_signals
 from trio_sched.cli.run.ticks import TickSettings, run_at_ticks
 from trio_sched.etcd_shim._backoff import Backoff
@@ -35,6 +36,7 @@ from trio_sched.model.roster import Roster
 from trio_sched.reaper.helper.kernel import adopt_orphans
 from trio_sched.reaper.owner import Reaper, open_reaper
 from trio_sched.scheduler import schedule
+from trio_sched.serving.address import Address
 
 __all__ = ["RunSettings", "run_command"]
 
@@ -67,6 +69,8 @@ class RunSettings:
         on_lost: the signal that asks the child to end.
         reaper: revoke the lease if this process is killed.
         ticks: when it is due; None if it is to run all the time.
+        http: where to serve what is to know of this host; None for nowhere.
+        metrics: where to serve metrics alone.
     """
 
     path: str
@@ -85,6 +89,8 @@ class RunSettings:
     on_lost: signal.Signals
     reaper: bool
     ticks: TickSettings | None = None
+    http: Address | None = None
+    metrics: Address | None = None
 
 
 async def run_command(settings: RunSettings, reporter: Reporter) -> int:
@@ -93,6 +99,7 @@ async def run_command(settings: RunSettings, reporter: Reporter) -> int:
     Raises:
         TrioSchedError: etcd, or the strategy, does not let us go on.
         CannotRun: the command was not found, or may not be run.
+        CannotListen: at what `http` or `metrics` says.
     """
     life = _Life(settings, reporter, adopts=adopt_orphans())
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if it is ignored, no process can be waited for
@@ -123,6 +130,7 @@ class _Life:
             if settings.wait is not None:
                 self._scope.deadline = trio.current_time() + settings.wait
             async with (
+                open_pages(settings.http, settings.metrics, self._reporter) as about,
                 settings.connection.open() as client,
                 open_reaper(client) as reaper,
                 schedule(
@@ -138,9 +146,10 @@ class _Life:
                 ) as result,
             ):
                 self._joined()
-                async with open_plain_nursery() as nursery:
-                    nursery.start_soon(self._report_decisions, result)
-                    await self._do_what_is_due(result, reaper)
+                with about(result):
+                    async with open_plain_nursery() as nursery:
+                        nursery.start_soon(self._report_decisions, result)
+                        await self._do_what_is_due(result, reaper)
         if self._code is None:
             self._finish(Exit.NOT_SCHEDULED, "not scheduled in time")
         assert self._code is not None

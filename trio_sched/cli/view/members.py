@@ -10,7 +10,7 @@ import click
 from trio_sched.cli.common import CODES, read_with_ttls, reading_options
 from trio_sched.cli.connect import Connection
 from trio_sched.cli.output import perform, show, show_json, within
-from trio_sched.cli.view.document import host_document
+from trio_sched.serving.document import host_document
 
 __all__ = ["members"]
 

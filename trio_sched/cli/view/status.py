@@ -18,11 +18,11 @@ from trio_sched.cli.exits import NO_PATH
 from trio_sched.cli.output import perform, show, show_json, within
 from trio_sched.cli.paths import is_there
 from trio_sched.cli.reporter import Reporter
-from trio_sched.cli.view.document import document_of
 from trio_sched.cli.view.silence import wait_for_etcd
 from trio_sched.cli.view.trouble import EtcdReport, report_of
 from trio_sched.etcd_shim.errors import DeadlineExceeded
 from trio_sched.model.path_state import PathState
+from trio_sched.serving.document import document_of
 
 __all__ = ["status"]
 

@@ -20,7 +20,6 @@ from trio_sched._support.tasks import open_plain_nursery
 from trio_sched.cli.common import CODES, reading_options
 from trio_sched.cli.connect import Connection
 from trio_sched.cli.output import NoAnswer, is_live, perform, show, show_json, terminal
-from trio_sched.cli.view.document import document_of
 from trio_sched.cli.view.silence import OLD, Silence
 from trio_sched.cli.view.tables import status_view
 from trio_sched.cli.view.words import known_ago, plain
@@ -28,6 +27,7 @@ from trio_sched.host.observation import PathObservation
 from trio_sched.leader.diagnosis import diagnose
 from trio_sched.model.path_state import PathState
 from trio_sched.scheduler import observe
+from trio_sched.serving.document import document_of
 
 __all__ = ["watch"]
 

@@ -12,6 +12,7 @@ from hpack import NeverIndexedHeaderTuple
 from trio_sched.etcd_shim.channel._call import Call, Connections, ProtoMessage
 from trio_sched.etcd_shim.channel._connection import Connection
 from trio_sched.etcd_shim.channel._endpoint import Endpoint
+from trio_sched.etcd_shim.channel._statistics import CallCounts
 from trio_sched.etcd_shim.errors import ConnectionLost, EtcdError
 
 __all__ = ["Caller", "HeaderList", "OneConnection"]
@@ -26,9 +27,10 @@ _MAX_TIMEOUT = 99_999_999  # milliseconds; eight digits are what the header take
 class Caller(Connections):
     """Makes calls on connections that a subclass provides."""
 
-    __slots__ = ("token",)
+    __slots__ = ("counts", "token")
 
     def __init__(self) -> None:
+        self.counts: CallCounts = CallCounts()
         self.token: str | None = None
 
     def request(

@@ -221,6 +221,7 @@ class Channel(Caller):
             self._connects,
             None if used is None else used.label,
             tuple(EndpointStatistics(label, why) for label, why in unused.items()),
+            *self.counts.values(),
         )
 
     # ---- leaving a member --------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["ChannelStatistics", "ConnectionStatistics", "EndpointStatistics"]
+__all__ = ["CallCounts", "ChannelStatistics", "ConnectionStatistics", "EndpointStatistics"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,19 @@ class EndpointStatistics:
     reason: str
 
 
+@dataclass(slots=True)
+class CallCounts:
+    """What a channel was used for; meanings as in `ChannelStatistics`."""
+
+    calls: int = 0
+    retries: int = 0
+    watch_events: int = 0
+
+    def values(self) -> tuple[int, int, int]:
+        """Return all of them, in this order."""
+        return self.calls, self.retries, self.watch_events
+
+
 @dataclass(frozen=True, slots=True)
 class ChannelStatistics:
     """A snapshot of a channel.
@@ -52,9 +65,15 @@ class ChannelStatistics:
         endpoint: URL of the member that new calls go to, with its address if the URL holds a
             name; None if we are not connected.
         unused: the other members, each with the reason.
+        calls: how many were asked for; one that was made again counts once, and streams do not.
+        retries: how often one was made again.
+        watch_events: how many events watches have brought.
     """
 
     connections: tuple[ConnectionStatistics, ...]
     connects: int
     endpoint: str | None = None
     unused: tuple[EndpointStatistics, ...] = ()
+    calls: int = 0
+    retries: int = 0
+    watch_events: int = 0
