@@ -176,8 +176,9 @@ async def open_host(
     """Be a host on many paths, under one session: `LocalHost.schedule` joins each.
 
     One lease, its renewals, one health check and one reaper serve all paths. So what ends the
-    session ends it on all of them: a lease that is gone, a deadline that has passed, one of its
-    keys that was deleted. All work ends then, and begins again under the next session.
+    session ends it on all of them: a lease that is gone, a deadline that has passed. All work ends
+    then, and begins again under the next session. What is about one path, such as a key that was
+    deleted there, ends it there alone.
 
     The block is entered when the first session has begun. When it is left, by its end, by an
     exception or cancelled, this host leaves all its paths, and the lease is revoked before it is.

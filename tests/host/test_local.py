@@ -133,10 +133,35 @@ async def test_what_ends_the_session_ends_it_on_all_paths(endpoint: str, path: s
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lose_and_return, first)
             nursery.start_soon(lose_and_return, second)
-            await client.delete(PathKeys(one).host("a"))
+            await client.lease_revoke(former)
         assert host.statistics().sessions == 2
         assert await lease_of(client, one, "a") == await lease_of(client, other, "a") != former
         assert former not in await client.lease_list()
+
+
+async def test_what_is_about_one_path_ends_it_there_alone(endpoint: str, path: str) -> None:
+    """Its key is deleted by hand, and its candidate's key."""
+    one, other = PathKeys(f"{path}/one"), PathKeys(f"{path}/other")
+    async with (
+        watch_leftovers(endpoint, path) as left,
+        open_client(endpoint) as client,
+        open_host(client, "a", session_ttl=TTL) as host,
+        host.schedule(one.path) as first,
+        host.schedule(other.path) as second,
+    ):
+        await until(first, "a")
+        await until(second, "a")
+        lease = await lease_of(client, one.path, "a")
+        for key in (one.host("a"), one.candidate(lease)):
+            await client.delete(key)
+            await until(first)
+            await until(first, "a")
+            assert first.scheduled
+        assert await lease_of(client, one.path, "a") == lease
+        assert second.scheduled
+        assert second.statistics().sessions == 1
+        assert host.statistics().sessions == 1
+    assert left.nothing
 
 
 async def test_work_of_all_paths_ends_before_the_next_session(endpoint: str, path: str) -> None:

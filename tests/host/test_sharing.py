@@ -190,6 +190,32 @@ async def test_what_is_refused_for_one_path_holds_up_no_other() -> None:
         assert host.statistics().sessions == 1
 
 
+@in_no_time
+async def test_f36_a_path_that_is_refused_for_long_ends_no_other() -> None:
+    """For a TTL nothing proves its decision to be the newest: it is not scheduled there."""
+    etcd, work = MemoryEtcd(), Work()
+    async with (
+        etcd.open_client() as client,
+        open_host(client, "a", session_ttl=TTL) as host,
+        host.schedule(LEFT.path) as refused,
+        host.schedule(STAYS.path) as stays,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(stays.run_while_scheduled, work)
+        await until(refused, "a")
+        await work.wait_running(1)
+        etcd.cluster.refusals.forbidden.add(f"{LEFT.path}/".encode())
+        await trio.sleep(5 * TTL)
+        assert not refused.scheduled
+        assert stays.scheduled
+        etcd.cluster.refusals.forbidden.clear()
+        await trio.sleep(TTL)
+        assert refused.scheduled
+        assert len(work.slots) == 1, "it has run all the time"
+        assert host.statistics().sessions == 1
+        nursery.cancel_scope.cancel()
+
+
 class Stubborn:
     """Work that does not end when it is cancelled."""
 

@@ -30,6 +30,19 @@ def planned(seed: int, *actions: list[Any], **options: Any) -> Plan:
 
 
 FAILED_PLANS = {
+    "a tick that a host leaves, and comes back to under the same session": planned(
+        17051,
+        [23.683, "leave", 1, 13.096, 5],
+        [30.46, "leave", 0, 0.161, 1],
+        hosts=2,
+        members=1,
+        max_count=1,
+        ttl=10,
+        seconds=37.0,
+        takeover_pause=10.0,
+        shared=1,
+        ticks=10,
+    ),
     "max_count falls between a take and the beginning of the work": planned(
         655852847,
         [3.093, "stall", 0, 3.428, 5],

@@ -246,7 +246,7 @@ async def resume(client: Client, keys: PathKeys, hostname: str, session: Session
         ],
     )
     if not answer.succeeded:
-        raise session.mark_lost("its keys are gone")
+        raise session.give_up("its keys are gone")
     own = (answer.get(2).kvs[0], answer.get(3).kvs[0])
     fence = own[1].create_revision
     before = await client.read(predecessor_before(keys, fence))

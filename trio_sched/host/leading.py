@@ -329,7 +329,7 @@ class Leading:
     def _refused(self, answer: TxnResult, fence: int) -> events.WriteRefused:
         candidate = answer.get(0).kv
         if candidate is None or candidate.create_revision != fence:
-            raise self._context.session.mark_lost("its candidate key is gone")
+            raise self._context.session.give_up("its candidate key is gone")
         stored = StoredDecision.pair(answer.get(1).kv, answer.get(2).kv, answer.revision)
         return events.WriteRefused(fenced=False, stored=stored, fence=fence)
 

@@ -33,7 +33,7 @@ from trio_sched._support.tracing import span
 from trio_sched.etcd_shim import Client, Compare, Delete, EtcdError, Put
 from trio_sched.etcd_shim._backoff import Backoff
 from trio_sched.etcd_shim._keep import margin_of
-from trio_sched.etcd_shim.errors import RevisionWentBack
+from trio_sched.etcd_shim.errors import LeaseNotFound, RevisionWentBack
 from trio_sched.exceptions import SessionLost
 from trio_sched.host.election import wait_elected
 from trio_sched.host.following import PathFollower
@@ -107,7 +107,7 @@ class Membership:
         self._leading: Leading | None = None
         self._backoff = Backoff(first=0.1, cap=max(1.0, settings.session_ttl / 2))
         self._joined_at = inf  # by trio's clock; of the present session, or the last
-        self._joined_under = 0  # lease of the session that has joined
+        self._joined_under: Session | None = None  # the session that has joined
         self._fence = 0  # create_revision of our candidate key; 0 while we stand again
         self._created_at = 0  # create_revision of our own key; 0 while it is not known
         self._sessions = self._own_sessions() if sessions is None else sessions
@@ -256,11 +256,14 @@ class Membership:
         self._state.note_joined(joined.revision)
         self.joined.set()
         self._patience.where = Where.JOINED
-        self._joined_under = session.lease
+        self._joined_under = session
         self._log(logging.INFO, "joined", lease=f"{session.lease:x}", ttl=session.ttl)
 
     def _note_loss(self, session: Session, exc: BaseException) -> None:
-        session.mark_lost(str(exc), gone=isinstance(exc, RevisionWentBack))
+        if isinstance(exc, (LeaseNotFound, RevisionWentBack)):
+            session.mark_lost(str(exc), gone=isinstance(exc, RevisionWentBack))
+        else:  # it is marked already, or about this path
+            session.give_up(str(exc))
         self._state.counts.note_loss(session.lost_reason or "", exc)
         if trio.current_time() - self._joined_at >= session.ttl:
             self._backoff.reset()
@@ -322,7 +325,7 @@ class Membership:
                 await self._patience.insist(self._join, session) if already is None else already
             )
             self._cover(follower, joined)
-            if self._joined_under != session.lease:
+            if self._joined_under is not session:
                 self._note_joined(session, joined)
                 self._start_tasks(session, follower, joined, nursery)
             self._created_at, self._fence = joined.own[0].create_revision, joined.fence
@@ -415,17 +418,17 @@ class Membership:
         host = self._keys.host(self._settings.hostname)
         ours = view.get(host)
         if view.covers(host) and (ours is None or ours.lease != session.lease):
-            session.mark_lost(f"its key {host.decode()} was deleted, or put by another")
+            session.give_up(f"its key {host.decode()} was deleted, or put by another")
         candidate, fence = self._keys.candidate(session.lease), self._fence
         ours = view.get(candidate)
         known = fence and view.covers(candidate)
         if known and (ours is None or ours.create_revision != fence):
-            session.mark_lost(f"its key {candidate.decode()} was deleted")
+            session.give_up(f"its key {candidate.decode()} was deleted")
 
     async def _keep_proven(self, session: Session, follower: PathFollower) -> None:
         """Prove the decision again and again; lose the session when that fails for a TTL."""
         await follower.keep_fresh()
-        raise session.mark_lost("for a TTL there was no proof that the decision is the newest")
+        raise session.give_up("for a TTL there was no proof that the decision is the newest")
 
     # ---- leaving -------------------------------------------------------------------------
 

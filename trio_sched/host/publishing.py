@@ -198,7 +198,7 @@ class HostPublisher:
                 raise session.mark_lost("the lease was revoked or has lapsed") from exc
             kv = None if answer.succeeded else answer.get(0).kv
             if not answer.succeeded and (kv is None or kv.lease != session.lease):
-                raise session.mark_lost(f"its key {key.decode()} is gone")
+                raise session.give_up(f"its key {key.decode()} is gone")
             self._known = answer.revision if kv is None else kv.mod_revision
             if kv is None or kv.value == value:
                 self.note_published(version)

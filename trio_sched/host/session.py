@@ -42,6 +42,8 @@ class Session:
         self._client = client
         self._kept = kept
         self._over: str | None = None
+        self._is_shared = False
+        self._waiting = trio.CancelScope()  # for the loss of what others renew
         self.reaper = reaper
         self.unanswered: int = 0
 
@@ -86,8 +88,10 @@ class Session:
         return self._kept.gone
 
     def share(self) -> Session:
-        """Return it for one more block, which may end it for itself."""
-        return Session(self._client, self._kept, self.reaper)
+        """Return it for one more block, which may lose it for itself."""
+        borrowed = Session(self._client, self._kept, self.reaper)
+        borrowed._is_shared = True  # ours
+        return borrowed
 
     def mark_lost(self, reason: str, *, gone: bool = False) -> SessionLost:
         """Note that its lease is over, for all that share it; return the error that says so.
@@ -97,6 +101,17 @@ class Session:
             gone: whether etcd is known to hold it no more.
         """
         self._kept.mark_lost(reason, gone=gone)
+        return self._error()
+
+    def give_up(self, reason: str) -> SessionLost:
+        """Note that it is over for this block, by what is about its path; return the error.
+
+        Who shares its lease goes on. If no other does, the lease is over.
+        """
+        if not self._is_shared:
+            return self.mark_lost(reason)
+        self.end(reason)
+        self._waiting.cancel()
         return self._error()
 
     def end(self, reason: str) -> None:
@@ -115,12 +130,13 @@ class Session:
             raise self._error() from exc.__cause__
 
     async def wait_lost(self) -> None:
-        """Wait until its lease, which another task renews, is lost, and raise why."""
-        await self._kept.wait_lost()
+        """Wait until it is lost, whose lease another task renews, and raise why."""
+        with self._waiting:
+            await self._kept.wait_lost()
         raise self._error()
 
     def _error(self) -> SessionLost:
-        return SessionLost(self.lease, self._kept.lost_reason or "")
+        return SessionLost(self.lease, self.lost_reason or "")
 
 
 _TIME_BITS: Final = 42  # of milliseconds since 1970: until the year 2109

@@ -6,7 +6,8 @@ Theory of operation
 another one when it is lost. Each path borrows the session that lives, joins under its lease, and
 gives it back. What a path finds out about the lease, or about the store, holds for all: so its loss
 is the loss of all, and none begins again before all have given it back, their work ended. Then the
-lease is revoked.
+lease is revoked. What is about a path alone, such as a key of it that was deleted, is lost there
+alone: the path is left, and joined again under the same lease.
 
 A path that is left while the session lives on must not leave anything, as nothing lapses. Its keys
 are deleted by their create_revisions, its slots released, and the decision taken away if it was the

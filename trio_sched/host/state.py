@@ -207,7 +207,9 @@ class HostState:
             if (session := self._chosen_session) is not None:
                 # Only time speaks against it: the machine was suspended, so that no timer was due
                 # and a renewal, or a proof, may come before one is.
-                session.mark_lost("its deadline has passed")
+                is_lapsed = trio.current_time() >= session.deadline
+                lose = session.mark_lost if is_lapsed else session.give_up
+                lose("its deadline has passed")
             await self.wait_changed()
         newest = self.decisions.newest
         assert newest is not None
