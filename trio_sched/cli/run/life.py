@@ -11,6 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from math import inf
 
@@ -118,7 +119,7 @@ class _Life:
                 self._scope.deadline = trio.current_time() + settings.wait
             async with (
                 settings.connection.open() as client,
-                open_reaper(client) as reaper,
+                open_reaper(client) if settings.reaper else nullcontext() as reaper,
                 schedule(
                     client,
                     settings.path,
@@ -128,7 +129,7 @@ class _Life:
                     session_ttl=settings.ttl,
                     shutdown_timeout=min(settings.ttl, _LEAVE),
                     takeover_pause=settings.takeover_pause,
-                    reaper=reaper if settings.reaper else False,
+                    reaper=False if reaper is None else reaper,
                 ) as result,
             ):
                 self._joined()
@@ -203,7 +204,7 @@ class _Life:
 
     # ---- the child -----------------------------------------------------------------
 
-    async def _take_turns(self, result: Result, reaper: Reaper) -> None:
+    async def _take_turns(self, result: Result, reaper: Reaper | None) -> None:
         """Run the child, again and again if it is to be restarted."""
         backoff = Backoff(first=0.1, cap=_STEADY)
 
@@ -222,7 +223,7 @@ class _Life:
                 backoff.reset()
             await trio.sleep(backoff.next())
 
-    async def _work(self, slot: Slot, result: Result, reaper: Reaper) -> int | None:
+    async def _work(self, slot: Slot, result: Result, reaper: Reaper | None) -> int | None:
         """Run the child under a slot; return its exit code, unless it is lost before.
 
         Cancelled means lost; so does a child that ended after its time, as the reaper
@@ -256,7 +257,7 @@ class _Life:
                 await self._end(child, slot, code)
         return code
 
-    async def _start(self, slot: Slot, env: dict[str, str], reaper: Reaper) -> RunChild:
+    async def _start(self, slot: Slot, env: dict[str, str], reaper: Reaper | None) -> RunChild:
         """Start the child; signals that come meanwhile are for it, if it runs."""
         command, self._early = self._settings.command, []
         try:
