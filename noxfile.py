@@ -52,8 +52,12 @@ in the same process may have registered its own: the second import of the two wo
 
 # Patterns of what the generators write, and what stands there instead. Type checkers are not left
 # to guess the types of a stub's methods, nor those in a mapping that stands for a message. And
-# `grpclib.client`, which brings asyncio, is for type checkers alone: see `_methods`.
+# `grpclib.client`, which brings asyncio, is for type checkers alone: see `_methods`. The bases of
+# servers go, as we are none.
+BASE = r"class \w+Base\(abc\.ABC\):\n(?:(?:    .*)?\n)+"
 STUBS = {
+    BASE: "",
+    r"import abc\n": "",
     r"self\.(\w+) = (grpclib\.client)\.(\w+)"
     r"\((\n +channel,\n +'[^']+',\n +([\w.]+),\n +([\w.]+),)": (
         r"self.\1: \2.\3[\5, \6] = _methods.\3(\4"
@@ -63,9 +67,7 @@ STUBS = {
         "if typing.TYPE_CHECKING:\n    import grpclib.client\n"
         "    import grpclib.client as _methods\n"
     ),
-    r"(    import grpclib\.server\n)": (
-        r"\1else:\n    from trio_sched.etcd_shim import _methods\n"
-    ),
+    r"    import grpclib\.server\n": (r"else:\n    from trio_sched.etcd_shim import _methods\n"),
 }
 MESSAGES = {r"(?<!as )\b_Mapping\b": "_Mapping[str, object]"}
 
@@ -233,7 +235,10 @@ def proxies(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """What our client costs, next to others; or ``-- scheduling``, ``scale``, ``startup``."""
+    """What our client costs, next to others.
+
+    Or ``-- scheduling``, ``-- scale``, ``-- startup``, ``-- footprint``.
+    """
     session.install("-e", ".", *group("bench"))
     script, *arguments = session.posargs or ["clients"]
     if script.startswith("-"):

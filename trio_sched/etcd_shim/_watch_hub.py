@@ -23,7 +23,6 @@ from trio_sched._support.arguments import check_int
 from trio_sched.etcd_shim._about import TRANSIENT, is_odd_end
 from trio_sched.etcd_shim._backoff import Backoff
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
-from trio_sched.etcd_shim._versions import reports_progress
 from trio_sched.etcd_shim.channel import deliver, send_message_nowait
 from trio_sched.etcd_shim.errors import (
     AuthStoreChanged,
@@ -187,6 +186,8 @@ class WatchHub:
         It is asked if it is known to answer in time. It is silent about a watch that is to begin
         at a later revision than the store's, as one does that was resumed.
         """
+        from trio_sched.etcd_shim._versions import reports_progress  # noqa: PLC0415 # not at once
+
         status = await self._status()
         if not reports_progress(status.version):
             words = f"etcd {status.version} may report progress before it sends what was before"

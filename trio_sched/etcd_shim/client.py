@@ -24,21 +24,11 @@ from trio_sched._support.arguments import (
 from trio_sched._support.tasks import (
     run_shielded,
 )
-from trio_sched.etcd_shim._following import Follower, open_follower
-from trio_sched.etcd_shim._keep import KeptLease, open_kept_lease
-from trio_sched.etcd_shim._namespace import KV, NamespacedKV, range_within
-from trio_sched.etcd_shim._pages import read_ranges
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
 from trio_sched.etcd_shim._pb.services_grpc import KVStub, LeaseStub, WatchStub
 from trio_sched.etcd_shim._retry import call
 from trio_sched.etcd_shim._watch_hub import WatchHub
-from trio_sched.etcd_shim.channel import (
-    READS_ONLY,
-    Access,
-    Channel,
-    ChannelStatistics,
-    Endpoint,
-)
+from trio_sched.etcd_shim.channel import READS_ONLY, Access, Channel, Endpoint
 from trio_sched.etcd_shim.errors import ConnectionLost, LeaseExists, LeaseNotFound
 from trio_sched.etcd_shim.kv import (
     Compare,
@@ -64,7 +54,11 @@ from trio_sched.etcd_shim.watch import Watcher, creation
 if TYPE_CHECKING:
     import grpclib.client
 
+    from trio_sched.etcd_shim._following import Follower
+    from trio_sched.etcd_shim._keep import KeptLease
+    from trio_sched.etcd_shim._namespace import KV
     from trio_sched.etcd_shim.auth import Auth
+    from trio_sched.etcd_shim.channel import ChannelStatistics
     from trio_sched.etcd_shim.cluster import Cluster
     from trio_sched.etcd_shim.maintenance import Maintenance, MemberStatus
 
@@ -290,6 +284,8 @@ class Client:
             ttl: as for `lease_grant`.
             lease: its id; None for a random one.
         """
+        from trio_sched.etcd_shim._keep import open_kept_lease  # noqa: PLC0415 # not at once
+
         ours = lease is None
         return open_kept_lease(self, check_ttl(ttl), id_to_grant(lease), ours=ours)
 
@@ -342,6 +338,8 @@ class Client:
             progress_notify=progress_notify,
         )
         if self.prefix:
+            from trio_sched.etcd_shim._namespace import range_within  # noqa: PLC0415 # not at once
+
             request.key, request.range_end = range_within(
                 self.prefix, request.key, request.range_end
             )
@@ -367,6 +365,9 @@ class Client:
         Raises:
             EtcdError: when the block is entered: etcd cannot be reached, or refuses.
         """
+        from trio_sched.etcd_shim._following import open_follower  # noqa: PLC0415 # not at once
+        from trio_sched.etcd_shim._pages import read_ranges  # noqa: PLC0415 # likewise
+
         if reconcile is not None:
             check_seconds("reconcile", reconcile)
 
@@ -391,6 +392,8 @@ class Client:
         Raises:
             ValueError: `prefix` is empty.
         """
+        from trio_sched.etcd_shim._namespace import NamespacedKV  # noqa: PLC0415 # not at once
+
         checked = to_bytes(prefix)
         if not checked:
             raise ValueError("the prefix of a namespace must not be empty")

@@ -19,7 +19,6 @@ from trio_sched.etcd_shim.channel import (
     Transport,
 )
 from trio_sched.etcd_shim.client import Client
-from trio_sched.etcd_shim.tls import check_context
 
 __all__ = ["client_block", "open_client"]
 
@@ -69,7 +68,10 @@ def open_client(
         raise ValueError("give user and password together, or neither")
     credentials = None if user is None or password is None else Credentials(user, password)
     check_instance("pings", pings, (PingPolicy, NoneType), "a PingPolicy or None")
-    check_context(ssl_context)
+    if ssl_context is not None:
+        from trio_sched.etcd_shim.tls import check_context  # noqa: PLC0415 # not at once
+
+        check_context(ssl_context)
     settings = ChannelSettings(connect_timeout=connect_timeout, max_message_size=max_message_size)
     if auto_sync_interval is not None:
         check_seconds("auto_sync_interval", auto_sync_interval)

@@ -426,6 +426,16 @@ async def test_f26_killed_nothing_outlives_us(endpoint: str, path: str, options:
                 await client.lease_revoke(lease)
 
 
+async def test_without_a_reaper_there_is_none(endpoint: str, path: str) -> None:
+    """The keeper of the command is all that there is beside us."""
+    for options, others in (["--reaper"], 2), (["--no-reaper"], 1):
+        async with open_run(endpoint, path, *options, command=SLEEP) as run:
+            await run.event("started")
+            assert len(helpers(run)) == others
+            run.send(signal.SIGTERM)
+            await run.process.wait()
+
+
 async def nothing_left_but_decision(client: Client, path: str) -> None:
     keys = {kv.key.decode() for kv in await client.get_prefix(f"{path}/")}
     assert keys <= {f"{path}/scheduled", f"{path}/scheduled.record"}

@@ -45,7 +45,7 @@ class RunChild(Child):
         self,
         process: subprocess.Popen[bytes],
         gate: socket.socket,
-        reaper: Reaper,
+        reaper: Reaper | None,
         *,
         adopts: bool,
     ) -> None:
@@ -70,7 +70,7 @@ class RunChild(Child):
 async def start_child(
     command: Sequence[str],
     env: Mapping[str, str],
-    reaper: Reaper,
+    reaper: Reaper | None,
     deadline: float = inf,
     *,
     adopts: bool = False,

@@ -11,6 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from math import inf
 from types import MappingProxyType
@@ -132,7 +133,7 @@ class _Life:
             async with (
                 open_pages(settings.http, settings.metrics, self._reporter) as about,
                 settings.connection.open() as client,
-                open_reaper(client) as reaper,
+                open_reaper(client) if settings.reaper else nullcontext() as reaper,
                 schedule(
                     client,
                     settings.path,
@@ -142,7 +143,7 @@ class _Life:
                     session_ttl=settings.ttl,
                     shutdown_timeout=min(settings.ttl, _LEAVE),
                     takeover_pause=settings.takeover_pause,
-                    reaper=reaper if settings.reaper else False,
+                    reaper=False if reaper is None else reaper,
                 ) as result,
             ):
                 self._joined()
@@ -218,7 +219,7 @@ class _Life:
 
     # ---- the child -----------------------------------------------------------------
 
-    async def _do_what_is_due(self, result: Result, reaper: Reaper) -> None:
+    async def _do_what_is_due(self, result: Result, reaper: Reaper | None) -> None:
         settings = self._settings
         if settings.ticks is None:
             await self._take_turns(result, reaper)
@@ -249,7 +250,7 @@ class _Life:
         elif once:
             self._finish(outcome.value or 0)
 
-    async def _take_turns(self, result: Result, reaper: Reaper) -> None:
+    async def _take_turns(self, result: Result, reaper: Reaper | None) -> None:
         """Run the child, again and again if it is to be restarted."""
         backoff = Backoff(first=0.1, cap=_STEADY)
 
@@ -269,7 +270,7 @@ class _Life:
             await trio.sleep(backoff.next())
 
     async def _work(
-        self, slot: Slot, result: Result, reaper: Reaper, more: Mapping[str, str] = _NOTHING
+        self, slot: Slot, result: Result, reaper: Reaper | None, more: Mapping[str, str] = _NOTHING
     ) -> int | None:
         """Run the child under a slot; return its exit code, unless it is lost before.
 
@@ -305,7 +306,7 @@ class _Life:
                 await self._end(child, slot, code)
         return code
 
-    async def _start(self, slot: Slot, env: dict[str, str], reaper: Reaper) -> RunChild:
+    async def _start(self, slot: Slot, env: dict[str, str], reaper: Reaper | None) -> RunChild:
         """Start the child; signals that come meanwhile are for it, if it runs."""
         command, self._early = self._settings.command, []
         try:

@@ -45,7 +45,6 @@ from trio_sched.etcd_shim.channel._endpoint import Endpoint, root_cause
 from trio_sched.etcd_shim.channel._network_users import Stream, note_network_user
 from trio_sched.etcd_shim.channel._pace import Pace
 from trio_sched.etcd_shim.channel._settings import ChannelSettings, Credentials, PingPolicy
-from trio_sched.etcd_shim.channel._statistics import ChannelStatistics, EndpointStatistics
 from trio_sched.etcd_shim.channel._tokens import fetch_token
 from trio_sched.etcd_shim.channel._transport import (
     Access,
@@ -65,6 +64,8 @@ from trio_sched.etcd_shim.errors import (
 
 if TYPE_CHECKING:
     import grpclib.client
+
+    from trio_sched.etcd_shim.channel._statistics import ChannelStatistics
 
 __all__ = ["Channel", "open_channel"]
 
@@ -207,6 +208,8 @@ class Channel(Caller):
 
     def statistics(self) -> ChannelStatistics:
         """Return how the channel does."""
+        from trio_sched.etcd_shim.channel import _statistics as s  # noqa: PLC0415 # not at once
+
         current = self._current
         used = None if current is None or not current.accepting else current.endpoint
         known = {endpoint.label: endpoint.url for endpoint in self._endpoints if endpoint != used}
@@ -216,11 +219,11 @@ class Channel(Caller):
             unused.pop(used.label, None)
             if used.address:
                 unused.pop(used.url, None)
-        return ChannelStatistics(
+        return s.ChannelStatistics(
             tuple(c.statistics() for c in self._open),
             self._connects,
             None if used is None else used.label,
-            tuple(EndpointStatistics(label, why) for label, why in unused.items()),
+            tuple(s.EndpointStatistics(label, why) for label, why in unused.items()),
             *self.counts.values(),
         )
 

@@ -37,7 +37,6 @@ from trio_sched.etcd_shim.channel._before_wait import BeforeWaitHook
 from trio_sched.etcd_shim.channel._call_state import CallState
 from trio_sched.etcd_shim.channel._endpoint import root_cause
 from trio_sched.etcd_shim.channel._liveness import PeerLiveness, Verdict
-from trio_sched.etcd_shim.channel._statistics import ConnectionStatistics
 from trio_sched.etcd_shim.channel._unanswered import Unanswered
 from trio_sched.etcd_shim.channel.http2.events import (
     CallEnded,
@@ -54,6 +53,7 @@ if TYPE_CHECKING:
     from trio_sched._support.tasks import ServiceNursery
     from trio_sched.etcd_shim.channel._endpoint import ByteStream, Endpoint
     from trio_sched.etcd_shim.channel._settings import ChannelSettings, PingPolicy
+    from trio_sched.etcd_shim.channel._statistics import ConnectionStatistics
     from trio_sched.etcd_shim.channel._transport import ClientProtocol
 
 __all__ = ["Connection"]
@@ -297,8 +297,7 @@ class Connection:
     # ---- what the reader brings -----------------------------------------------
 
     def _take(self, event: Event) -> None:
-        # Of a call: a GOAWAY among the same bytes may have ended it already.
-        if isinstance(event, Message):
+        if isinstance(event, Message):  # a GOAWAY before it may have ended its call already
             if (call := self._calls.get(event.stream_id)) is not None:
                 self._take_message(call, event)
         elif isinstance(event, CallEnded):
@@ -492,7 +491,11 @@ class Connection:
 
     def statistics(self) -> ConnectionStatistics:
         """Return how the connection does."""
+        from trio_sched.etcd_shim.channel import _statistics as s  # noqa: PLC0415 # not at once
+
         unread = sum(len(message) for call in self._calls.values() for message in call.messages)
         unsent = len(self._unsent) + self._protocol.output_size
         calls = len(self._calls), self.admission.waiting
-        return ConnectionStatistics(self.endpoint.url, *calls, unread, unsent, self._started_calls)
+        return s.ConnectionStatistics(
+            self.endpoint.url, *calls, unread, unsent, self._started_calls
+        )

@@ -1,7 +1,7 @@
-"""What the standard library has, too, at the price of milliseconds for each command that begins.
+"""What the standard library has, too, at the price of milliseconds and megabytes.
 
-`signal` makes enums of its numbers, for which it loads a dozen modules. Beneath it is ``_signal``,
-which CPython and PyPy have built in.
+`signal` and `socket` make enums of their numbers, for which they load a dozen modules or two.
+Beneath them are ``_signal`` and ``_socket``, which CPython and PyPy have.
 """
 
 from __future__ import annotations
@@ -9,13 +9,16 @@ from __future__ import annotations
 TYPE_CHECKING = False  # typing's own costs as much as all the rest
 if TYPE_CHECKING:
     import signal as signals
+    import socket as sockets
 else:
     try:
         import _signal as signals
+        import _socket as sockets
     except ImportError:  # another Python
         import signal as signals
+        import socket as sockets
 
-__all__ = ["quiet", "signals"]
+__all__ = ["quiet", "signals", "sockets"]
 
 
 class quiet:  # noqa: N801 # as `contextlib.suppress` is named

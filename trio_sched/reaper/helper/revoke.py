@@ -16,9 +16,13 @@ their certificates. Where the session could be granted, this call works, too.
 
 from __future__ import annotations
 
-import socket
 import struct
-from typing import NamedTuple
+
+from trio_sched.reaper.helper.light import sockets
+
+TYPE_CHECKING = False  # typing's own costs as much as all the rest
+if TYPE_CHECKING:
+    import socket
 
 __all__ = ["Refused", "Target", "give_back", "renew_leases"]
 
@@ -27,16 +31,17 @@ _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY = 0, 1, 3, 4, 6, 7
 _ACK = _END_STREAM = 1
 _END_HEADERS = 4
 _PADDED = 8
+_RECEIVE_SIZE = 65536
 
 
 class Refused(Exception):
     """The member answered, but not with what was asked for; or it does not speak gRPC."""
 
 
-class Target(NamedTuple):
+class Target:
     """Where to connect to, and how.
 
-    Attributes:
+    Args:
         scheme: ``http``, ``https`` or ``unix``.
         host: name or address; for ``unix``, the socket's path.
         port: of TCP.
@@ -45,12 +50,21 @@ class Target(NamedTuple):
         key: file of its key; empty if it is in `cert`.
     """
 
-    scheme: str
-    host: str
-    port: int
-    cacert: str = ""
-    cert: str = ""
-    key: str = ""
+    def __init__(
+        self,
+        scheme: str,
+        host: str,
+        port: int,
+        cacert: str = "",
+        cert: str = "",
+        key: str = "",
+    ) -> None:
+        self.scheme = scheme
+        self.host = host
+        self.port = port
+        self.cacert = cacert
+        self.cert = cert
+        self.key = key
 
 
 def give_back(
@@ -106,11 +120,10 @@ class _Connection:
         self._stream = 1
         self._target = target
         self._socket = _connect(target, timeout)
-        self._file = self._socket.makefile("rb")
+        self._input = b""
         self._socket.sendall(_PREFACE + _frame(_SETTINGS, 0, 0, b""))
 
     def close(self) -> None:
-        self._file.close()
         self._socket.close()
 
     def authenticate(self, user: str, password: str) -> str:
@@ -169,31 +182,63 @@ class _Connection:
         return kind, flags, stream & 0x7FFF_FFFF, self._read(high << 16 | low)
 
     def _read(self, size: int) -> bytes:
-        found = self._file.read(size)
-        if len(found) < size:
-            raise Refused("the member hung up")
+        while len(self._input) < size:
+            data = self._socket.recv(_RECEIVE_SIZE)
+            if not data:
+                raise Refused("the member hung up")
+            self._input += data
+        found, self._input = self._input[:size], self._input[size:]
         return found
 
 
 def _connect(target: Target, timeout: float) -> socket.socket:
     if target.scheme == "unix":
-        plain = socket.socket(socket.AF_UNIX)
-        plain.settimeout(timeout)
-        plain.connect(target.host)
-        return plain
-    plain = socket.create_connection((target.host, target.port), timeout)
+        return _connect_to(sockets.AF_UNIX, target.host, timeout)
+    plain = _connect_to_any(target, timeout)
     return _secured(plain, target) if target.scheme == "https" else plain
 
 
+def _connect_to_any(target: Target, timeout: float) -> socket.socket:
+    """Connect to the first address of a name that lets us in."""
+    error: OSError | None = None
+    for family, _, _, _, address in sockets.getaddrinfo(
+        target.host, target.port, 0, sockets.SOCK_STREAM
+    ):
+        try:
+            return _connect_to(family, address, timeout)
+        except OSError as exc:
+            error = exc
+    raise error or OSError(f"{target.host} has no address")
+
+
+def _connect_to(family: int, address: object, timeout: float) -> socket.socket:
+    fresh = sockets.socket(family, sockets.SOCK_STREAM)
+    try:
+        fresh.settimeout(timeout)
+        fresh.connect(address)  # type: ignore[arg-type] # it is of that family
+    except OSError:
+        fresh.close()
+        raise
+    return fresh
+
+
 def _secured(plain: socket.socket, target: Target) -> socket.socket:
-    import ssl  # noqa: PLC0415 # 5 MB that only https needs
+    import socket  # noqa: PLC0415 # 5 MB that only https needs, with the next
+    import ssl  # noqa: PLC0415
 
     context = ssl.create_default_context(cafile=target.cacert or None)
     if target.cert:
         # Without a password of ours OpenSSL would ask at the terminal for one.
         context.load_cert_chain(target.cert, target.key or None, password=lambda: "")
     context.set_alpn_protocols(["h2"])
-    return context.wrap_socket(plain, server_hostname=target.host)
+    timeout = plain.gettimeout()
+    whole = socket.socket(fileno=plain.detach())  # as `ssl` takes no other
+    whole.settimeout(timeout)
+    try:
+        return context.wrap_socket(whole, server_hostname=target.host)
+    except OSError:
+        whole.close()
+        raise
 
 
 def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:

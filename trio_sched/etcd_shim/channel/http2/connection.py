@@ -63,6 +63,11 @@ MAX_EMPTY_DATA: Final = 1000  # frames in a row
 
 _PROTOCOL_ERROR: Final = ErrorCode.PROTOCOL_ERROR
 _HEAD: Final = f.FRAME_HEAD_SIZE
+# Looked up once, as they are for each frame of each answer.
+_END_STREAM, _END_HEADERS, _PADDED = f.END_STREAM, f.END_HEADERS, f.PADDED
+_EXTRAS: Final = f.PADDED | f.WITH_PRIORITY
+_BEGIN, _FINISH, _MALFORMED = Step.BEGIN, Step.FINISH, Step.MALFORMED
+_BODY: Final = Progress.BODY
 _LENGTH_AND_TYPE: Final = 4  # bytes at the beginning of a frame's head
 
 
@@ -193,8 +198,8 @@ class Http2Connection(Sender):
         self._unacknowledged += size
         if self._unacknowledged * 2 >= self._connection_window:
             self._acknowledge_connection()
-        if flags & f.PADDED:
-            body = f.strip_padding(flags & f.PADDED, body)
+        if flags & _PADDED:
+            body = f.strip_padding(flags & _PADDED, body)
         stream = self._streams.get(stream_id)
         if stream is None:
             self._check_not_idle(stream_id)
@@ -207,12 +212,12 @@ class Http2Connection(Sender):
             raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR, "6.9.1", "more than the window")
         if size:
             self._empty_data = 0
-        elif not flags & f.END_STREAM:
+        elif not flags & _END_STREAM:
             self._count_empty(size)
         self._take_content(stream_id, stream, body, events)
         if size > len(body) and stream_id in self._streams:
             self._acknowledge(stream_id, stream, size - len(body))
-        if flags & f.END_STREAM and stream_id in self._streams:
+        if flags & _END_STREAM and stream_id in self._streams:
             error = RemoteProtocolError(NO_STATUS)
             self._end(stream_id, error, events)
 
@@ -255,10 +260,10 @@ class Http2Connection(Sender):
 
     def _take_headers(self, flags: int, stream_id: int, body: bytes, events: list[Event]) -> None:
         """RFC 9113, 6.2."""
-        if flags & (f.PADDED | f.WITH_PRIORITY):
+        if flags & _EXTRAS:
             body = f.strip_padding(flags, body)
-        ends = bool(flags & f.END_STREAM)
-        if flags & f.END_HEADERS:
+        ends = bool(flags & _END_STREAM)
+        if flags & _END_HEADERS:
             self._take_block(stream_id, body, events, ends=ends)
         else:
             self._check_not_idle(stream_id)
@@ -273,11 +278,11 @@ class Http2Connection(Sender):
         if stream is None:
             return
         step = block.steps[stream.progress + ends]
-        if step is Step.BEGIN:
-            stream.progress = Progress.BODY
-        elif step is Step.FINISH:
+        if step is _BEGIN:
+            stream.progress = _BODY
+        elif step is _FINISH:
             self._finish(stream_id, stream, block, events, ends=ends)
-        elif step is Step.MALFORMED:
+        elif step is _MALFORMED:
             out_of_place = f"{block.kind.value}, with END_STREAM {ends}, out of place"
             detail = str(block.error) if block.kind is BlockKind.INVALID else out_of_place
             raise StreamFault(_PROTOCOL_ERROR, "8.1.1", detail)
