@@ -26,6 +26,7 @@ TESTED_BY = {
     "cli/output.py": ["cli/test_pure.py", "cli/test_operations.py"],
     "cli/paths.py": ["cli/test_everywhere.py"],
     "cli/reporter.py": ["cli/run/test_command.py"],
+    "cli/run/host_options.py": ["cli/run/test_config.py"],
     "cli/run/life.py": ["cli/run/test_command.py"],
     "cli/run/signals.py": ["cli/test_connect.py", "cli/run/test_command.py"],
     "cli/simulate.py": ["cli/test_offline.py"],

@@ -11,7 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from types import MappingProxyType
 
@@ -22,6 +22,7 @@ from trio_sched.cli.connect import Connection
 from trio_sched.cli.exits import Exit
 from trio_sched.cli.reporter import Reporter
 from trio_sched.cli.run.child import RunChild, shell_code, start_child
+from trio_sched.cli.run.host_options import HostSettings, health_check_of
 from trio_sched.cli.run.signals import handled_signals
 from trio_sched.cli.run.ticks import TickSettings, run_at_ticks
 from trio_sched.etcd_shim._backoff import Backoff
@@ -67,6 +68,7 @@ class RunSettings:
         on_lost: the signal that asks the child to end.
         reaper: revoke the lease if this process is killed.
         ticks: when it is due; None if it is to run all the time.
+        host: what this host says of itself.
     """
 
     path: str
@@ -85,6 +87,7 @@ class RunSettings:
     on_lost: signal.Signals
     reaper: bool
     ticks: TickSettings | None = None
+    host: HostSettings = field(default_factory=HostSettings)
 
 
 async def run_command(settings: RunSettings, reporter: Reporter) -> int:
@@ -119,6 +122,7 @@ class _Life:
     async def whole(self) -> int:
         """Live it; return the exit code."""
         settings = self._settings
+        names = {"TRIO_SCHED_PATH": settings.path, "TRIO_SCHED_HOSTNAME": settings.hostname}
         with self._scope:
             if settings.wait is not None:
                 self._scope.deadline = trio.current_time() + settings.wait
@@ -135,6 +139,8 @@ class _Life:
                     shutdown_timeout=min(settings.ttl, _LEAVE),
                     takeover_pause=settings.takeover_pause,
                     reaper=reaper if settings.reaper else False,
+                    health_check=health_check_of(settings.host.health, names, self._reporter),
+                    **settings.host.options,
                 ) as result,
             ):
                 self._joined()
