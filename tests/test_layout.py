@@ -22,6 +22,7 @@ TESTED_BY = {
     "cli/demo/board.py": ["cli/demo/test_command.py"],
     "cli/demo/story.py": ["cli/demo/test_command.py"],
     "cli/group.py": ["cli/test_offline.py"],
+    "cli/history.py": ["cli/test_past.py"],
     "cli/ls.py": ["cli/test_everywhere.py"],
     "cli/output.py": ["cli/test_pure.py", "cli/test_operations.py"],
     "cli/paths.py": ["cli/test_everywhere.py"],
