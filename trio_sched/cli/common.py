@@ -10,10 +10,10 @@ import trio
 
 from trio_sched._support.tasks import open_plain_nursery
 from trio_sched.cli.connect import Connection, Seconds, connection_options, usage_errors
-from trio_sched.etcd_shim import Client
+from trio_sched.etcd_shim import Client, Get, GetResult, KeyValue
 from trio_sched.etcd_shim.errors import LeaseNotFound, PermissionDenied
 from trio_sched.host.reads import read_path as read_keys
-from trio_sched.model.keys import PathKeys, check_hostname, check_path
+from trio_sched.model.keys import KeyRange, PathKeys, check_hostname, check_path
 from trio_sched.model.path_state import PathState
 from trio_sched.model.records import MAX_COUNT
 from trio_sched.strategies import known_strategies
@@ -26,6 +26,7 @@ __all__ = [
     "max_count_option",
     "output_option",
     "path_argument",
+    "read_at",
     "read_path",
     "read_ttls",
     "read_with_ttls",
@@ -43,6 +44,7 @@ Exit codes:
 """
 
 _AT_ONCE = 32  # questions to etcd about leases
+_PAGE: Final = 1000  # keys
 
 
 def path_argument(command: F) -> F:
@@ -119,6 +121,24 @@ async def read_path(client: Client, path: str) -> PathState:
     keys = PathKeys(path)
     found = await read_keys(client, keys, keys.everything)
     return PathState.decode(keys, found, found.revision)
+
+
+async def read_at(client: Client, keys: PathKeys, covered: KeyRange, revision: int) -> GetResult:
+    """Read what of a range was this path's at a revision.
+
+    Raises:
+        RevisionCompacted: that is not kept any more.
+        FutureRevision: it was not yet.
+    """
+    kvs: list[KeyValue] = []
+    for part in keys.parts(covered):
+        first, more = part.first, True
+        while more:
+            page = await client.read(Get(first, part.end, limit=_PAGE, revision=revision))
+            kvs += page.kvs
+            more = page.more
+            first = page.kvs[-1].key + b"\0" if page.kvs else first
+    return GetResult(tuple(kvs), revision, len(kvs), more=False)
 
 
 async def read_ttls(client: Client, leases: Iterable[int]) -> Mapping[int, int | None]:

@@ -24,6 +24,7 @@ _COMMANDS: Final = {
     "demo": ("demo.command", "Watch hosts join, leave and crash, on a real etcd."),
     "drain": ("steer", "Let a host not be chosen any more."),
     "evict": ("steer", "Move a host's place elsewhere, once."),
+    "history": ("history", "Show who was scheduled when, and why."),
     "ls": ("ls", "Show the paths that there are."),
     "members": ("view.members", "Show a line for each host."),
     "pause": ("steer", "Freeze decisions."),

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn, TextIO, TypeVar
 
 import trio
@@ -25,6 +26,7 @@ __all__ = [
     "NoAnswer",
     "is_live",
     "perform",
+    "result_of",
     "run_until_signal",
     "show",
     "show_json",
@@ -94,9 +96,18 @@ def perform(connection: Connection, work: Callable[[], Awaitable[int]]) -> NoRet
         connection: that it uses, for the text of errors.
         work: returns the exit code.
     """
+    code, done = result_of(connection, partial(run_until_signal, work))
+    sys.exit(code if done is None else done)
+
+
+def result_of(connection: Connection, work: Callable[[], Awaitable[T]]) -> tuple[int, T | None]:
+    """Run it in a trio of its own; return 0 and the result, or an exit code and None.
+
+    An error is one line that helps. Arguments as for `perform`.
+    """
     code: int
     try:
-        code = trio.run(run_until_signal, work)
+        return 0, trio.run(work)
     except TrioSchedError as error:
         code, words = explain(error, connection)
         Reporter(as_json=False).error(words, code)
@@ -106,7 +117,7 @@ def perform(connection: Connection, work: Callable[[], Awaitable[int]]) -> NoRet
         Reporter(as_json=False).error(words, code)
     except KeyboardInterrupt:  # before or after the signals were listened to
         code = 128 + signal.SIGINT
-    sys.exit(code)
+    return code, None
 
 
 async def run_until_signal(work: Callable[[], Awaitable[int]]) -> int:

@@ -17,6 +17,8 @@ from trio_sched.cli.connect import Connection, Seconds, connection_options, usag
 from trio_sched.cli.exits import CannotRun, Exit, explain
 from trio_sched.cli.reporter import Reporter
 from trio_sched.cli.run.child import check_command
+from trio_sched.cli.run.config import ENVIRONMENT, check_run, config_option
+from trio_sched.cli.run.host_options import host_options
 from trio_sched.cli.run.life import RunSettings, run_command
 from trio_sched.cli.run.seen import seen_options
 from trio_sched.cli.run.signals import parse_on_lost
@@ -69,6 +71,7 @@ Exit codes:
 
 
 @click.command(
+    context_settings=ENVIRONMENT,
     epilog=f"{_EXAMPLES}\n{_CODES}",
     options_metavar="[OPTIONS]",
     short_help="Run a command while this host is one of those chosen.",
@@ -153,8 +156,11 @@ Exit codes:
     show_default=True,
     help="Should we be killed, let the next host start at once, and not after a TTL.",
 )
+@host_options
 @tick_options
 @seen_options
+@config_option
+@click.option("--check", is_flag=True, help="Run nothing: show what holds, and whether it works.")
 @click.option("--json", "as_json", is_flag=True, help="Say what happens on stderr, as JSON lines.")
 def run(
     path: str,
@@ -164,6 +170,7 @@ def run(
     ttl: int,
     *,
     as_json: bool,
+    check: bool,
     **rest: Any,
 ) -> None:
     """Run COMMAND only while this host is one of those chosen for PATH.
@@ -181,6 +188,8 @@ def run(
     if rest["once"] and rest["restart"]:
         raise click.UsageError("give --once or --restart, not both")
     settings = RunSettings(path, command, connection, ttl=ttl, grace=grace, **rest)
+    if check:
+        sys.exit(check_run(path, command, connection, as_json=as_json))
     sys.exit(_run(settings, Reporter(as_json=as_json)))
 
 

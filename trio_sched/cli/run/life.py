@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from types import MappingProxyType
 
@@ -23,6 +23,7 @@ from trio_sched.cli.connect import Connection
 from trio_sched.cli.exits import Exit
 from trio_sched.cli.reporter import Reporter
 from trio_sched.cli.run.child import RunChild, shell_code, start_child
+from trio_sched.cli.run.host_options import HostSettings, health_check_of
 from trio_sched.cli.run.pages import open_pages
 from trio_sched.cli.run.signals import handled_signals
 from trio_sched.cli.run.ticks import TickSettings, run_at_ticks
@@ -72,6 +73,7 @@ class RunSettings:
         ticks: when it is due; None if it is to run all the time.
         http: where to serve what is to know of this host; None for nowhere.
         metrics: where to serve metrics alone.
+        host: what this host says of itself.
     """
 
     path: str
@@ -92,6 +94,7 @@ class RunSettings:
     ticks: TickSettings | None = None
     http: Address | None = None
     metrics: Address | None = None
+    host: HostSettings = field(default_factory=HostSettings)
 
 
 async def run_command(settings: RunSettings, reporter: Reporter) -> int:
@@ -127,6 +130,7 @@ class _Life:
     async def whole(self) -> int:
         """Live it; return the exit code."""
         settings = self._settings
+        names = {"TRIO_SCHED_PATH": settings.path, "TRIO_SCHED_HOSTNAME": settings.hostname}
         with self._scope:
             if settings.wait is not None:
                 self._scope.deadline = trio.current_time() + settings.wait
@@ -144,6 +148,8 @@ class _Life:
                     shutdown_timeout=min(settings.ttl, _LEAVE),
                     takeover_pause=settings.takeover_pause,
                     reaper=False if reaper is None else reaper,
+                    health_check=health_check_of(settings.host.health, names, self._reporter),
+                    **settings.host.options,
                 ) as result,
             ):
                 self._joined()

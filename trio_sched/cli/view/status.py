@@ -12,7 +12,7 @@ import click
 import trio
 from grpclib.const import Status
 
-from trio_sched.cli.common import CODES, read_path, read_ttls, reading_options
+from trio_sched.cli.common import CODES, read_at, read_path, read_ttls, reading_options
 from trio_sched.cli.connect import Connection, Seconds
 from trio_sched.cli.exits import NO_PATH
 from trio_sched.cli.output import perform, show, show_json, within
@@ -20,7 +20,8 @@ from trio_sched.cli.paths import is_there
 from trio_sched.cli.reporter import Reporter
 from trio_sched.cli.view.silence import wait_for_etcd
 from trio_sched.cli.view.trouble import EtcdReport, report_of
-from trio_sched.etcd_shim.errors import DeadlineExceeded
+from trio_sched.etcd_shim.errors import DeadlineExceeded, FutureRevision, RevisionCompacted
+from trio_sched.model.keys import PathKeys
 from trio_sched.model.path_state import PathState
 from trio_sched.serving.document import document_of
 
@@ -45,9 +46,21 @@ Examples:
     show_default="give up at once",
     help="Wait so long if etcd cannot be reached.",
 )
+@click.option(
+    "--at",
+    type=click.IntRange(1),
+    metavar="REVISION",
+    show_default="now",
+    help="Show what was there then, if etcd still keeps it; see `trio-sched history`.",
+)
 @reading_options
 def status(
-    path: str, connection: Connection, output: str, timeout: float, wait: float | None
+    path: str,
+    connection: Connection,
+    output: str,
+    timeout: float,
+    wait: float | None,
+    at: int | None,
 ) -> None:
     """Show the hosts of PATH, the leader, the decision and why, slots, and what is odd.
 
@@ -58,7 +71,7 @@ def status(
     published the times, and for people only; the order is that of revisions. Exits with
     66 if there is nothing at PATH.
     """
-    perform(connection, partial(_status, path, connection, output, timeout, wait))
+    perform(connection, partial(_status, path, connection, output, timeout, wait, at))
 
 
 @dataclass(frozen=True)
@@ -72,10 +85,23 @@ class _Found:
 
 
 async def _status(
-    path: str, connection: Connection, output: str, timeout: float, wait: float | None
+    path: str,
+    connection: Connection,
+    output: str,
+    timeout: float,
+    wait: float | None,
+    at: int | None = None,
 ) -> int:
     read = partial(_read, connection, path)
-    if wait is None:
+    if at is not None:
+        read = partial(_read_at, connection, path, at)
+    if at is not None:
+        try:
+            found = await within(timeout, read)
+        except (RevisionCompacted, FutureRevision) as exc:
+            Reporter(as_json=False).error(f"revision {at} cannot be read: {exc}", NO_PATH)
+            return NO_PATH
+    elif wait is None:
         found = await within(timeout, read)
     else:
         found = await within(wait, partial(wait_for_etcd, partial(_read_in, timeout, read)))
@@ -85,7 +111,7 @@ async def _status(
     elif is_there(found.state) or found.etcd.trouble:
         from trio_sched.cli.view.tables import status_view  # noqa: PLC0415 # brings rich
 
-        show(status_view(found.state, found.ttls, datetime.now(UTC), age, found.etcd))
+        show(status_view(found.state, found.ttls or None, datetime.now(UTC), age, found.etcd))
     if is_there(found.state):
         return 0
     words = f"no host has joined {path!r}, and nothing is wanted of it; see `trio-sched ls`"
@@ -106,6 +132,15 @@ async def _read(connection: Connection, path: str) -> _Found:
         state = await read_path(client, path)
         ttls = await read_ttls(client, (host.lease for host in state.pool.values()))
         return _Found(state, ttls, await report_of(connection, client), asked_at)
+
+
+async def _read_at(connection: Connection, path: str, revision: int) -> _Found:
+    keys = PathKeys(path)
+    async with connection.open() as client:
+        asked_at = trio.current_time()
+        found = await read_at(client, keys, keys.everything, revision)
+        state = PathState.decode(keys, found, revision)
+        return _Found(state, {}, EtcdReport((), ()), asked_at)
 
 
 async def _read_in(timeout: float, read: Callable[[], Awaitable[_Found]]) -> _Found:
