@@ -23,7 +23,6 @@ TESTED_BY = {
     "cli/demo/story.py": ["cli/demo/test_command.py"],
     "cli/group.py": ["cli/test_offline.py"],
     "cli/output.py": ["cli/test_pure.py", "cli/test_operations.py"],
-    "cli/reporter.py": ["cli/run/test_command.py"],
     "cli/run/life.py": ["cli/run/test_command.py"],
     "cli/run/seen.py": ["cli/run/test_pages.py"],
     "cli/run/signals.py": ["cli/test_connect.py", "cli/run/test_command.py"],

@@ -150,7 +150,6 @@ Exit codes:
     help="Should we be killed, let the next host start at once, and not after a TTL.",
 )
 @seen_options
-@click.option("--json", "as_json", is_flag=True, help="Say what happens on stderr, as JSON lines.")
 def run(
     path: str,
     command: tuple[str, ...],
@@ -158,7 +157,7 @@ def run(
     grace: float | None,
     ttl: int,
     *,
-    as_json: bool,
+    reporter: Reporter,
     **rest: Any,
 ) -> None:
     """Run COMMAND only while this host is one of those chosen for PATH.
@@ -176,7 +175,7 @@ def run(
     if rest["once"] and rest["restart"]:
         raise click.UsageError("give --once or --restart, not both")
     settings = RunSettings(path, command, connection, ttl=ttl, grace=grace, **rest)
-    sys.exit(_run(settings, Reporter(as_json=as_json)))
+    sys.exit(_run(settings, reporter))
 
 
 def _run(settings: RunSettings, reporter: Reporter) -> int:
