@@ -34,6 +34,7 @@ _COMMANDS: Final = {
     "strategies": ("strategies", "Show how hosts can be chosen."),
     "undrain": ("steer", "Let a host be chosen again."),
     "watch": ("view.watch", "Show a path as it changes."),
+    "web": ("web.command", "Show paths in a browser, live."),
 }
 
 
