@@ -71,7 +71,7 @@ class Board:
     """
 
     def __init__(self) -> None:
-        self.version = 0
+        self.version: int = 0
         self.removed: dict[str, int] = {}
         self._keys: dict[str, dict[bytes, StoredKey]] = {}
         self._paths: dict[str, _Path] = {}
