@@ -216,6 +216,18 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def screenshots(session: nox.Session) -> None:
+    """Pictures of `trio-sched web`, that of the README too, where Chromium is on PATH."""
+    if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
+        session.skip("there is no Chromium on PATH")
+    session.install("-e", ".[cli]", *group("tests"))
+    folder = Path(session.create_tmp())
+    session.run("python", "-m", "tests.cli.web.screenshots", str(folder))
+    shutil.copy(folder / "web.png", "docs/web.png")
+    session.log("look at those in %s, too", folder)
+
+
+@nox.session
 def coexist(session: nox.Session) -> None:
     """Other etcd clients and ours live in one process, imported in any order."""
     # The versions of aetcd and etcd3aio decide what is shown here, so they are not left to chance.

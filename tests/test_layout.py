@@ -26,7 +26,6 @@ TESTED_BY = {
     "cli/ls.py": ["cli/test_everywhere.py"],
     "cli/output.py": ["cli/test_pure.py", "cli/test_operations.py"],
     "cli/paths.py": ["cli/test_everywhere.py"],
-    "cli/reporter.py": ["cli/run/test_command.py"],
     "cli/run/host_options.py": ["cli/run/test_config.py"],
     "cli/run/life.py": ["cli/run/test_command.py"],
     "cli/run/seen.py": ["cli/run/test_pages.py"],

@@ -83,7 +83,7 @@ def test_the_age_of_a_renewal_is_never_negative() -> None:
     assert family.samples[0].value == 0
 
 
-def test_clients_are_told_apart_by_a_number() -> None:
+def test_clients_differ_by_a_number() -> None:
     channel = ChannelStatistics((), 3, "http://x:1", (), 7, 2, 5)
     found = families_of([], [({"client": "0"}, channel), ({"client": "1"}, channel)])
     by_name = {family.name: [s.value for s in family.samples] for family in found}

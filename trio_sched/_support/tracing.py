@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Final, Protocol, TypeAlias
 
-__all__ = ["Attributes", "Tracer", "set_tracer", "span"]
+__all__ = ["Attributes", "Tracer", "set_tracer", "span", "span_of_call"]
 
 Attributes: TypeAlias = Mapping[str, str | int]
 
@@ -25,6 +25,13 @@ class Tracer(Protocol):
 
 _NOTHING: Final = nullcontext()
 _tracer: ContextVar[Tracer | None] = ContextVar("trio_sched_tracer", default=None)
+
+
+def span_of_call(method: object) -> AbstractContextManager[object]:
+    """Return a block that is the span of a call, if spans are wanted, named as the method is."""
+    if _tracer.get() is None:
+        return _NOTHING
+    return span(getattr(method, "name", "call").lstrip("/"))
 
 
 def span(name: str, **attributes: str | int) -> AbstractContextManager[object]:

@@ -37,6 +37,7 @@ _COMMANDS: Final = {
     "ticks": ("ticks", "Show what was done once, where and how it ended."),
     "undrain": ("steer", "Let a host be chosen again."),
     "watch": ("view.watch", "Show a path as it changes."),
+    "web": ("web.command", "Show paths in a browser, live."),
 }
 
 

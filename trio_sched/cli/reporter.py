@@ -1,4 +1,4 @@
-"""What a command reports on standard error: one line for an error, and events with --json."""
+"""What a command reports on standard error: a line for an error, and for each event."""
 
 from __future__ import annotations
 
@@ -6,41 +6,68 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from trio_sched.cli.run.notify import Notifier
 
 __all__ = ["Reporter"]
 
+_ALWAYS: Final = ("error", "log")
+
 
 class Reporter(logging.Handler):
-    """Writes events as JSON lines, if asked to, and errors as one line.
+    """Writes events as JSON lines, or as text, and errors as one line.
 
     It also is the handler of the scheduler's logger, and so writes its warnings.
 
     Args:
-        as_json: write everything as JSON; else only errors and warnings, as text.
+        as_json: write as JSON; else as text.
+        line_of: returns the text of an event, or None if it is not written; without it none is.
+        notifier: is given each event as well.
+        quiet: write errors and warnings only, also as JSON.
     """
 
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(
+        self,
+        *,
+        as_json: bool,
+        line_of: Callable[[str, Mapping[str, Any]], str | None] | None = None,
+        notifier: Notifier | None = None,
+        quiet: bool = False,
+    ) -> None:
         super().__init__(logging.WARNING)
-        self._as_json = as_json
+        self.as_json: bool = as_json
+        self._line_of = line_of
+        self._quiet = quiet
+        self.notifier: Notifier | None = notifier
         self._joined = False
+        self._about = ""
 
     def event(self, event: str, **fields: object) -> None:
         """Report that something happened."""
-        self._joined = self._joined or event == "joined"
-        if self._as_json:
-            line = json.dumps({"event": event, "time": round(time.time(), 3), **fields})
-            self._write(line)
+        if event == "joined":
+            self._joined, self._about = True, f"{fields['path']} {fields['hostname']}: "
+        if self.notifier is not None:
+            self.notifier.note(event, fields)
+        if self.as_json and not (self._quiet and event not in _ALWAYS):
+            self._write(json.dumps({"event": event, "time": round(time.time(), 3), **fields}))
+        elif not self.as_json and self._line_of is not None:
+            line = self._line_of(event, fields)
+            if line is not None:
+                self._write(f"trio-sched: {self._about}{line}")
 
     def error(self, text: str, code: int) -> None:
         """Report why the command ends, and with which exit code."""
-        if self._as_json:
+        if self.as_json:
             self.event("error", reason=text, code=code)
         else:
             self._write(f"trio-sched: {text}")
 
     def emit(self, record: logging.LogRecord) -> None:
         """Report what the scheduler logs."""
-        if self._as_json:
+        if self.as_json:
             self.event("log", level=record.levelname.lower(), message=record.getMessage())
         elif self._joined:  # before that, the error that ends the command is enough
             self._write(f"trio-sched: {record.getMessage()}")

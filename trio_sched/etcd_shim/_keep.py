@@ -72,7 +72,7 @@ class KeptLease:
         self._renew = renew
         self.id = lease
         self.ttl: int = ttl
-        self.renewals = 0
+        self.renewals: int = 0
         self._sent = sent
         self._lost: str | None = None
         self._gone = False

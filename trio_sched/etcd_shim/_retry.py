@@ -11,12 +11,11 @@ member, may not meet.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
-from trio_sched._support.tracing import span
+from trio_sched._support.tracing import span_of_call
 from trio_sched.etcd_shim._about import TRANSIENT
 from trio_sched.etcd_shim._backoff import Backoff
 from trio_sched.etcd_shim.errors import (
@@ -76,7 +75,7 @@ async def call(
         EtcdError: what the last attempt ended with.
     """
     channel.counts.calls += 1
-    with _span_of(method):
+    with span_of_call(method):
         token = channel.token
         try:
             return await method(request)
@@ -90,11 +89,6 @@ async def call(
                 return await method(request)
             except _MAY_PASS as exc:
                 await retry.prepare(exc, token)
-
-
-def _span_of(method: object) -> AbstractContextManager[object]:
-    """Return a block that is the span of a call, named as the method is."""
-    return span(getattr(method, "name", "call").lstrip("/"))
 
 
 class _Retry:

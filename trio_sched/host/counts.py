@@ -67,11 +67,11 @@ class HostCounts:
 
     def __init__(self) -> None:
         self.losses: dict[str, int] = {}
-        self.renewals = 0
+        self.renewals: int = 0
         self.works: dict[str, int] = {}
-        self.waiting = False
-        self.writes = [0] * (len(WRITE_BUCKETS) + 1)
-        self.write_seconds = 0.0
+        self.waiting: bool = False
+        self.writes: list[int] = [0] * (len(WRITE_BUCKETS) + 1)
+        self.write_seconds: float = 0.0
         self._since = inf  # by trio's clock; of the first event that nothing was written for yet
 
     def note_loss(self, reason: str, error: BaseException) -> None:

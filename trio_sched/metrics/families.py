@@ -197,7 +197,7 @@ def families_of(
 
     Args:
         hosts: what is known of them.
-        clients: with the labels that tell them apart.
+        clients: with the labels by which they differ.
     """
     hosts, clients = [*hosts], [*clients]
     found = [

@@ -1,4 +1,4 @@
-"""A small HTTP server: a slow client, or many, harm nobody else.
+"""A small HTTP server: slow clients, however many, do no harm to others.
 
 Theory of operation
 -------------------

@@ -106,7 +106,7 @@ async def test_the_child_has_a_group_of_its_own_and_dies_with_us(endpoint: str, 
 async def test_exit_codes_of_the_child(
     endpoint: str, path: str, command: list[str], code: int
 ) -> None:
-    found, out, err = await done("--endpoints", endpoint, path, "--", *command)
+    found, out, err = await done("-q", "--endpoints", endpoint, path, "--", *command)
     assert (found, out) == (code, "")
     assert err.count("\n") == (code in {126, 127}), err
     async with open_client(endpoint) as client:

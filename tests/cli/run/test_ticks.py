@@ -36,7 +36,7 @@ async def test_from_cron_on_three_hosts_one_does_it(endpoint: str, path: str) ->
     outs: list[str] = []
 
     async def run(name: str) -> None:
-        words = ("--hostname", name, "--endpoints", endpoint, path, "--once", *DAILY)
+        words = ("-q", "--hostname", name, "--endpoints", endpoint, path, "--once", *DAILY)
         code, out, err = await done(*words, "--", "sh", "-c", "echo $TRIO_SCHED_TICK; sleep 0.1")
         assert (code, err) == (0, "")
         outs.append(out)

@@ -161,7 +161,6 @@ Exit codes:
 @seen_options
 @config_option
 @click.option("--check", is_flag=True, help="Run nothing: show what holds, and whether it works.")
-@click.option("--json", "as_json", is_flag=True, help="Say what happens on stderr, as JSON lines.")
 def run(
     path: str,
     command: tuple[str, ...],
@@ -169,8 +168,8 @@ def run(
     grace: float | None,
     ttl: int,
     *,
-    as_json: bool,
     check: bool,
+    reporter: Reporter,
     **rest: Any,
 ) -> None:
     """Run COMMAND only while this host is one of those chosen for PATH.
@@ -189,8 +188,8 @@ def run(
         raise click.UsageError("give --once or --restart, not both")
     settings = RunSettings(path, command, connection, ttl=ttl, grace=grace, **rest)
     if check:
-        sys.exit(check_run(path, command, connection, as_json=as_json))
-    sys.exit(_run(settings, Reporter(as_json=as_json)))
+        sys.exit(check_run(path, command, connection, as_json=reporter.as_json))
+    sys.exit(_run(settings, reporter))
 
 
 def _run(settings: RunSettings, reporter: Reporter) -> int:

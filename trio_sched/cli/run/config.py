@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import signal
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +47,8 @@ def _read(context: click.Context, parameter: click.Parameter, file: Path | None)
     """Take what a file says as the defaults of all other options."""
     if file is None or context.resilient_parsing:
         return file
+    import tomllib  # noqa: PLC0415 # not for each command
+
     try:
         found = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as exc:

@@ -109,6 +109,8 @@ async def run_command(settings: RunSettings, reporter: Reporter) -> int:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if it is ignored, no process can be waited for
     async with open_plain_nursery() as nursery:
         await nursery.start(life.handle_signals)
+        if reporter.notifier is not None:
+            nursery.start_soon(reporter.notifier.keep_alive)
         code = await life.whole()
         nursery.cancel_scope.cancel()
     return code
@@ -181,6 +183,8 @@ class _Life:
             self._code = code
             if why:
                 self._reporter.error(why, code)
+            if self._reporter.notifier is not None:
+                self._reporter.notifier.note("stopping", {})
         self._scope.cancel()
 
     # ---- signals -------------------------------------------------------------------
@@ -309,7 +313,7 @@ class _Life:
                 code = None
         finally:
             with trio.CancelScope(shield=True):
-                await self._end(child, slot, code)
+                await self._end(child, slot, code, result)
         return code
 
     async def _start(self, slot: Slot, env: dict[str, str], reaper: Reaper | None) -> RunChild:
@@ -324,12 +328,26 @@ class _Life:
                 self._take_signal(number)
         return child
 
-    async def _end(self, child: RunChild, slot: Slot, code: int | None) -> None:
+    def _why_lost(self, slot: Slot, result: Result) -> str:
+        """Return in a word why the right to run is lost."""
+        if slot.lost:
+            return "slot_lost"
+        if not slot.session_alive:
+            return "session_lost"
+        named = self._settings.hostname in _names(result)
+        return "deadline" if named and not self._scope.cancel_called else "handed_over"
+
+    async def _end(self, child: RunChild, slot: Slot, code: int | None, result: Result) -> None:
         """End what is left of the child, and say what came of it."""
         lost = code is None
         if lost:
-            name, deadline = self._settings.on_lost.name, _monotonic(slot.deadline)
-            self._reporter.event("lost", signal=name, deadline=deadline)
+            self._reporter.event(
+                "lost",
+                signal=self._settings.on_lost.name,
+                deadline=_monotonic(slot.deadline),
+                why=self._why_lost(slot, result),
+                hosts=_names(result),
+            )
         at_most = trio.current_time() + self._settings.grace
         last_moment = min(_LAST_MOMENT, self._settings.grace / 4)
         killed = await child.end(

@@ -1,15 +1,20 @@
-"""The options of ``trio-sched run`` by which it is seen."""
+"""The options of ``trio-sched run`` by which others see what it does."""
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
+from trio_sched.cli.reporter import Reporter
+from trio_sched.cli.run.lines import line_of
+from trio_sched.cli.run.notify import Notifier
 from trio_sched.serving.address import Address
 
-__all__ = ["seen_options"]
+__all__ = ["address_option", "seen_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -23,24 +28,64 @@ def _address(_context: click.Context, _parameter: click.Parameter, text: Any) ->
         raise click.BadParameter(str(exc)) from exc
 
 
-_OPTIONS = (
-    click.option(
-        "--http",
+def address_option(name: str, help: str, default: str | None = None) -> Callable[[F], F]:  # noqa: A002 # click's
+    """Return an option whose value is an `Address`, or None."""
+    return click.option(
+        name,
         metavar="ADDRESS",
         callback=_address,
-        help="Serve /healthz, /readyz, /scheduled, /status and /metrics at [HOST:]PORT.",
+        default=default,
+        show_default=default is not None,
+        help=help,
+    )
+
+
+_OPTIONS = (
+    click.option("--json", "as_json", is_flag=True, help="Say everything as JSON lines."),
+    address_option(
+        "--http", help="Serve /healthz, /readyz, /scheduled, /status and /metrics at [HOST:]PORT."
+    ),
+    address_option(
+        "--metrics",
+        help="Serve /metrics alone at [HOST:]PORT; on loopback without HOST, as --http.",
     ),
     click.option(
-        "--metrics",
-        metavar="ADDRESS",
-        callback=_address,
-        help="Serve /metrics alone at [HOST:]PORT; on loopback without HOST, as --http.",
+        "--notify-child",
+        is_flag=True,
+        help="Leave NOTIFY_SOCKET and WATCHDOG_USEC of systemd to the command, too.",
+    ),
+    click.option(
+        "-q", "--quiet", "verbosity", flag_value=-1, type=int, help="Say errors and warnings only."
+    ),
+    click.option(
+        "-v", "--verbose", "verbosity", flag_value=1, type=int, help="Say everything, on stderr."
+    ),
+    click.option(
+        "--log",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        show_default=True,
+        help="How to say it; --json is --log json.",
     ),
 )
 
 
 def seen_options(command: F) -> F:
-    """Give a command the options."""
+    """Give a command the options, and pass it a `Reporter` as ``reporter``."""
+
+    @functools.wraps(command)
+    def wrapper(**options: Any) -> Any:
+        names = ("as_json", "log", "verbosity", "notify_child")
+        as_json, log, verbosity, keep = (options.pop(name) for name in names)
+        verbosity = verbosity or 0
+        reporter = Reporter(
+            as_json=as_json or log == "json",
+            line_of=lambda event, fields: line_of(event, fields, verbosity),
+            notifier=Notifier.take(os.environ, keep=keep),
+            quiet=verbosity < 0,
+        )
+        return command(reporter=reporter, **options)
+
     for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+        wrapper = option(wrapper)
+    return wrapper  # type: ignore[return-value] # with these options, it is one

@@ -12,7 +12,6 @@ from hpack import NeverIndexedHeaderTuple
 from trio_sched.etcd_shim.channel._call import Call, Connections, ProtoMessage
 from trio_sched.etcd_shim.channel._connection import Connection
 from trio_sched.etcd_shim.channel._endpoint import Endpoint
-from trio_sched.etcd_shim.channel._statistics import CallCounts
 from trio_sched.etcd_shim.errors import ConnectionLost, EtcdError
 
 __all__ = ["Caller", "HeaderList", "OneConnection"]
@@ -22,6 +21,21 @@ Rep = TypeVar("Rep", bound=ProtoMessage)
 HeaderList = tuple[tuple[bytes, bytes], ...]
 
 _MAX_TIMEOUT = 99_999_999  # milliseconds; eight digits are what the header takes
+
+
+class CallCounts:
+    """What a channel was used for; meanings as in `ChannelStatistics`."""
+
+    __slots__ = ("calls", "retries", "watch_events")
+
+    def __init__(self) -> None:
+        self.calls: int = 0
+        self.retries: int = 0
+        self.watch_events: int = 0
+
+    def values(self) -> tuple[int, int, int]:
+        """Return all of them, in this order."""
+        return self.calls, self.retries, self.watch_events
 
 
 class Caller(Connections):

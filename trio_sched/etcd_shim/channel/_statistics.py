@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["CallCounts", "ChannelStatistics", "ConnectionStatistics", "EndpointStatistics"]
+__all__ = ["ChannelStatistics", "ConnectionStatistics", "EndpointStatistics"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +39,6 @@ class EndpointStatistics:
 
     endpoint: str
     reason: str
-
-
-@dataclass(slots=True)
-class CallCounts:
-    """What a channel was used for; meanings as in `ChannelStatistics`."""
-
-    calls: int = 0
-    retries: int = 0
-    watch_events: int = 0
-
-    def values(self) -> tuple[int, int, int]:
-        """Return all of them, in this order."""
-        return self.calls, self.retries, self.watch_events
 
 
 @dataclass(frozen=True, slots=True)

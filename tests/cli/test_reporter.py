@@ -1,0 +1,99 @@
+"""What `run` says on standard error, of real processes."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from tests.cli.run.run_tools import COMMAND, Lines, done, open_run
+from tests.places import DOCS
+from tests.reaper.process_tools import ended_with_block
+from trio_sched import open_client
+
+PAGE = DOCS.joinpath("systemd.md").read_text()
+
+
+@asynccontextmanager
+async def open_text(
+    endpoint: str, path: str, *options: str, name: str = "host"
+) -> AsyncIterator[tuple[trio.Process, Lines]]:
+    """Run a command that lasts, and read the text."""
+    arguments = ["--endpoints", endpoint, "--hostname", name, *options]
+    process = await trio.lowlevel.open_process(
+        [*COMMAND, path, *arguments, "--", "sleep", "300"], stderr=subprocess.PIPE
+    )
+    assert process.stderr is not None
+    async with ended_with_block(process, 40):
+        yield process, Lines(process.stderr)
+        process.terminate()
+        await process.wait()
+
+
+async def test_each_thing_is_one_line(endpoint: str, path: str) -> None:
+    """And of the form that the page shows."""
+    async with (
+        open_client(endpoint) as client,
+        open_text(endpoint, path, "--ttl", "3") as (process, lines),
+    ):
+        said = [await lines.read()]
+        async with open_run(endpoint, path, name="other", command=["sleep", "300"]) as other:
+            await other.event("joined")
+            await client.put(f"{path}/control", json.dumps({"drained": ["host"]}))
+            await other.event("started")
+            said += [await lines.read(), await lines.read()]
+            other.process.terminate()
+            await client.delete(f"{path}/control")
+            said.append(await lines.read())
+        process.send_signal(signal.SIGTERM)
+        said.append(await lines.read())
+        assert await lines.read() is None
+    (block,) = re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)
+    shown = [re.sub(r"\d+", "N", line) for line in block.splitlines()]
+    found = [
+        re.sub(r"\d+", "N", line or "")
+        .replace(re.sub(r"\d+", "N", path), "/jobs/mailer")
+        .replace(" host: ", " host-a: ")
+        .replace("to other", "to host-b")
+        for line in said
+    ]
+    started, handed, ended = shown[:3]
+    assert found == [started, handed, ended, started, ended]
+
+
+async def test_quiet_says_nothing_of_what_is_as_it_should_be(endpoint: str, path: str) -> None:
+    arguments = ("--endpoints", endpoint, path, "--", "true")
+    assert await done("-q", *arguments) == (0, "", "")
+    code, _, err = await done("--quiet", "--log", "json", *arguments)
+    assert (code, err) == (0, "")
+
+
+async def test_quiet_does_not_hide_errors() -> None:
+    code, _, err = await done("-q", "--json", "--endpoints", "127.0.0.1:1", "/a", "--", "true")
+    assert json.loads(err)["event"] == "error"
+    assert json.loads(err)["code"] == code == 69
+
+
+async def test_verbose_says_all_of_it(endpoint: str, path: str) -> None:
+    code, _, err = await done("-v", "--endpoints", endpoint, path, "--", "true")
+    assert code == 0
+    words = [line.partition(": ")[2] for line in err.splitlines()]
+    assert len(words) == len(err.splitlines()) == 5
+    for line, expected in zip(
+        words, ["joined", "chosen, rev", "started, pid", "ended with 0", "exit code 0"], strict=True
+    ):
+        assert expected in line
+
+
+@pytest.mark.parametrize("options", [["--json"], ["--log", "json"]])
+async def test_json_is_all_of_it(endpoint: str, path: str, options: list[str]) -> None:
+    code, _, err = await done(*options, "--endpoints", endpoint, path, "--", "true")
+    assert code == 0
+    events = [json.loads(line)["event"] for line in err.splitlines()]
+    assert events == ["joined", "decision", "started", "ended", "exit"]

@@ -1,0 +1,1 @@
+"""``trio-sched web``: paths in a browser, live."""
