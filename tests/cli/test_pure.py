@@ -17,11 +17,12 @@ from trio.testing import MockClock
 
 from tests.cli.ops_tools import compare, validate
 from tests.places import DOCS
+from trio_sched._support.text import plain
 from trio_sched.cli.output import terminal
 from trio_sched.cli.view.silence import Silence
 from trio_sched.cli.view.tables import status_view
 from trio_sched.cli.view.watch import _View, line_of as watch_line
-from trio_sched.cli.view.words import age_of, plain
+from trio_sched.cli.view.words import age_of
 from trio_sched.exceptions import StrategyError
 from trio_sched.leader.diagnosis import diagnose
 from trio_sched.leader.preview import preview

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["bytewise", "clip", "list_names"]
+__all__ = ["bytewise", "clip", "list_names", "plain"]
 
 
 def bytewise(name: str) -> bytes:
@@ -34,3 +34,17 @@ def list_names(names: Iterable[str], limit: int) -> str:
     shown = ", ".join(every[:limit])
     more = len(every) - limit
     return f"{shown} and {more} more" if more > 0 else shown
+
+
+def plain(text: str) -> str:
+    """Return text that does nothing to a terminal: what cannot be printed, as an escape.
+
+    Names and notes come out of etcd, where any client may have written anything.
+    """
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else _escaped(letter) for letter in text)
+
+
+def _escaped(letter: str) -> str:
+    return letter.encode("unicode_escape", errors="backslashreplace").decode("ascii")

@@ -10,6 +10,7 @@ from typing import TextIO
 
 import click
 
+from trio_sched._support.text import plain
 from trio_sched.cli.common import (
     CODES,
     complete_strategy,
@@ -22,7 +23,6 @@ from trio_sched.cli.connect import Connection, connection_options, usage_errors
 from trio_sched.cli.exits import strategy_failed
 from trio_sched.cli.output import perform, show, show_json, within
 from trio_sched.cli.view.tables import facts, table
-from trio_sched.cli.view.words import plain
 from trio_sched.exceptions import StrategyError
 from trio_sched.leader.preview import Preview, preview
 from trio_sched.model.keys import check_path

@@ -254,8 +254,8 @@ def _show(found: Sequence[_Place], verb: Verb, output: str) -> None:
     if output == "json":
         show_json([_document(place) for place in found])
         return
+    from trio_sched._support.text import plain  # noqa: PLC0415 # as above
     from trio_sched.cli.view.tables import table  # noqa: PLC0415 # brings rich
-    from trio_sched.cli.view.words import plain  # noqa: PLC0415 # as above
 
     title = "WOULD BE" if all(place.outcome == "dry-run" for place in found) else "OUTCOME"
     drawn = table("PATH", "HOST", "NOW", "SCHEDULED", title)

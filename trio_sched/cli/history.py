@@ -81,8 +81,8 @@ def _is_of(decision: PastDecision, begin: datetime) -> bool:
 
 
 def _show(decisions: Sequence[PastDecision]) -> None:
+    from trio_sched._support.text import plain  # noqa: PLC0415 # as above
     from trio_sched.cli.view.tables import table  # noqa: PLC0415 # brings rich
-    from trio_sched.cli.view.words import plain  # noqa: PLC0415 # as above
 
     drawn = table("WHEN", "REVISION", "SCHEDULED", "BY", "WHY", right=["REVISION"])
     for each in decisions:

@@ -50,8 +50,8 @@ async def _ls(prefix: str, connection: Connection, output: str, timeout: float) 
     if output == "json":
         show_json([_document(state) for state in states])
     elif states:
+        from trio_sched._support.text import plain  # noqa: PLC0415 # as above
         from trio_sched.cli.view.tables import table  # noqa: PLC0415 # brings rich
-        from trio_sched.cli.view.words import plain  # noqa: PLC0415 # as above
 
         drawn = table("PATH", "HOSTS", "LEADER", "SCHEDULED", "TROUBLE", right=["HOSTS"])
         for state in states:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
+from trio_sched._support.text import plain
 from trio_sched.cli.common import output_option
 from trio_sched.cli.output import show, show_json
 from trio_sched.cli.view.tables import table
-from trio_sched.cli.view.words import plain
 from trio_sched.strategies import get_strategy, known_strategies
 
 __all__ = ["strategies"]

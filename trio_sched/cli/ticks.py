@@ -48,8 +48,8 @@ async def _ticks(path: str, connection: Connection, output: str, timeout: float,
     if output == "json":
         show_json([_document(tick) for tick in found])
     elif found:
+        from trio_sched._support.text import plain  # noqa: PLC0415 # as above
         from trio_sched.cli.view.tables import table  # noqa: PLC0415 # brings rich
-        from trio_sched.cli.view.words import plain  # noqa: PLC0415 # as above
 
         drawn = table("TICK", "STATE", "CODE", "HOST", "BEGUN", "ENDED", right=["CODE"])
         for tick in found:

@@ -179,8 +179,8 @@ def _show(
     held: list[_Held],
     findings: list[tuple[str, int, str]],
 ) -> None:
+    from trio_sched._support.text import plain  # noqa: PLC0415 # as above
     from trio_sched.cli.view.tables import facts, table  # noqa: PLC0415 # brings rich
-    from trio_sched.cli.view.words import plain  # noqa: PLC0415 # as above
 
     words = {of: said for of, _, said in findings}
     show(

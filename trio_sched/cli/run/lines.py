@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
-from trio_sched._support.text import list_names
-from trio_sched.cli.view.words import plain
+from trio_sched._support.text import list_names, plain
 
 __all__ = ["line_of"]
 

@@ -14,8 +14,7 @@ from typing import Any, Final
 
 import trio
 
-from trio_sched._support.text import clip, list_names
-from trio_sched.cli.view.words import plain
+from trio_sched._support.text import clip, list_names, plain
 
 __all__ = ["Notifier"]
 

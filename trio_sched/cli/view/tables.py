@@ -13,17 +13,10 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
+from trio_sched._support.text import plain
 from trio_sched.cli.view.silence import OLD
 from trio_sched.cli.view.trouble import EtcdReport
-from trio_sched.cli.view.words import (
-    age_of,
-    ago,
-    as_data,
-    control_lines,
-    eviction_line,
-    known_ago,
-    plain,
-)
+from trio_sched.cli.view.words import age_of, ago, as_data, control_lines, eviction_line, known_ago
 from trio_sched.etcd_shim._versions import known_faults
 from trio_sched.leader.diagnosis import (
     Finding,

@@ -17,12 +17,13 @@ from rich.segment import Segment
 from rich.text import Text
 
 from trio_sched._support.tasks import open_plain_nursery
+from trio_sched._support.text import plain
 from trio_sched.cli.common import CODES, reading_options
 from trio_sched.cli.connect import Connection
 from trio_sched.cli.output import NoAnswer, is_live, perform, show, show_json, terminal
 from trio_sched.cli.view.silence import OLD, Silence
 from trio_sched.cli.view.tables import status_view
-from trio_sched.cli.view.words import known_ago, plain
+from trio_sched.cli.view.words import known_ago
 from trio_sched.host.observation import PathObservation
 from trio_sched.leader.diagnosis import diagnose
 from trio_sched.model.path_state import PathState

@@ -8,23 +8,9 @@ from datetime import UTC, datetime
 
 from trio_sched.model.control_state import ControlState, Note
 
-__all__ = ["age_of", "ago", "as_data", "control_lines", "eviction_line", "known_ago", "plain"]
+__all__ = ["age_of", "ago", "as_data", "control_lines", "eviction_line", "known_ago"]
 
 _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
-
-
-def plain(text: str) -> str:
-    """Return text that does nothing to a terminal: what cannot be printed, as an escape.
-
-    Names and notes come out of etcd, where any client may have written anything.
-    """
-    if text.isprintable():
-        return text
-    return "".join(letter if letter.isprintable() else _escaped(letter) for letter in text)
-
-
-def _escaped(letter: str) -> str:
-    return letter.encode("unicode_escape", errors="backslashreplace").decode("ascii")
 
 
 def age_of(since: str, now: datetime) -> str:
