@@ -1,7 +1,8 @@
 """What many paths in a process, and many candidates and slots on a path, cost.
 
-``python benchmarks/scale.py`` starts an etcd for each row. *entering*: so many blocks are entered
-at once, and no lease may lapse. *idle*: requests and CPU of paths on which nothing happens.
+``python benchmarks/scale.py`` starts an etcd for each row. Paths are those of one host under one
+session (`open_host`), or each has a session of its own (`schedule`). *entering*: so many blocks are
+entered at once, and no lease may lapse. *idle*: requests and CPU of paths on which nothing happens.
 *candidates*: etcd's CPU for a join beside so many candidates, and how long it takes. *slots*: the
 requests of K chosen hosts that take their slots. Requests are counted by etcd; growth is an
 exponent: 0 if nothing grows, 1 if it is linear.
@@ -13,20 +14,22 @@ import argparse
 import logging
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import log
 from statistics import median
 
 import trio
 from scheduling import counters, difference
 
-from trio_sched import Client, Result, Slot, observe, open_client, schedule
+from trio_sched import Client, Result, Slot, observe, open_client, open_host, schedule
 from trio_sched.etcd_shim import Put
 from trio_sched.testing import Etcd, open_etcd
 
-ENTERING = ((1000, 2), (5000, 10))  # blocks, and their TTL in seconds
+# Blocks, their TTL in seconds, and whether they are of one host.
+ENTERING = ((1000, 2, True), (5000, 10, True), (1000, 2, False), (5000, 10, False))
 IDLE = (100, 1000)  # paths
 IDLE_TTL = 10
 CANDIDATES = (10, 1000, 10_000, 30_000)
@@ -36,7 +39,8 @@ PUTS = 64  # candidates that are put in one transaction
 
 MAX_EXPONENT_OF_CANDIDATES = 0.1
 MAX_REQUESTS_FOR_A_SLOT = 3
-MAX_PROOFS = 2.5  # of a path, in a TTL; the leader's own read among them
+MAX_PROOFS = 2.5  # of a path, in a TTL
+MAX_CALLS = 10  # a second, of 1,000 paths of one host with a TTL of 10 s, besides renewals
 
 
 @dataclass
@@ -65,7 +69,8 @@ class Losses(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Count it if it is one."""
-        self.count += "session lost" in record.getMessage()
+        message = record.getMessage()
+        self.count += "session lost" in message or "session of all paths is lost" in message
 
 
 @asynccontextmanager
@@ -77,13 +82,28 @@ async def opened() -> AsyncIterator[tuple[Etcd, Client]]:
 
 
 @asynccontextmanager
-async def paths(client: Client, count: int, ttl: int) -> AsyncIterator[float]:
-    """Hosts, each on a path of its own, all entered at once; gives the seconds that it took."""
+async def paths(client: Client, count: int, ttl: int, *, shared: bool) -> AsyncIterator[float]:
+    """Paths, all entered at once, of one host or of as many; gives the seconds that it took."""
+    if shared:
+        async with open_host(client, "host", session_ttl=ttl) as host:
+            async with entered_at_once(count, host.schedule) as seconds:
+                yield seconds
+    else:
+        alone = partial(schedule, client, hostname="host", session_ttl=ttl)
+        async with entered_at_once(count, alone) as seconds:
+            yield seconds
+
+
+@asynccontextmanager
+async def entered_at_once(
+    count: int, enter: Callable[[str], AbstractAsyncContextManager[Result]]
+) -> AsyncIterator[float]:
+    """Enter so many paths at once; gives the seconds until all had a decision."""
     entered, all_in = 0, trio.Event()
 
     async def live(number: int) -> None:
         nonlocal entered
-        async with schedule(client, f"/p/{number}", "host", session_ttl=ttl) as result:
+        async with enter(f"/p/{number}") as result:
             await result.next()
             entered += 1
             if entered == count:
@@ -102,17 +122,22 @@ async def paths(client: Client, count: int, ttl: int) -> AsyncIterator[float]:
 # ---- the rows ---------------------------------------------------------------------------
 
 
-async def entering(count: int, ttl: int) -> list[Row]:
+def kind_of(*, shared: bool) -> str:
+    """Say whose the paths are."""
+    return "paths of a host" if shared else "paths with sessions of their own"
+
+
+async def entering(count: int, ttl: int, shared: bool) -> list[Row]:  # noqa: FBT001 # of a table
     """Enter so many blocks at once, and stay for two TTLs."""
     losses = Losses()
     logger = logging.getLogger("trio_sched")
     logger.addHandler(losses)
     cpu = time.process_time()
-    async with opened() as (_, client), paths(client, count, ttl) as seconds:
+    async with opened() as (_, client), paths(client, count, ttl, shared=shared) as seconds:
         cpu = time.process_time() - cpu
         await trio.sleep(2 * ttl)
     logger.removeHandler(losses)
-    words = f"{count} blocks with TTL {ttl} are in after {seconds:.1f} s"
+    words = f"{count} {kind_of(shared=shared)}, TTL {ttl}, are in after {seconds:.1f} s"
     return [
         Row(
             f"{words}, {cpu / count * 1000:.2f} ms of CPU each; {losses.count} sessions were lost",
@@ -121,9 +146,9 @@ async def entering(count: int, ttl: int) -> list[Row]:
     ]
 
 
-async def idle(count: int) -> list[Row]:
+async def idle(count: int, shared: bool) -> list[Row]:  # noqa: FBT001 # of a table
     """Have so many paths on which nothing happens."""
-    async with opened() as (server, client), paths(client, count, IDLE_TTL):
+    async with opened() as (server, client), paths(client, count, IDLE_TTL, shared=shared):
         await trio.sleep(IDLE_TTL)  # what is of the joins is over
         before, cpu, began = await counters(server), time.process_time(), time.perf_counter()
         worst = 0.0
@@ -135,14 +160,15 @@ async def idle(count: int) -> list[Row]:
         requests, _ = difference(before, await counters(server))
     calls = requests.get("Txn", 0) + requests.get("Range", 0)
     a_ttl = seconds / IDLE_TTL * count
+    whose = kind_of(shared=shared)
     return [
         Row(
-            f"{count} idle paths: {calls / a_ttl:.2f} calls a path and TTL, "
+            f"{count} idle {whose}: {calls / a_ttl:.2f} calls a path and TTL, "
             f"{calls / seconds:.1f} a second",
-            calls / a_ttl <= MAX_PROOFS,
+            calls / a_ttl <= MAX_PROOFS and (not shared or calls / seconds <= MAX_CALLS),
         ),
         Row(
-            f"{count} idle paths: {requests.get('LeaseKeepAlive', 0) / a_ttl:.2f} renewals a path "
+            f"{count} idle {whose}: {requests.get('LeaseKeepAlive', 0) / a_ttl:.2f} renewals a path "
             f"and TTL, {cpu / seconds * 100:.1f} % of a core, late by {worst * 1000:.0f} ms at most"
         ),
     ]
@@ -212,11 +238,12 @@ async def slots(count: int) -> list[Row]:
 def measured(arguments: argparse.Namespace) -> Iterator[Row]:
     """Measure all that is asked for."""
     if "entering" in arguments.rows:
-        for count, ttl in ENTERING:
-            yield from trio.run(entering, count, ttl)
+        for count, ttl, shared in ENTERING:
+            yield from trio.run(entering, count, ttl, shared)
     if "idle" in arguments.rows:
         for count in IDLE:
-            yield from trio.run(idle, count)
+            for shared in (True, False):
+                yield from trio.run(idle, count, shared)
     if "candidates" in arguments.rows:
         times: dict[int, float] = {}
         for count in CANDIDATES:
