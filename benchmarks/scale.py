@@ -85,9 +85,11 @@ async def opened() -> AsyncIterator[tuple[Etcd, Client]]:
 async def paths(client: Client, count: int, ttl: int, *, shared: bool) -> AsyncIterator[float]:
     """Paths, all entered at once, of one host or of as many; gives the seconds that it took."""
     if shared:
-        async with open_host(client, "host", session_ttl=ttl) as host:
-            async with entered_at_once(count, host.schedule) as seconds:
-                yield seconds
+        async with (
+            open_host(client, "host", session_ttl=ttl) as host,
+            entered_at_once(count, host.schedule) as seconds,
+        ):
+            yield seconds
     else:
         alone = partial(schedule, client, hostname="host", session_ttl=ttl)
         async with entered_at_once(count, alone) as seconds:
@@ -168,8 +170,8 @@ async def idle(count: int, shared: bool) -> list[Row]:  # noqa: FBT001 # of a ta
             calls / a_ttl <= MAX_PROOFS and (not shared or calls / seconds <= MAX_CALLS),
         ),
         Row(
-            f"{count} idle {whose}: {requests.get('LeaseKeepAlive', 0) / a_ttl:.2f} renewals a path "
-            f"and TTL, {cpu / seconds * 100:.1f} % of a core, late by {worst * 1000:.0f} ms at most"
+            f"{count} idle {whose}: {requests.get('LeaseKeepAlive', 0) / a_ttl:.2f} renewals a "
+            f"path and TTL, {cpu / seconds * 100:.1f} % of a core, late by {worst * 1000:.0f} ms at most"
         ),
     ]
 
