@@ -171,7 +171,8 @@ async def idle(count: int, shared: bool) -> list[Row]:  # noqa: FBT001 # of a ta
         ),
         Row(
             f"{count} idle {whose}: {requests.get('LeaseKeepAlive', 0) / a_ttl:.2f} renewals a "
-            f"path and TTL, {cpu / seconds * 100:.1f} % of a core, late by {worst * 1000:.0f} ms at most"
+            f"path and TTL, {cpu / seconds * 100:.1f} % of a core, late by {worst * 1000:.0f} ms "
+            "at most"
         ),
     ]
 

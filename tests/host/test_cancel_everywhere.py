@@ -153,12 +153,27 @@ async def run_interrupted(endpoint: str, path: str, step: int) -> bool:
         return at_step.done
 
 
+async def run_interrupted_on_shared(endpoint: str, path: str, step: int) -> bool:
+    """Press Ctrl-C while a host is on two paths."""
+    async with open_client(endpoint) as client:
+        at_step = AtStep(step, lambda: signal.raise_signal(signal.SIGINT))
+        trio.lowlevel.add_instrument(at_step)
+        async with (
+            open_host(client, "a", session_ttl=5) as host,
+            host.schedule(f"{path}/stays"),
+            host.schedule(path, max_count=2) as result,
+        ):
+            await live_inside(client, path, result)
+        trio.lowlevel.remove_instrument(at_step)
+        return at_step.done
+
+
 def run(deed: Deed, endpoint: str, path: str, step: int) -> bool:
     """Run in a Trio of its own; one KeyboardInterrupt, not in a group, is what Ctrl-C gives."""
     try:
         return trio.run(deed, endpoint, path, step)
     except KeyboardInterrupt:
-        assert deed is run_interrupted
+        assert deed in {run_interrupted, run_interrupted_on_shared}
         return True
 
 
@@ -183,6 +198,7 @@ async def leases(endpoint: str) -> set[int]:
         run_interrupted,
         run_path_cancelled,
         run_cancelled_on_shared,
+        run_interrupted_on_shared,
     ],
 )
 def test_f9_f10_f27_nothing_is_left_at_any_step(
