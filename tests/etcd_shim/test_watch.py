@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import trio
+import trio.testing
 
 from trio_sched.etcd_shim import Client, Event, EventType, Put, Watcher, open_client
+from trio_sched.etcd_shim._pb import messages_pb2 as pb
 from trio_sched.etcd_shim.errors import Compacted, WatchOverflow
 from trio_sched.testing import Etcd, open_etcd, open_faulty_link
 
@@ -257,3 +259,60 @@ async def test_an_event_says_whether_the_key_was_created(endpoint: str, path: st
         seen = await take(events, 4)
         assert [event.is_create for event in seen] == [True, False, False, True]
         assert [event.is_modify for event in seen] == [False, True, False, False]
+
+
+def answer(revision: int) -> pb.WatchResponse:
+    """An answer with one event."""
+    kv = pb.KeyValue(key=b"a", value=b"%d" % revision, mod_revision=revision)
+    return pb.WatchResponse(events=[pb.Event(kv=kv)])
+
+
+async def test_when_something_came_last_is_noted_though_no_task_waits(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    assert trio.lowlevel.current_clock() is autojump_clock
+    watcher = Watcher(1, pb.WatchCreateRequest(), 10_000)
+    for revision in range(1, 5):
+        await trio.sleep(1)
+        watcher._take(answer(revision))
+        assert watcher.heard_at == trio.current_time()
+        if revision > 1:  # others come while what came is there, or was received
+            assert len((await watcher.receive()).events) in {1, 2}
+
+
+async def test_what_comes_in_one_tick_is_received_together(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    assert trio.lowlevel.current_clock() is autojump_clock
+    watcher = Watcher(1, pb.WatchCreateRequest(), 10_000)
+    received: list[bytes] = []
+
+    async def read() -> None:
+        async for event in watcher:
+            received.append(event.kv.value)  # noqa: PERF401 # seen before the end, which never comes
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        for first in (1, 4, 7):
+            await trio.testing.wait_all_tasks_blocked()
+            await trio.sleep(1)
+            for revision in range(first, first + 3):
+                watcher._take(answer(revision))
+            assert watcher.heard_at == trio.current_time()
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert received == [b"%d" % revision for revision in range(1, 10)]
+
+
+async def test_after_a_wait_that_was_cancelled_the_next_is_woken(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    assert trio.lowlevel.current_clock() is autojump_clock
+    watcher = Watcher(1, pb.WatchCreateRequest(), 10_000)
+    for revision in range(1, 4):
+        with trio.move_on_after(1):
+            await watcher.receive()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watcher.receive)
+            await trio.testing.wait_all_tasks_blocked()
+            watcher._take(answer(revision))

@@ -188,8 +188,9 @@ class Watcher:
             if self._error is not None:
                 await trio.lowlevel.checkpoint()
                 raise again(self._error)
-            await self._wakeup.wait()
             self._waking = False
+            await self._wakeup.wait()
+        self._waking = False
 
     def __aiter__(self) -> Self:
         return self
