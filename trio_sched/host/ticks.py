@@ -257,8 +257,8 @@ class TickClaims:
         if number is None:
             return True
         kv = (await slot.client.get(key)).kv
-        if kv is not None and kv.create_revision == tick.token:
-            return False
+        if kv is not None:  # if it was taken anew, its mark is that of the new holder
+            return kv.create_revision != tick.token
         mark = (await slot.client.get(self.keys.mark(number))).value or b""
         if not is_of_lease(mark, tick.lease):
             return True
