@@ -35,6 +35,7 @@ TESTED_BY = {
     "cli/strategies.py": ["cli/test_offline.py"],
     "cli/ticks.py": ["cli/run/test_ticks.py"],
     "cli/view/members.py": ["cli/test_operations.py"],
+    "cli/view/selection.py": ["cli/test_selection.py"],
     "cli/view/silence.py": ["cli/test_restarts.py", "cli/test_pure.py"],
     "cli/view/status.py": ["cli/test_operations.py"],
     "cli/view/tables.py": ["cli/test_pure.py", "cli/test_operations.py"],

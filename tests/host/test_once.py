@@ -267,6 +267,23 @@ async def test_cancelled_it_is_begun_again_by_the_next() -> None:
         assert not (await fleet.client.get_prefix(f"{PATH}/ticks.open/")).kvs
 
 
+@in_no_time
+async def test_a_host_goes_on_at_once_with_what_it_has_interrupted_itself() -> None:
+    """Its new slot has a mark of the same session, which says nothing of the one before."""
+    async with (
+        open_fleet() as fleet,
+        schedule(fleet.client, PATH, "a", takeover_pause=600.0) as result,
+    ):
+
+        async def work(_slot: object, seconds: float) -> None:
+            await trio.sleep(seconds)
+
+        with trio.move_on_after(5):
+            await result.run_once("k", work, 100.0)
+        with trio.fail_after(30):
+            assert (await result.run_once("k", work, 1.0)).ran
+
+
 # ---- adversities -------------------------------------------------------------------
 
 

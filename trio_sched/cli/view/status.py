@@ -18,6 +18,7 @@ from trio_sched.cli.exits import NO_PATH
 from trio_sched.cli.output import perform, show, show_json, within
 from trio_sched.cli.paths import is_there
 from trio_sched.cli.reporter import Reporter
+from trio_sched.cli.view.selection import SORTS, STATES, Selection
 from trio_sched.cli.view.silence import wait_for_etcd
 from trio_sched.cli.view.trouble import EtcdReport, report_of
 from trio_sched.etcd_shim.errors import DeadlineExceeded, FutureRevision, RevisionCompacted
@@ -26,6 +27,8 @@ from trio_sched.model.path_state import PathState
 from trio_sched.serving.document import document_of
 
 __all__ = ["status"]
+
+_BY_DEFAULT = Selection()
 
 _EXAMPLES = """\b
 Examples:
@@ -53,6 +56,19 @@ Examples:
     show_default="now",
     help="Show what was there then, if etcd still keeps it; see `trio-sched history`.",
 )
+@click.option("--all", "everything", is_flag=True, help="Show all hosts, however many there are.")
+@click.option(
+    "--state", "states", type=click.Choice(STATES), multiple=True, help="Show such hosts only."
+)
+@click.option(
+    "--filter",
+    "pattern",
+    metavar="PATTERN",
+    help="Show hosts whose name or zone fits, as in 'web-*'.",
+)
+@click.option(
+    "--sort", type=click.Choice([*SORTS]), show_default="name", help="How hosts are sorted."
+)
 @reading_options
 def status(
     path: str,
@@ -61,17 +77,28 @@ def status(
     timeout: float,
     wait: float | None,
     at: int | None,
+    states: tuple[str, ...],
+    pattern: str | None,
+    sort: str | None,
+    *,
+    everything: bool,
 ) -> None:
     """Show the hosts of PATH, the leader, the decision and why, slots, and what is odd.
 
     What is wrong with etcd itself is shown too: alarms, and members that do not answer or
     have no leader.
 
+    Of more than 40 hosts those that matter are shown: the leader, those that are scheduled,
+    in trouble, unavailable or drained; see --all.
+
     All of it is as of one revision of etcd's store. Ages are by the clocks of those who
     published the times, and for people only; the order is that of revisions. Exits with
     66 if there is nothing at PATH.
     """
-    perform(connection, partial(_status, path, connection, output, timeout, wait, at))
+    selection = Selection(frozenset(states), pattern, sort, everything)
+    if output == "json" and selection != Selection():
+        raise click.UsageError("--all, --state, --filter and --sort are for tables; JSON has all")
+    perform(connection, partial(_status, path, connection, output, timeout, wait, at, selection))
 
 
 @dataclass(frozen=True)
@@ -91,6 +118,7 @@ async def _status(
     timeout: float,
     wait: float | None,
     at: int | None = None,
+    selection: Selection = _BY_DEFAULT,
 ) -> int:
     read = partial(_read, connection, path)
     if at is not None:
@@ -111,7 +139,11 @@ async def _status(
     elif is_there(found.state) or found.etcd.trouble:
         from trio_sched.cli.view.tables import status_view  # noqa: PLC0415 # brings rich
 
-        show(status_view(found.state, found.ttls or None, datetime.now(UTC), age, found.etcd))
+        show(
+            status_view(
+                found.state, found.ttls or None, datetime.now(UTC), age, found.etcd, selection
+            )
+        )
     if is_there(found.state):
         return 0
     words = f"no host has joined {path!r}, and nothing is wanted of it; see `trio-sched ls`"

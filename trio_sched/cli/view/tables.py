@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trio_sched._support.text import plain
+from trio_sched.cli.view.selection import Selection, select, states_of
 from trio_sched.cli.view.silence import OLD
 from trio_sched.cli.view.trouble import EtcdReport
 from trio_sched.cli.view.words import age_of, ago, as_data, control_lines, eviction_line, known_ago
@@ -34,6 +35,7 @@ __all__ = ["PoolView", "facts", "findings_view", "status_view", "table"]
 _USUAL = {"WHY": "", "ZONE": "-", "WEIGHT": "1", "PRIORITY": "0", "TTL": "", "DATA": ""}
 # Columns that may be broken, and the width that they have to have.
 _SOFT, _MIN_SOFT = ("HOST", "WHY", "DATA"), 16
+_BY_DEFAULT = Selection()
 _STYLES = {"scheduled": "green", "unavailable": "red", "drained": "yellow"}
 
 
@@ -61,6 +63,7 @@ def status_view(
     now: datetime,
     age: float = 0.0,
     etcd: EtcdReport | None = None,
+    selection: Selection = _BY_DEFAULT,
 ) -> RenderableType:
     """Draw all of it.
 
@@ -70,10 +73,16 @@ def status_view(
         now: the time, for ages.
         age: seconds since etcd answered last.
         etcd: what was found out about etcd itself.
+        selection: which hosts are shown.
     """
     parts: list[RenderableType] = [facts(_facts(state, now, age, etcd))]
-    if state.pool:
-        parts += [Text(), PoolView(state, ttls, now)]
+    hosts, left_out = select(state, selection)
+    if hosts:
+        parts += [Text(), PoolView(state, ttls, now, hosts)]
+    if left_out:
+        parts += [Text(), Text(f"{left_out} more hosts; see `trio-sched status --all`")]
+    elif selection.is_narrow:
+        parts += [Text(), Text(f"{len(hosts)} of {len(state.pool)} hosts")]
     if state.slots:
         parts += [Text(), _slots(state)]
     found = diagnose(state)
@@ -139,12 +148,18 @@ class PoolView:
         state: the state.
         ttls: seconds until leases lapse, by their ids; None if they were not read.
         now: the time, for ages.
+        hosts: those to show; None for all.
     """
 
     def __init__(
-        self, state: PathState, ttls: Mapping[int, int | None] | None, now: datetime
+        self,
+        state: PathState,
+        ttls: Mapping[int, int | None] | None,
+        now: datetime,
+        hosts: Iterable[Host] | None = None,
     ) -> None:
-        self._rows = [_row(state, host, ttls, now) for host in state.pool.values()]
+        shown = state.pool.values() if hosts is None else hosts
+        self._rows = [_row(state, host, ttls, now) for host in shown]
         self._names = [
             name
             for name in (self._rows[0] if self._rows else {})
@@ -180,7 +195,7 @@ class PoolView:
 def _row(
     state: PathState, host: Host, ttls: Mapping[int, int | None] | None, now: datetime
 ) -> dict[str, Text]:
-    words = _state_of(state, host)
+    words = states_of(state, host)
     note = state.control.note(f"drained/{host.name}") if "drained" in words else None
     said = host.reason if not host.available else ""
     why = [said, note.why if note is not None else "", host.trouble]
@@ -206,18 +221,6 @@ def _row(
 def _ttl(ttls: Mapping[int, int | None], lease: int) -> str:
     ttl = ttls.get(lease)
     return "?" if ttl is None else f"{ttl}s"
-
-
-def _state_of(state: PathState, host: Host) -> list[str]:
-    leader = state.leader
-    words = {
-        "leads": leader is not None and (leader.name, leader.lease) == (host.name, host.lease),
-        "scheduled": host.name in state.hosts,
-        "unavailable": not host.available,
-        "drained": host.name in state.control.drained,
-    }
-    found = [word for word, is_so in words.items() if is_so]
-    return found if found and found != ["leads"] else ["waiting", *found]
 
 
 def _slots(state: PathState) -> Table:
