@@ -16,6 +16,7 @@ from tests.cli.run.run_tools import COMMAND, Lines, done, open_run
 from tests.places import DOCS
 from tests.reaper.process_tools import ended_with_block
 from trio_sched import open_client
+from trio_sched.testing import open_etcd, open_faulty_link
 
 PAGE = DOCS.joinpath("systemd.md").read_text()
 
@@ -36,24 +37,32 @@ async def open_text(
         await process.wait()
 
 
+async def next_line(lines: Lines) -> str | None:
+    """The next one that is not about the version of etcd."""
+    while True:
+        line = await lines.read()
+        if line is None or "has known faults" not in line:
+            return line
+
+
 async def test_each_thing_is_one_line(endpoint: str, path: str) -> None:
     """And of the form that the page shows."""
     async with (
         open_client(endpoint) as client,
         open_text(endpoint, path, "--ttl", "3") as (process, lines),
     ):
-        said = [await lines.read()]
+        said = [await next_line(lines)]
         async with open_run(endpoint, path, name="other", command=["sleep", "300"]) as other:
             await other.event("joined")
             await client.put(f"{path}/control", json.dumps({"drained": ["host"]}))
             await other.event("started")
-            said += [await lines.read(), await lines.read()]
+            said += [await next_line(lines), await next_line(lines)]
             other.process.terminate()
             await client.delete(f"{path}/control")
-            said.append(await lines.read())
+            said.append(await next_line(lines))
         process.send_signal(signal.SIGTERM)
-        said.append(await lines.read())
-        assert await lines.read() is None
+        said.append(await next_line(lines))
+        assert await next_line(lines) is None
     (block,) = re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)
     shown = [re.sub(r"\d+", "N", line) for line in block.splitlines()]
     found = [
@@ -97,3 +106,36 @@ async def test_json_is_all_of_it(endpoint: str, path: str, options: list[str]) -
     assert code == 0
     events = [json.loads(line)["event"] for line in err.splitlines()]
     assert events == ["joined", "decision", "started", "ended", "exit"]
+
+
+@pytest.mark.parametrize(
+    ("key", "why"), [("slots/0", "slot_lost"), ("exchange/host", "session_lost")]
+)
+async def test_it_says_why_the_right_to_run_is_lost(
+    endpoint: str, path: str, key: str, why: str
+) -> None:
+    async with (
+        open_client(endpoint) as client,
+        open_run(endpoint, path, command=["sleep", "300"]) as run,
+    ):
+        await run.event("started")
+        await client.delete(f"{path}/{key}")
+        assert (await run.event("lost"))["why"] == why
+        await run.event("started")
+        run.process.terminate()
+        assert await run.code() == 143
+
+
+async def test_it_says_that_etcd_has_not_answered(path: str) -> None:
+    options = ("--ttl", "2", "--once")
+    async with (
+        open_etcd() as etcd,
+        open_faulty_link(etcd.endpoint) as link,
+        open_run(link.endpoint, path, *options, command=["sleep", "300"]) as run,
+    ):
+        await run.event("started")
+        link.stall()
+        lost = await run.event("lost")
+        assert (lost["why"], lost["hosts"]) == ("deadline", ["host"])
+        assert await run.code() == 76
+        link.heal()

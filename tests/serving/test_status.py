@@ -82,6 +82,7 @@ async def test_when_etcd_falls_silent_belief_ends_with_the_deadline(path: str) -
         answer = await ask(address, "/status")
         assert answer.status == 503
         assert answer.document == {"error": "etcd does not answer"}
+        validate(answer.document, "commands.schema.json#/$defs/status_error")
         link.heal()
 
 

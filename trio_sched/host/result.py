@@ -360,7 +360,7 @@ class Result(Observation):
             write_seconds=counts.write_seconds,
             write_buckets=counts.write_buckets(),
             holds_slot=self._worker.holding,
-            waits_for_slot=counts.waiting,
+            waits_for_slot=counts.waiting and not self._worker.holding,
             works=dict(counts.works),
             owed_deletions=self._worker.owed,
         )
