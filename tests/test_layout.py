@@ -12,6 +12,9 @@ from tests.places import PACKAGE, TESTS
 
 # Modules without a test file of their name, each with the test files that exercise it.
 TESTED_BY = {
+    "aio/_entries.py": ["aio/test_aio.py"],
+    "aio/_guest.py": ["aio/test_aio.py"],
+    "aio/_objects.py": ["aio/test_aio.py"],
     "_support/chance.py": ["simulation/test_world.py"],
     "_support/lazy.py": ["test_imports.py"],
     "_support/processes.py": ["reaper/test_owner.py", "cli/run/test_child.py"],

@@ -20,6 +20,7 @@ __all__ = [
     "ServiceBlock",
     "ServiceNursery",
     "Wakeup",
+    "check_in_trio",
     "open_plain_nursery",
     "open_service_nursery",
     "run_shielded",
@@ -27,6 +28,17 @@ __all__ = [
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
+
+
+def check_in_trio() -> None:
+    """Raise RuntimeError if this is not called by a task of Trio's."""
+    try:
+        trio.lowlevel.current_task()
+    except RuntimeError:
+        words = (
+            "this needs Trio: run it by trio.run(), or use trio_sched.aio in programs of asyncio"
+        )
+        raise RuntimeError(words) from None
 
 
 class Wakeup:
@@ -89,6 +101,7 @@ class ServiceNursery:
     async def __aenter__(self) -> Self:
         if self._manager is not None:
             raise RuntimeError("this block was entered already")
+        check_in_trio()
         self._manager = trio.open_nursery()
         self._nursery = await self._manager.__aenter__()
         return self

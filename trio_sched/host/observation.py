@@ -9,7 +9,7 @@ from typing import Final
 import trio
 
 from trio_sched._support.suspension import lease_time, suspended
-from trio_sched._support.tasks import open_plain_nursery, open_service_nursery
+from trio_sched._support.tasks import check_in_trio, open_plain_nursery, open_service_nursery
 from trio_sched.etcd_shim import Client, GetResult
 from trio_sched.etcd_shim._backoff import Backoff
 from trio_sched.etcd_shim.errors import EtcdError, RevisionWentBack
@@ -164,6 +164,7 @@ async def observe_decisions(
     client: Client, path: str, reconcile: float
 ) -> AsyncIterator[Observation]:
     """Learn the decisions of a path. See `observe`."""
+    check_in_trio()
     keys = PathKeys(path)
     feed = DecisionFeed(path)
     observer = _Observer(client, keys, keys.decision, reconcile)
@@ -176,6 +177,7 @@ async def observe_everything(
     client: Client, path: str, reconcile: float
 ) -> AsyncIterator[PathObservation]:
     """Learn all that is below a path. See `observe`."""
+    check_in_trio()
     keys = PathKeys(path)
     feed = _PathFeed(keys)
     observer = _Observer(client, keys, keys.everything, reconcile)

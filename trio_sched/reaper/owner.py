@@ -22,7 +22,7 @@ import trio
 
 from trio_sched._support.arguments import check_instance, check_int, check_number, check_seconds
 from trio_sched._support.processes import wait_ended
-from trio_sched._support.tasks import open_plain_nursery, open_service_nursery
+from trio_sched._support.tasks import check_in_trio, open_plain_nursery, open_service_nursery
 from trio_sched.etcd_shim.channel import Access
 from trio_sched.etcd_shim.client import Client, check_client
 from trio_sched.etcd_shim.tls import TLSContext
@@ -323,6 +323,7 @@ async def open_reaper(client: Client) -> AsyncIterator[Reaper]:
         TypeError: `client` is none.
         ValueError: as `check_reapable` does.
     """
+    check_in_trio()
     introduction = list(_introduction(check_client(client)._access))  # noqa: SLF001 # as above
     reaper = _OwnedReaper(introduction)
     reaper.start()

@@ -1,0 +1,325 @@
+"""The scheduler from asyncio, on a real etcd: its cancellation, its exceptions, its tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import pytest
+
+import trio_sched
+from trio_sched import EndOfResults, EtcdError, HostnameInUse, Hosts, Slot
+from trio_sched.aio import (
+    AioClient,
+    AioObservation,
+    AioResult,
+    observe,
+    open_client,
+    open_host,
+    schedule,
+)
+from trio_sched.aio._guest import _guests
+from trio_sched.etcd_shim import Compare, Put
+from trio_sched.testing._ports import free_ports
+
+T = TypeVar("T")
+
+PATIENCE = 30  # seconds
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run a program of asyncio's; nothing of Trio's is left when it ends."""
+
+    async def bounded() -> T:
+        async with asyncio.timeout(PATIENCE):
+            value = await main
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert all(guest.stopping for guest in _guests.values())
+        return value
+
+    return asyncio.run(bounded(), debug=True)
+
+
+async def until(result: AioObservation, *names: str) -> Hosts:
+    async for hosts in result:
+        if hosts == names:
+            return hosts
+    raise AssertionError
+
+
+async def nothing_is_left(client: AioClient, path: str) -> bool:
+    return not (await client.get_prefix(f"{path}/")).count
+
+
+def test_two_hosts_agree_and_leave_nothing(endpoint: str, path: str) -> None:
+    async def main() -> None:
+        async with open_client(endpoint) as client:
+            async with schedule(client, path, "a", max_count=2) as one:
+                async with schedule(client, path, "b", max_count=2) as other:
+                    assert await until(one, "a", "b") == await until(other, "a", "b")
+                    assert one.scheduled
+                    left = one.deadline - asyncio.get_running_loop().time()
+                    assert 0 < left <= 10
+                    assert (await one.wait_scheduled()) == ("a", "b")
+                    await other.update(zone="north")
+                    await other.drain()
+                    await until(one, "a")
+                    await other.undrain()
+                    await until(one, "a", "b")
+                await until(one, "a")
+                await one.shutdown()
+                with pytest.raises(EndOfResults):
+                    await one.next()
+                assert [hosts async for hosts in one] == []
+            assert await nothing_is_left(client, path)
+
+    run(main())
+
+
+def test_a_cancelled_body_leaves_nothing(endpoint: str, path: str) -> None:
+    async def main() -> None:
+        async with open_client(endpoint) as client:
+            inside = asyncio.Event()
+
+            async def live() -> None:
+                async with schedule(client, path, "a") as result:
+                    await until(result, "a")
+                    inside.set()
+                    await result.wait_unscheduled()
+
+            task = asyncio.create_task(live())
+            await inside.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await nothing_is_left(client, path)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2), schedule(client, path, "a") as result:
+                    await until(result, "nobody")
+            assert await nothing_is_left(client, path)
+
+    run(main())
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.001, 0.003, 0.006, 0.01, 0.02, 0.05])
+def test_cancelled_at_any_moment_it_leaves_nothing(endpoint: str, path: str, delay: float) -> None:
+    async def main() -> None:
+        async with open_client(endpoint) as client:
+            for _ in range(3):
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(delay):
+                        async with open_client(endpoint) as other:
+                            async with schedule(other, path, "a") as result:
+                                await until(result, "nobody")
+                assert await nothing_is_left(client, path)
+
+    run(main())
+
+
+def test_work_is_a_task_of_asyncio_and_ends_before_its_slot_is_freed(
+    endpoint: str, path: str
+) -> None:
+    seen: list[str] = []
+    begun = asyncio.Event()
+
+    async def work(slot: Slot, name: str) -> str:
+        seen.append(f"{name} begins")
+        begun.set()
+        try:
+            if len(seen) == 1:
+                await asyncio.sleep(3600)
+        finally:
+            await asyncio.sleep(0.01)
+            seen.append(f"{name} ends")
+        return f"token {slot.token}"
+
+    async def main() -> None:
+        async with open_client(endpoint) as client, schedule(client, path, "a") as result:
+            running = asyncio.create_task(result.run_while_scheduled(work, "it"))
+            await begun.wait()
+            (slot,) = (await client.get_prefix(f"{path}/slots/")).kvs
+            await client.delete(slot.key)
+            assert (await running).startswith("token ")
+            assert seen == ["it begins", "it ends", "it begins", "it ends"]
+            assert not (await client.get_prefix(f"{path}/slots/")).count
+
+            async def fail(_slot: Slot) -> None:
+                raise KeyError("of the work")
+
+            with pytest.raises(KeyError, match="of the work"):
+                await result.run_while_scheduled(fail)
+            assert not (await client.get_prefix(f"{path}/slots/")).count
+            seen.clear()
+            begun.clear()
+            running = asyncio.create_task(result.run_while_scheduled(work, "again"))
+            await begun.wait()
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await running
+            assert seen == ["again begins", "again ends"]
+            assert not (await client.get_prefix(f"{path}/slots/")).count
+
+    run(main())
+
+
+def test_what_ends_the_block_cancels_its_body_and_leaves_it(endpoint: str, path: str) -> None:
+    def broken(_hosts: object, _options: object) -> list[str]:
+        raise ValueError("of the strategy")
+
+    async def main() -> None:
+        async with open_client(endpoint) as client:
+            with pytest.raises(Exception, match="of the strategy") as caught:
+                async with schedule(client, path, "a", strategy=broken, strict=True):
+                    await asyncio.sleep(3600)
+            assert type(caught.value).__name__ == "StrategyError"
+            task = asyncio.current_task()
+            assert task is not None
+            assert not task.cancelling()
+            assert await nothing_is_left(client, path)
+            async with schedule(client, path, "b", session_ttl=2) as result:
+                await until(result, "b")
+                with pytest.raises(HostnameInUse):
+                    async with schedule(client, path, "b", session_ttl=2):
+                        pass
+                with pytest.raises(LookupError):
+                    async with schedule(client, f"{path}/x", "b"):
+                        raise LookupError
+
+    run(main())
+
+
+def test_a_host_on_many_paths_with_a_health_check(endpoint: str, path: str) -> None:
+    healthy = False
+
+    async def check() -> bool:
+        await asyncio.sleep(0)
+        return healthy
+
+    async def main() -> None:
+        nonlocal healthy
+        async with (
+            open_client(endpoint) as client,
+            open_host(client, "a", health_check=check, health_interval=0.05) as host,
+            host.schedule(f"{path}/one") as one,
+            host.schedule(f"{path}/other") as other,
+            observe(client, f"{path}/one") as decisions,
+            observe(client, f"{path}/one", pool=True) as everything,
+        ):
+            healthy = True
+            await until(one, "a")
+            await until(other, "a")
+            await until(decisions, "a")
+            async for state in everything:
+                if state.hosts == ("a",):
+                    break
+            assert everything.newest.pool.keys() == {"a"}
+            await host.drain("so")
+            await until(other)
+            await host.undrain()
+            await host.update(weight=2)
+            assert host.statistics().paths == 2
+
+    run(main())
+
+
+def test_the_client_is_an_etcd_client(endpoint: str, path: str) -> None:
+    async def main() -> None:
+        async with open_client(endpoint) as client:
+            key = f"{path}/key"
+            async with client.watch(key) as events:
+                await client.put(key, "one")
+                event = await anext(events)
+                assert event.kv.value == b"one"
+            answer = await client.txn([Compare.version(key, "==", 1)], [Put(key, "two")])
+            assert answer.succeeded
+            async with client.open_lease(5) as kept:
+                await client.put(f"{path}/leased", "x", lease=kept.id)
+                assert kept.alive
+            assert (await client.get(f"{path}/leased")).kv is None
+            async with client.follow(f"{path}/") as follower:
+                assert [kv.value for kv in follower.first] == [b"two"]
+                await client.delete(key)
+                assert (await anext(follower)).kv.key == key.encode()
+            assert client.statistics().calls
+            with pytest.raises(AttributeError):
+                _ = client.nothing_of_that_name
+
+    run(main())
+
+
+def test_it_ends_with_its_last_block_and_begins_again(endpoint: str, path: str) -> None:
+    async def main() -> None:
+        for number in range(3):
+            async with open_client(endpoint) as client:
+                await client.put(f"{path}/{number}", "x")
+
+        async def one_of_many(number: int) -> AioResult:
+            async with open_client(endpoint) as client:
+                async with schedule(client, f"{path}/{number % 5}", f"h{number}") as result:
+                    await result.next()
+                    return result
+
+        await asyncio.gather(*(one_of_many(number) for number in range(20)))
+
+    run(main())
+    gc.collect()
+    assert not len(_guests)
+
+
+def test_an_etcd_that_is_away_is_an_error(path: str) -> None:
+    async def main() -> None:
+        (port,) = free_ports(1)
+        with pytest.raises(EtcdError):
+            async with open_client(f"http://127.0.0.1:{port}", connect_timeout=0.2) as client:
+                async with schedule(client, path, "a"):
+                    pass
+
+    run(main())
+
+
+def test_bad_arguments_are_errors_at_the_call(endpoint: str, path: str) -> None:
+    async def main() -> None:
+        with pytest.raises(ValueError, match="nonsense"):
+            open_client("nonsense://")
+        async with open_client(endpoint) as client:
+            with pytest.raises(TypeError, match="AioClient"):
+                schedule(client.trio_client, path, "a")  # type: ignore[arg-type] # on purpose
+            with pytest.raises(TypeError):
+                schedule(client, path, "a", health_check=len)  # type: ignore[arg-type] # likewise
+            with pytest.raises(ValueError, match="path"):
+                async with schedule(client, "x", "a"):
+                    pass
+            async with schedule(client, path, "a") as result:
+                with pytest.raises(TypeError):
+                    await result.run_while_scheduled(len)  # type: ignore[arg-type] # likewise
+
+    run(main())
+
+
+async def test_in_a_program_of_trio_it_says_so(endpoint: str) -> None:
+    with pytest.raises(RuntimeError, match="is for programs of asyncio"):
+        async with open_client(endpoint):
+            pass
+
+
+def test_the_functions_of_trio_say_so_in_a_program_of_asyncio(endpoint: str, path: str) -> None:
+    async def main() -> None:
+        with pytest.raises(RuntimeError, match=r"use trio_sched\.aio"):
+            async with trio_sched.open_client(endpoint):
+                pass
+        async with open_client(endpoint) as client:
+            trio_client = client.trio_client
+            for block in (
+                trio_sched.schedule(trio_client, path, "a"),
+                trio_sched.open_host(trio_client, "a"),
+                trio_sched.observe(trio_client, path),
+                trio_sched.observe(trio_client, path, pool=True),
+                trio_sched.open_reaper(trio_client),
+            ):
+                with pytest.raises(RuntimeError, match=r"use trio_sched\.aio"):
+                    async with block:
+                        pass
+
+    run(main())
