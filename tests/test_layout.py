@@ -12,6 +12,9 @@ from tests.places import PACKAGE, TESTS
 
 # Modules without a test file of their name, each with the test files that exercise it.
 TESTED_BY = {
+    "sync/_entries.py": ["sync/test_sync.py"],
+    "sync/_portal.py": ["sync/test_sync.py"],
+    "sync/_objects.py": ["sync/test_sync.py"],
     "aio/_entries.py": ["aio/test_aio.py"],
     "aio/_guest.py": ["aio/test_aio.py"],
     "aio/_objects.py": ["aio/test_aio.py"],

@@ -1,0 +1,51 @@
+"""docs/asyncio_and_threads.md is true: its programs run, and its tests exist."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.places import DOCS, ROOT
+
+PAGE = DOCS.joinpath("asyncio_and_threads.md").read_text()
+PROGRAMS: dict[str, str] = dict(
+    re.findall(r"^## (.*?)$\n\n```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+)
+PRINTED = {
+    "asyncio": "chosen: host-a\nthis host runs, with token True\n",
+    "Code that blocks": "chosen: host-a\n" + "".join(f"host-a does {n}\n" for n in range(3)),
+}
+
+
+def test_each_kind_of_program_is_there() -> None:
+    assert PROGRAMS.keys() == PRINTED.keys()
+
+
+@pytest.mark.parametrize("kind", PROGRAMS)
+def test_its_programs_run(kind: str, endpoint: str, tmp_path: Path) -> None:
+    file = tmp_path / "program.py"
+    file.write_text(PROGRAMS[kind])
+    done = subprocess.run(
+        [sys.executable, "-W", "error", file],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "ETCDCTL_ENDPOINTS": endpoint},
+        check=False,
+        timeout=50,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == PRINTED[kind]
+
+
+@pytest.mark.parametrize(("kind", "folder"), [("## asyncio", "aio"), ("## Code", "sync")])
+def test_its_tests_exist(kind: str, folder: str) -> None:
+    section = PAGE.partition(kind)[2].partition("\n## ")[0]
+    text = (ROOT / "tests" / folder / f"test_{folder}.py").read_text()
+    named = set(re.findall(r"`(test_\w+)`", section))
+    assert named
+    assert named <= set(re.findall(r"def (test_\w+)", text))

@@ -1,0 +1,413 @@
+"""What the blocks give: the objects of `trio_sched`, to be called from blocking code."""
+
+from __future__ import annotations
+
+import inspect
+import queue
+import threading
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from functools import partial
+from math import isinf
+from typing import Any, Generic, Self, TypeVar, TypeVarTuple, Unpack
+
+import trio
+
+from trio_sched._support.arguments import check_callable
+from trio_sched.etcd_shim import Client, Compare, TxnResult
+from trio_sched.etcd_shim.kv import Operation
+from trio_sched.host.local import HostStatistics, LocalHost
+from trio_sched.host.observation import Observation, PathObservation
+from trio_sched.host.result import HostChanges, Result, ResultStatistics
+from trio_sched.host.slot import Slot
+from trio_sched.model.path_state import PathState
+from trio_sched.model.records import Hosts
+from trio_sched.model.roster import Roster
+from trio_sched.sync._portal import Block, Portal
+
+__all__ = [
+    "SyncClient",
+    "SyncHost",
+    "SyncObservation",
+    "SyncPathObservation",
+    "SyncResult",
+    "SyncSlot",
+    "SyncStream",
+]
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+def _step(portal: Portal, stream: Any) -> Any:
+    """Return the next item of a stream.
+
+    Raises:
+        StopIteration: there is none.
+    """
+    ended = object()
+
+    async def step() -> Any:
+        try:
+            return await stream.__anext__()
+        except StopAsyncIteration:
+            return ended
+
+    found = portal.call(step)
+    if found is ended:
+        raise StopIteration
+    return found
+
+
+class SyncStream(Generic[T]):
+    """A stream of Trio's, such as a watch, that is read by blocking code. Iterate it.
+
+    Methods and attributes are those of Trio's; a method that waits there blocks here.
+    """
+
+    def __init__(self, portal: Portal, stream: Any) -> None:
+        self._portal = portal
+        self._stream = stream
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> T:
+        """Block until there is another item."""
+        item: T = _step(self._portal, self._stream)
+        return item
+
+    def __getattr__(self, name: str) -> Any:
+        return _bridged(self._portal, self._stream, name)
+
+
+class SyncClient:
+    """An etcd client for blocking code. Its methods are those of `trio_sched.Client`.
+
+    What waits there blocks here: ``client.get("/key")``. What is a block there is one here:
+    ``with client.watch("/jobs/", prefix=True) as events:``, and what it gives is a `SyncStream`.
+    It can be used from several threads.
+    """
+
+    def __init__(self, portal: Portal, client: Client) -> None:
+        self._portal = portal
+        self.trio_client: Client = client
+
+    def __getattr__(self, name: str) -> Any:
+        return _bridged(self._portal, self.trio_client, name)
+
+
+def _bridged(portal: Portal, owner: Any, name: str) -> Any:
+    """Return something of Trio's so that blocking code can use it."""
+    found = inspect.getattr_static(type(owner), name, None)
+    if isinstance(found, property):
+        return portal.ask(getattr, owner, name)
+    value = getattr(owner, name)
+    if inspect.iscoroutinefunction(value):
+        return lambda *args, **options: portal.call(partial(value, *args, **options))
+    if not inspect.ismethod(value):
+        return value
+
+    def call(*args: Any, **options: Any) -> Any:
+        given = portal.ask(partial(value, *args, **options))
+        if isinstance(given, AbstractAsyncContextManager):
+            return Block(lambda: portal, lambda: given, SyncStream)
+        return given
+
+    return call
+
+
+class SyncObservation:
+    """As `trio_sched.Observation`: iterate it for decisions."""
+
+    def __init__(self, portal: Portal, observation: Observation) -> None:
+        self._portal = portal
+        self._observation = observation
+        self.path: str = observation.path
+
+    @property
+    def newest(self) -> Hosts | None:
+        """The newest decision; None if there is none yet. It is not waited for."""
+        return self._observation.newest
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Hosts:
+        """Block until the next decision. The end of them ends the iteration."""
+        hosts: Hosts = _step(self._portal, self._observation)
+        return hosts
+
+    def next(self) -> Hosts:
+        """Block until the next decision. Raises as Trio's does."""
+        return self._portal.call(self._observation.next)
+
+
+class SyncPathObservation:
+    """As `trio_sched.PathObservation`: iterate it for all that lies below a path."""
+
+    def __init__(self, portal: Portal, observation: PathObservation) -> None:
+        self._portal = portal
+        self._observation = observation
+        self.path: str = observation.path
+
+    @property
+    def newest(self) -> PathState:
+        """The newest state. It is not waited for."""
+        return self._observation.newest
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> PathState:
+        """Block until the next state."""
+        state: PathState = _step(self._portal, self._observation)
+        return state
+
+    def next(self) -> PathState:
+        """Block until the next state. Raises as Trio's does."""
+        return self._portal.call(self._observation.next)
+
+
+class SyncSlot:
+    """As `trio_sched.Slot`: the right to run.
+
+    Attributes:
+        index: its number.
+        token: a fencing token.
+        key: its key in etcd.
+        lease: id of the session lease that it hangs on.
+    """
+
+    def __init__(self, portal: Portal, slot: Slot) -> None:
+        self._portal = portal
+        self._slot = slot
+        self.index: int = slot.index
+        self.token: int = slot.token
+        self.key: bytes = slot.key
+        self.lease: int = slot.lease
+
+    @property
+    def deadline(self) -> float:
+        """By ``time.monotonic()``, when the work must have ended; later after each renewal."""
+        return _monotonic(self._portal, lambda: self._slot.deadline)
+
+    @property
+    def lost(self) -> bool:
+        """True once the slot is known to be gone, so that another host may have it."""
+        return self._portal.ask(lambda: self._slot.lost)
+
+    def guard(self) -> tuple[Compare, ...]:
+        """Return what makes a transaction of yours fail once the slot is lost."""
+        return self._slot.guard()
+
+    def txn(
+        self,
+        compare: Sequence[Compare] = (),
+        success: Sequence[Operation] = (),
+        failure: Sequence[Operation] = (),
+    ) -> TxnResult:
+        """Carry out a transaction if the slot is held still. As `trio_sched.Slot.txn`."""
+        return self._portal.call(self._slot.txn, compare, success, failure)
+
+    def read_roster(self) -> Roster:
+        """Ask etcd which slots of the path are held now. As `trio_sched.Slot.read_roster`."""
+        return self._portal.call(self._slot.read_roster)
+
+
+def _monotonic(portal: Portal, moment: Callable[[], float]) -> float:
+    """Return a moment of Trio's clock, by ``time.monotonic()``."""
+    left = portal.ask(lambda: moment() - trio.current_time())
+    return left if isinf(left) else time.monotonic() + left
+
+
+class SyncResult(SyncObservation):
+    """As `trio_sched.Result`: a host's place on a path. It can be used from several threads.
+
+    Attributes:
+        path: the path that the hosts share.
+        hostname: the name of this host.
+    """
+
+    def __init__(self, portal: Portal, result: Result) -> None:
+        super().__init__(portal, result)
+        self.hostname: str = result.hostname
+        self._result = result
+
+    @property
+    def scheduled(self) -> bool:
+        """True while this host is chosen and its session is certain to live. Asks the clock."""
+        return self._portal.ask(lambda: self._result.scheduled)
+
+    @property
+    def deadline(self) -> float:
+        """By ``time.monotonic()``, until when this host is scheduled; minus infinity if not."""
+        return _monotonic(self._portal, lambda: self._result.deadline)
+
+    def wait_scheduled(self) -> Hosts:
+        """Block until this host is scheduled; return the decision that says so."""
+        return self._portal.call(self._result.wait_scheduled)
+
+    def wait_unscheduled(self) -> None:
+        """Block until this host is not scheduled, by a decision, a loss, or the clock."""
+        self._portal.call(self._result.wait_unscheduled)
+
+    def run_while_scheduled(
+        self,
+        fn: Callable[[SyncSlot, threading.Event, *Ts], T],
+        *args: *Ts,
+        grace: float | None = None,
+        restart: bool = False,
+    ) -> T:
+        """Run ``fn(slot, stop, *args)`` whenever this host is scheduled; return what it returns.
+
+        As `trio_sched.Result.run_while_scheduled`, but that a thread cannot be cancelled: `stop` is
+        set instead when the slot is lost, or `grace` seconds before its deadline, and `fn` has to
+        return soon. Until it has, the slot is not freed; beyond the deadline it can be taken from
+        it, and that is logged as an error. `fn` runs in the thread that calls this. What it returns
+        after `stop` was set does not count: it is run again at the next turn.
+
+        Raises:
+            TypeError: an argument is of a wrong type.
+            ValueError: `grace` is not allowed.
+            EndOfResults: the block was left.
+        """
+        check_callable("fn", fn)
+        turns: queue.SimpleQueue[_Turn[T] | None] = queue.SimpleQueue()
+        portal, outcome = self._portal, list[T]()
+
+        async def work(slot: Slot) -> None:
+            turn: _Turn[T] = _Turn(slot)
+            turns.put(turn)
+            try:
+                await turn.ended.wait()
+            except trio.Cancelled:
+                turn.stop.set()
+                with trio.CancelScope(shield=True):
+                    await turn.ended.wait()
+                if turn.failure is None:
+                    raise
+            if turn.failure is not None:
+                raise turn.failure
+            outcome[:] = turn.values
+
+        async def run() -> None:
+            try:
+                await self._result.run_while_scheduled(work, grace=grace, restart=restart)
+            finally:
+                turns.put(None)
+
+        running = portal.begin(run)
+        try:
+            while (turn := turns.get()) is not None:
+                turn.take(portal, fn, *args)
+        except BaseException:  # of a signal, while this waits for a turn
+            running.cancel()
+            raise
+        running.wait()
+        return outcome[0]
+
+    def update(self, **changes: Unpack[HostChanges]) -> None:
+        """Change what this host says of itself. As `trio_sched.Result.update`."""
+        self._portal.call(partial(self._result.update, **changes))
+
+    def drain(self, reason: str = "drained by itself") -> None:
+        """Let this host not be chosen any more. As `trio_sched.Result.drain`."""
+        self._portal.call(self._result.drain, reason)
+
+    def undrain(self) -> None:
+        """End what `drain` began."""
+        self._portal.call(self._result.undrain)
+
+    def shutdown(self) -> None:
+        """Leave the pool now; return when this host's keys are revoked."""
+        self._portal.call(self._result.shutdown)
+
+    def statistics(self) -> ResultStatistics:
+        """Return how this host's life on the path goes; times are by Trio's clock."""
+        return self._portal.ask(self._result.statistics)
+
+
+class _Turn(Generic[T]):
+    """One time that work runs, in the thread that has asked for it."""
+
+    def __init__(self, slot: Slot) -> None:
+        self._slot = slot
+        self.stop = threading.Event()
+        self.ended = trio.Event()
+        self.values: list[T] = []
+        self.failure: BaseException | None = None
+
+    def take(
+        self,
+        portal: Portal,
+        fn: Callable[[SyncSlot, threading.Event, *Ts], T],
+        *args: *Ts,
+    ) -> None:
+        """Run it."""
+        try:
+            value = fn(SyncSlot(portal, self._slot), self.stop, *args)
+            self.values.append(value)
+        except BaseException as exc:  # noqa: BLE001 # raised by the task that waits for it
+            self.failure = exc
+        finally:
+            portal.run_soon(self.ended.set)
+
+
+class SyncHost:
+    """As `trio_sched.LocalHost`: a host on many paths, under one session.
+
+    Attributes:
+        hostname: the name of this host on all its paths.
+    """
+
+    def __init__(self, portal: Portal, host: LocalHost) -> None:
+        self._portal = portal
+        self.hostname: str = host.hostname
+        self._host = host
+
+    def schedule(self, path: str, **options: Any) -> AbstractContextManager[SyncResult]:
+        """Join a path. Arguments as of `trio_sched.LocalHost.schedule`."""
+        return Block(lambda: self._portal, lambda: self._host.schedule(path, **options), SyncResult)
+
+    def update(self, **changes: Unpack[HostChanges]) -> None:
+        """Change what this host says of itself on all its paths."""
+        self._portal.call(partial(self._host.update, **changes))
+
+    def drain(self, reason: str = "drained by itself") -> None:
+        """Let this host not be chosen on any path any more."""
+        self._portal.call(self._host.drain, reason)
+
+    def undrain(self) -> None:
+        """End what `drain` began."""
+        self._portal.call(self._host.undrain)
+
+    def statistics(self) -> HostStatistics:
+        """Return how this host's life goes on all its paths; times are by Trio's clock."""
+        return self._portal.ask(self._host.statistics)
+
+
+def opened_by(client: SyncClient) -> tuple[Portal, Client]:
+    """Return the portal and Trio's client of one of ours.
+
+    Raises:
+        TypeError: it is none of ours.
+    """
+    if isinstance(client, SyncClient):
+        return client._portal, client.trio_client  # noqa: SLF001 # ours
+    raise TypeError(f"client must be a SyncClient, of trio_sched.sync.open_client, not {client!r}")
+
+
+def blocking_check(
+    check: Callable[[], bool] | None,
+) -> Callable[[], Awaitable[bool]] | None:
+    """Return Trio's health check for one that blocks, which is called in a thread of its own."""
+    if check is None:
+        return None
+    check_callable("health_check", check)
+
+    async def ask() -> bool:
+        return await trio.to_thread.run_sync(check, abandon_on_cancel=True)
+
+    return ask
