@@ -168,6 +168,10 @@ def types(session: nox.Session) -> None:
     """Run mypy --strict on everything, the tests too; and see that each public name has a type."""
     session.install("-e", ".[cli]", *group("types"))
     session.run("mypy", *session.posargs)
+    program = Path(session.create_tmp()) / "readme.py"
+    _, _, rest = Path("README.md").read_text().partition("```python\n")
+    program.write_text(rest.partition("```")[0])
+    session.run("mypy", "--strict", str(program))
     # It fails below 100 %. A newer pyright may ask for more, so its version is pinned.
     environment = {"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"}
     session.run("pyright", "--verifytypes", "trio_sched", "--ignoreexternal", env=environment)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import sysconfig
-from typing import Any
+from pathlib import Path
 
-import pytest
 import trio
 
 from tests.places import ROOT
@@ -21,11 +21,25 @@ def example() -> str:
     return str(code)
 
 
-async def test_the_example_runs(endpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
-    names: dict[str, Any] = {"__name__": "example"}
-    exec(compile(example(), "README.md", "exec"), names)  # ours
-    await names["main"](endpoint, "host-a")
-    assert capsys.readouterr().out == "host-a chose host-a\nthis host is one of them\n"
+async def test_the_example_runs(endpoint: str, tmp_path: Path) -> None:
+    """One host works, is killed, and another one does; the reaper leaves nothing."""
+    file = tmp_path / "three_hosts.py"
+    file.write_text(example())
+    env = os.environ | {"ETCDCTL_ENDPOINTS": endpoint, "PYTHONPATH": str(ROOT)}
+    done = await trio.run_process([sys.executable, file], capture_stdout=True, env=env)
+    found = re.fullmatch(
+        r"(host-\w) works, with token (\d+)\n(host-\w) is killed\n"
+        r"(host-\w) works, with token (\d+)\n",
+        done.stdout.decode(),
+    )
+    assert found is not None, done.stdout
+    first, token, killed, second, next_token = found.groups()
+    assert first == killed != second
+    assert int(token) < int(next_token)
+    (shown,) = re.findall(r"^```text\n(host.*?)```", README, re.DOTALL | re.MULTILINE)
+    assert re.sub(r"\w+$|host-\w", "", shown, flags=re.MULTILINE) == re.sub(
+        r"\w+$|host-\w", "", done.stdout.decode(), flags=re.MULTILINE
+    )
 
 
 def test_the_first_commands_need_nothing_of_the_system_but_python() -> None:
@@ -58,7 +72,7 @@ async def test_the_commands_run(endpoint: str) -> None:
 
 
 def test_the_example_is_short() -> None:
-    assert len([line for line in example().splitlines() if line.strip()]) <= 15
+    assert len([line for line in example().splitlines() if line.strip()]) <= 38
 
 
 def test_the_options_are_those_of_schedule() -> None:
