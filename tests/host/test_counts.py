@@ -15,6 +15,9 @@ from trio_sched.etcd_shim.errors import ConnectionLost, RevisionWentBack
 from trio_sched.host.counts import HostCounts, cause_of_loss
 
 
+LOSING = ("mark_lost", "give_up")
+
+
 async def work_until_cancelled(_slot: Slot) -> None:
     await trio.sleep_forever()
 
@@ -25,7 +28,7 @@ def reasons() -> set[str]:
     files = [*PACKAGE.joinpath("host").glob("*.py"), PACKAGE / "etcd_shim" / "_keep.py"]
     for file in files:
         for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "mark_lost":
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in LOSING:
                 (words, *_) = node.args
                 if isinstance(words, ast.JoinedStr):
                     words = words.values[0]
@@ -35,7 +38,7 @@ def reasons() -> set[str]:
 
 
 def test_every_reason_has_a_cause() -> None:
-    left = {"the block was left", "its block was left"}  # these are no losses
+    left = {"the host's block was left", "its block was left"}  # these are no losses
     assert len(reasons()) > 6
     assert {cause_of_loss(words) for words in reasons() - left} >= {"no_renewal", "lease_gone"}
     assert not [words for words in reasons() - left if cause_of_loss(words) == "other"]

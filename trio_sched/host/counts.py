@@ -18,7 +18,7 @@ __all__ = ["WRITE_BUCKETS", "HostCounts", "cause_of_loss"]
 WRITE_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Seconds: the upper bounds of how long it took from an event to the written decision."""
 
-# Beginnings of why a session was lost, as they are given to `mark_lost`.
+# Beginnings of why a session was lost, as they are given to `mark_lost` and `give_up`.
 _CAUSES: Final = {
     "no renewal was acknowledged": "no_renewal",
     "its deadline has passed": "deadline",
@@ -27,6 +27,7 @@ _CAUSES: Final = {
     "its candidate key": "key_gone",
     "for a TTL there was no proof": "no_proof",
     "the slot": "key_gone",
+    "it is not certain that ": "in_doubt",  # how many paths of a host were left
 }
 
 
