@@ -14,7 +14,6 @@ from trio_sched.etcd_shim._retry import call
 from trio_sched.etcd_shim.errors import ConnectionLost, RevisionWentBack
 from trio_sched.host.counts import HostCounts, cause_of_loss
 
-
 LOSING = ("mark_lost", "give_up")
 
 
