@@ -13,7 +13,7 @@ from tests.cli.test_pure import candidate, decided, host, state
 from tests.helpers import until
 from tests.places import DOCS
 from trio_sched import open_client, schedule
-from trio_sched.cli.view.selection import SHOWN, SORTS, STATES, Selection, select
+from trio_sched.cli.view.selection import MATTERS, SHOWN, SORTS, STATES, Selection, select
 from trio_sched.etcd_shim import Put
 from trio_sched.model.keys import PathKeys
 from trio_sched.model.path_state import PathState
@@ -92,6 +92,13 @@ def test_sorting(sort: str) -> None:
     assert (len(hosts), left_out) == (300, 0)
 
 
+def test_all_by_what_matters() -> None:
+    found = names(Selection(sort=MATTERS, everything=True))
+    assert found[:7] == ["h290", "h280", "h281", "h260", "h250", "h270", "h000"]
+    assert len(found) == 300
+    assert names(Selection(sort=MATTERS), state()) == ["a", "b", "c"]
+
+
 def test_the_heaviest_come_first() -> None:
     hosts, _ = select(fleet(), Selection(sort="weight"))
     assert hosts[0].weight == 7
@@ -120,7 +127,7 @@ async def test_status_of_a_large_path(endpoint: str, path: str) -> None:
 async def test_the_commands_of_the_page_run(endpoint: str, path: str) -> None:
     page = DOCS.joinpath("operations.md").read_text()
     section = page.partition("### Of many hosts\n")[2].partition("\n### ")[0]
-    assert set(STATES) | set(SORTS) <= set(re.findall(r"`(\w+)`", section))
+    assert set(STATES) | {*SORTS, MATTERS} <= set(re.findall(r"`(\w+)`", section))
     commands = re.findall(r"^trio-sched (.*)$", section, re.MULTILINE)
     assert len(commands) == 2
     async with open_client(endpoint) as client, schedule(client, path, "web-1") as result:

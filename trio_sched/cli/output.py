@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NoAnswer",
+    "drawn",
     "is_live",
     "perform",
     "result_of",
@@ -73,14 +74,18 @@ def is_live(console: Console) -> bool:
 
 def show(what: RenderableType) -> None:
     """Write it for people; without the blanks that fill up a table."""
-    console = terminal()
+    sys.stdout.write(drawn(what, terminal()))
+    sys.stdout.flush()
+
+
+def drawn(what: RenderableType, console: Console) -> str:
+    """Return what `show` writes."""
     with console.capture() as captured:
         console.print(what, soft_wrap=isinstance(what, str))
     text = captured.get()
     if not console.is_terminal:
         text = "".join(f"{line.rstrip()}\n" for line in text.splitlines())
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    return text
 
 
 def show_json(document: object, *, on_one_line: bool = False) -> None:

@@ -6,7 +6,8 @@ import os
 import pty
 import shlex
 import sys
-from collections.abc import AsyncIterator
+import termios
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -32,6 +33,7 @@ signal.signal(signal.SIGTTOU, signal.SIG_IGN)
 print("code", os.waitstatus_to_exitcode(status), flush=True)
 signal.pause()
 """
+IN_GROUPS = {NO_CGROUP: "1", "TERM": "dumb"}
 BASH = ["bash", "--norc", "--noprofile", "-i"]
 READ = ["sh", "-c", "echo rea''dy; read x; echo got $x"]  # an echo of the words is no "ready"
 
@@ -43,6 +45,11 @@ class Terminal:
         self.process = process
         self._screen = trio.lowlevel.FdStream(screen)
         self._shown = b""
+
+    @property
+    def settings(self) -> list[object]:
+        """What the terminal does with what is typed."""
+        return termios.tcgetattr(self._screen.fileno())
 
     async def type(self, text: str) -> None:
         await self._screen.send_all(text.encode())
@@ -79,15 +86,22 @@ class Terminal:
 
 
 @asynccontextmanager
-async def open_terminal(*command: str) -> AsyncIterator[Terminal]:
+async def open_terminal(
+    *command: str,
+    env: Mapping[str, str] = IN_GROUPS,
+    size: tuple[int, int] = (0, 0),
+    program: str = IN_TERMINAL,
+) -> AsyncIterator[Terminal]:
+    """Run a command in a terminal of so many lines and columns; 0 if it does not say."""
     screen, keyboard = pty.openpty()
+    termios.tcsetwinsize(screen, size)
     try:
         process = await trio.lowlevel.open_process(
-            [sys.executable, "-c", IN_TERMINAL, *command],
+            [sys.executable, "-c", program, *command],
             stdin=keyboard,
             stdout=keyboard,
             stderr=keyboard,
-            env=os.environ | {NO_CGROUP: "1", "PS1": "$ ", "TERM": "dumb"},
+            env=os.environ | {"PS1": "$ "} | dict(env),
         )
     finally:
         os.close(keyboard)

@@ -10,7 +10,7 @@ from typing import Any, Final
 from trio_sched.model.path_state import PathState
 from trio_sched.model.records import Host
 
-__all__ = ["SHOWN", "SORTS", "STATES", "Selection", "select", "states_of"]
+__all__ = ["MATTERS", "SHOWN", "SORTS", "STATES", "Selection", "select", "states_of"]
 
 STATES: Final = ("leads", "scheduled", "trouble", "unavailable", "drained", "waiting")
 """What a host may be, what matters most first."""
@@ -25,6 +25,8 @@ SORTS: Final[dict[str, Callable[[Host], Any]]] = {
     "priority": lambda host: (-host.priority, host.name),
 }
 """By what hosts can be sorted."""
+MATTERS: Final = "matters"
+"""Sorts by `STATES`, what matters most first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +36,8 @@ class Selection:
     Attributes:
         states: those in one of these states; empty for any.
         pattern: those whose name or zone fits, as a shell has it; None for any.
-        sort: by which of `SORTS`; None for as they are in etcd, by name; or, if some are left
-            out, by what matters.
+        sort: by which of `SORTS`, or by what `MATTERS`; None for as they are in etcd, by name; or,
+            if some are left out, by what matters.
         everything: leave none out.
     """
 
@@ -72,13 +74,15 @@ def select(state: PathState, selection: Selection) -> tuple[list[Host], int]:
         if (not selection.states or selection.states & _words(state, host))
         and (pattern is None or _fits(pattern, host))
     ]
-    if selection.sort is not None:
-        found.sort(key=SORTS[selection.sort])
-    if selection.everything or selection.is_narrow or len(found) <= SHOWN:
-        return found, 0
-    if selection.sort is None:
+    left_out = 0
+    if not (selection.everything or selection.is_narrow):
+        left_out = max(len(found) - SHOWN, 0)
+    sort = selection.sort or (MATTERS if left_out else None)
+    if sort == MATTERS:
         found.sort(key=lambda host: min(map(STATES.index, _words(state, host))))
-    return found[:SHOWN], len(found) - SHOWN
+    elif sort is not None:
+        found.sort(key=SORTS[sort])
+    return found[: len(found) - left_out], left_out
 
 
 def _words(state: PathState, host: Host) -> set[str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import trio
@@ -15,16 +16,20 @@ from grpclib.const import Status
 from trio_sched.cli.common import CODES, read_at, read_path, read_ttls, reading_options
 from trio_sched.cli.connect import Connection, Seconds
 from trio_sched.cli.exits import NO_PATH
-from trio_sched.cli.output import perform, show, show_json, within
+from trio_sched.cli.output import result_of, run_until_signal, show, show_json, within
 from trio_sched.cli.paths import is_there
 from trio_sched.cli.reporter import Reporter
-from trio_sched.cli.view.selection import SORTS, STATES, Selection
+from trio_sched.cli.view.pager import show_pages
+from trio_sched.cli.view.selection import MATTERS, SORTS, STATES, Selection
 from trio_sched.cli.view.silence import wait_for_etcd
 from trio_sched.cli.view.trouble import EtcdReport, report_of
 from trio_sched.etcd_shim.errors import DeadlineExceeded, FutureRevision, RevisionCompacted
 from trio_sched.model.keys import PathKeys
 from trio_sched.model.path_state import PathState
 from trio_sched.serving.document import document_of
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 __all__ = ["status"]
 
@@ -67,8 +72,15 @@ Examples:
     help="Show hosts whose name or zone fits, as in 'web-*'.",
 )
 @click.option(
-    "--sort", type=click.Choice([*SORTS]), show_default="name", help="How hosts are sorted."
+    "--sort",
+    type=click.Choice([*SORTS, MATTERS]),
+    show_default="name",
+    help="How hosts are sorted.",
 )
+@click.option(
+    "--wide", is_flag=True, help="Show all columns and whole texts, on more lines where it has to."
+)
+@click.option("--no-pager", is_flag=True, help="Never show it in a pager.")
 @reading_options
 def status(
     path: str,
@@ -82,6 +94,8 @@ def status(
     sort: str | None,
     *,
     everything: bool,
+    wide: bool,
+    no_pager: bool,
 ) -> None:
     """Show the hosts of PATH, the leader, the decision and why, slots, and what is odd.
 
@@ -89,16 +103,28 @@ def status(
     have no leader.
 
     Of more than 40 hosts those that matter are shown: the leader, those that are scheduled,
-    in trouble, unavailable or drained; see --all.
+    in trouble, unavailable or drained; see --all. A host has one line: columns for which a
+    terminal has no room are left out, and what is cut ends in an ellipsis; see --wide.
+
+    What is longer than the terminal is shown in $PAGER, or `less`.
 
     All of it is as of one revision of etcd's store. Ages are by the clocks of those who
     published the times, and for people only; the order is that of revisions. Exits with
     66 if there is nothing at PATH.
     """
     selection = Selection(frozenset(states), pattern, sort, everything)
-    if output == "json" and selection != Selection():
-        raise click.UsageError("--all, --state, --filter and --sort are for tables; JSON has all")
-    perform(connection, partial(_status, path, connection, output, timeout, wait, at, selection))
+    if output == "json" and (wide or selection != Selection()):
+        words = "--all, --state, --filter, --sort and --wide are for tables; JSON has all"
+        raise click.UsageError(words)
+    pages: list[RenderableType] = []  # a pager is no part of what waits for etcd
+    work = partial(
+        _status, path, connection, output, timeout, wait, at, selection, pages.append, wide=wide
+    )
+    code, done = result_of(connection, partial(run_until_signal, work))
+    code = code if done is None else done
+    for page in pages:
+        code = show_pages(page, no_pager=no_pager) or code
+    sys.exit(code)
 
 
 @dataclass(frozen=True)
@@ -119,6 +145,9 @@ async def _status(
     wait: float | None,
     at: int | None = None,
     selection: Selection = _BY_DEFAULT,
+    show_view: Callable[[RenderableType], None] = show,
+    *,
+    wide: bool = False,
 ) -> int:
     read = partial(_read, connection, path)
     if at is not None:
@@ -139,11 +168,8 @@ async def _status(
     elif is_there(found.state) or found.etcd.trouble:
         from trio_sched.cli.view.tables import status_view  # noqa: PLC0415 # brings rich
 
-        show(
-            status_view(
-                found.state, found.ttls or None, datetime.now(UTC), age, found.etcd, selection
-            )
-        )
+        ttls, now = found.ttls or None, datetime.now(UTC)
+        show_view(status_view(found.state, ttls, now, age, found.etcd, selection, wide=wide))
     if is_there(found.state):
         return 0
     words = f"no host has joined {path!r}, and nothing is wanted of it; see `trio-sched ls`"

@@ -11,7 +11,7 @@ from math import inf
 
 import click
 import trio
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.live import Live
 from rich.segment import Segment
 from rich.text import Text
@@ -21,8 +21,11 @@ from trio_sched._support.text import plain
 from trio_sched.cli.common import CODES, reading_options
 from trio_sched.cli.connect import Connection
 from trio_sched.cli.output import NoAnswer, is_live, perform, show, show_json, terminal
+from trio_sched.cli.view.fitting import clip, mark_of
+from trio_sched.cli.view.screen import Screen, has_keys
+from trio_sched.cli.view.scrolling import HELP, Scroll
 from trio_sched.cli.view.silence import OLD, Silence
-from trio_sched.cli.view.tables import status_view
+from trio_sched.cli.view.tables import facts, status_view
 from trio_sched.cli.view.words import known_ago
 from trio_sched.host.observation import PathObservation
 from trio_sched.leader.diagnosis import diagnose
@@ -48,7 +51,8 @@ Examples:
 def watch(path: str, connection: Connection, output: str, timeout: float) -> None:
     """Show PATH as `status` does, and each change, until interrupted.
 
-    On a terminal it is drawn anew in place; else there is a line for each change. As
+    On a terminal it is drawn anew in place, and keys scroll and sort it: `?` shows which,
+    and `q` leaves. Else there is a line for each change. As
     JSON, each line is a document as `status` prints it, without the TTLs of leases. A slow
     reader gets the newest state and misses some between.
 
@@ -66,16 +70,18 @@ async def _watch(path: str, connection: Connection, output: str, timeout: float)
         ):
             scope.deadline = inf  # etcd has answered
             await _show_all(seen, output)
-    raise NoAnswer(timeout)  # it ends by a signal, or so
+            return 0
+    raise NoAnswer(timeout)
 
 
 async def _show_all(seen: PathObservation, output: str) -> None:
+    """Show it until cancelled, or until the user leaves."""
     console = terminal()
     silence = Silence(lambda: seen.answered_at)
     if output == "json":
         await _show_states(seen, silence, partial(_show_document, silence))
     elif is_live(console):
-        await _draw(seen, silence, console)
+        await (_draw_with_keys if has_keys() else _draw)(seen, silence, console)
     else:
         await _show_states(seen, silence, partial(_show_line, silence))
 
@@ -128,29 +134,86 @@ async def _draw(seen: PathObservation, silence: Silence, console: Console) -> No
                 live.refresh()
 
 
-async def _redraw(live: Live) -> None:
+async def _draw_with_keys(seen: PathObservation, silence: Silence, console: Console) -> None:
+    scroll = Scroll()
+    screen = Screen(_View(seen, silence, scroll), console)
+    async with open_plain_nursery() as nursery:
+        await nursery.start(screen.run)
+        nursery.start_soon(silence.report)
+        nursery.start_soon(_redraw, screen)
+        nursery.start_soon(_follow_keys, seen, screen, scroll, nursery.cancel_scope)
+        async for _state in seen:
+            screen.refresh()
+
+
+async def _follow_keys(
+    seen: PathObservation, screen: Screen, scroll: Scroll, scope: trio.CancelScope
+) -> None:
+    while keys := await screen.read_keys():
+        for key in keys:
+            scroll.press(key, len(seen.newest.pool))
+        if scroll.left:
+            scope.cancel()
+            return
+        screen.refresh()
+
+
+async def _redraw(picture: Live | Screen) -> None:
     while True:
         await trio.sleep(_REDRAWN)
-        live.refresh()
+        picture.refresh()
 
 
 class _View:
     """The newest state, as many lines of it as the terminal has, and how many more there are."""
 
-    def __init__(self, seen: PathObservation, silence: Silence) -> None:
+    def __init__(
+        self, seen: PathObservation, silence: Silence, scroll: Scroll | None = None
+    ) -> None:
         self._seen = seen
         self._silence = silence
+        self._scroll = scroll
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        shown = status_view(self._seen.newest, None, datetime.now(UTC), self._silence.age)
-        lines = console.render_lines(shown, options.update(height=None), pad=False)
         silence = self._silence.words()
         room = max(2, console.height - 1) - bool(silence)
+        if self._scroll is None:
+            yield from self._begin(console, options, room)
+        else:
+            yield from self._part(self._scroll, console, options, room)
+        if silence:
+            yield Text(silence, style="bold red")
+
+    def _begin(self, console: Console, options: ConsoleOptions, room: int) -> RenderResult:
+        shown = status_view(self._seen.newest, None, datetime.now(UTC), self._silence.age)
+        lines = console.render_lines(shown, options.update(height=None), pad=False)
         more = len(lines) - (room - 1) if len(lines) > room else 0
         for line in lines[: room - 1] if more else lines:
             yield from line
             yield Segment.line()
         if more:
             yield Text(f"and {more} lines more, for which this terminal is not high enough")
-        if silence:
-            yield Text(silence, style="bold red")
+
+    def _part(
+        self, scroll: Scroll, console: Console, options: ConsoleOptions, room: int
+    ) -> RenderResult:
+        """Show the part that was scrolled to, and a line that says which it is."""
+        state = self._seen.newest
+        shown: RenderableType = facts(HELP)
+        if not scroll.helping:
+            shown = status_view(
+                state,
+                None,
+                datetime.now(UTC),
+                self._silence.age,
+                selection=scroll.selection(len(state.pool)),
+                wide=scroll.wide,
+            )
+        lines = console.render_lines(shown, options.update(height=None), pad=False)
+        window = scroll.window(len(lines), room - 1)
+        for line in lines[window]:
+            yield from line
+            yield Segment.line()
+        where = f"lines {window.start + 1}-{window.stop} of {len(lines)}"
+        words = f"{where}, by {scroll.sort(len(state.pool))}; s sorts, q leaves, ? helps"
+        yield clip(Text(words, style="reverse"), options.max_width, mark_of(options))
