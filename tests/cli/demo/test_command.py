@@ -24,7 +24,7 @@ from rich.console import Console
 from tests.places import DOCS
 from trio_sched import cli
 from trio_sched.cli.demo.board import Board, Event
-from trio_sched.cli.demo.command import draw, json_of, save_svg, text_of
+from trio_sched.cli.demo.command import draw, json_of, svg_of, text_of
 
 COMMAND = [sys.executable, "-m", "trio_sched"]
 PATIENCE = 40  # seconds; what the demo promises
@@ -224,9 +224,10 @@ async def test_a_host_that_dies_at_its_start() -> None:
     assert not any(alive(event["pid"]) for event in events(out, "host"))
 
 
-async def test_no_time() -> None:
-    code, out, _ = await demo(code=NO_TIME)
+async def test_no_time(tmp_path: Path) -> None:
+    code, out, _ = await demo("--svg", str(tmp_path / "demo.svg"), code=NO_TIME)
     assert code == 1
+    assert "failed" in (tmp_path / "demo.svg").read_text()
     assert "not over within 0.6 s; was waiting for" in out
     assert "FAILED" in out
 
@@ -376,11 +377,10 @@ def test_screen() -> None:
     assert "failed: no luck" in drawn(board)
 
 
-def test_picture(tmp_path: Path) -> None:
+def test_picture() -> None:
     board, _ = full_board()
     board.post("summary", 102.0)
-    save_svg(board, tmp_path / "demo.svg")
-    picture = (tmp_path / "demo.svg").read_text()
+    picture = svg_of(board)
     assert "true" in picture
     assert "font-face" not in picture
 

@@ -29,7 +29,7 @@ from trio_sched.cli.demo.board import Board, Event, HostView, Step
 from trio_sched.cli.demo.story import run_demo
 from trio_sched.cli.output import is_live, run_until_signal, terminal
 
-__all__ = ["demo", "draw", "json_of", "save_svg", "text_of"]
+__all__ = ["demo", "draw", "json_of", "svg_of", "text_of"]
 
 # Seconds of rest before each step: to watch it, and else for the hosts, so that what is measured
 # is a change of a pool at rest.
@@ -81,8 +81,9 @@ def demo(*, as_json: bool, svg: Path | None, executable: Path | None) -> None:
     board = Board(time.monotonic())
     drawn = not as_json and is_live(terminal())
     write: Callable[[Event], str] = json_of if as_json else partial(text_of, board=board)
+    pictures: list[str] = []  # of the board while hosts were there
     if svg is not None:
-        board.listeners.append(partial(_save_while_alive, board, svg))
+        board.listeners.append(partial(_keep_picture, board, pictures))
     if not drawn:
         board.listeners.append(lambda event: click.echo(write(event), nl=False))
     # It redraws ten times a second, in a thread, which only reads; the last picture stays.
@@ -94,15 +95,14 @@ def demo(*, as_json: bool, svg: Path | None, executable: Path | None) -> None:
             code = trio.run(run_until_signal, partial(run_demo, board, pace, executable))
     except KeyboardInterrupt:  # before, or after, the signals were listened to
         code = 128 + signal.SIGINT
-    if svg is not None and code:
-        save_svg(board, svg)
+    if svg is not None:
+        svg.write_text(svg_of(board) if code else pictures[-1])
     sys.exit(code)
 
 
-def _save_while_alive(board: Board, path: Path, event: Event) -> None:
-    # Of what was measured last while hosts were there.
+def _keep_picture(board: Board, pictures: list[str], event: Event) -> None:
     if event.kind == "measured" and board.path.pool:
-        save_svg(board, path)
+        pictures.append(svg_of(board))
 
 
 def json_of(event: Event) -> str:
@@ -118,7 +118,7 @@ def text_of(event: Event, board: Board) -> str:
         for step in steps:
             lines.append(f"  {step.seconds:7.3f} s  {step.title}")
             if step.lease_left is not None:
-                lines.append(f"  {step.lease_left:3}     s  {_WITHOUT}")
+                lines.append(f"  {step.lease_left:7} s  {_WITHOUT}")
         lines += [f"left in etcd: {board.path.keys} keys, {board.path.leases} leases"]
         lines += [f"FAILED: {board.failure}" if board.failure else "all of it came true"]
     else:
@@ -134,13 +134,13 @@ def _word(value: object) -> object:
     return "none" if value in {"", None} else value
 
 
-def save_svg(board: Board, path: Path) -> None:
-    """Write a picture of the board as it is now."""
+def svg_of(board: Board) -> str:
+    """A picture of the board as it is now."""
     console = Console(record=True, width=_WIDTH, file=io.StringIO())
     console.print(draw(board))
     svg = console.export_svg(title="trio-sched demo")
     # rich's picture loads a font from the network; a picture in a repository must not.
-    path.write_text(re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL))
+    return re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
 
 
 def draw(board: Board, now: float | None = None) -> RenderableType:
@@ -155,7 +155,7 @@ def draw(board: Board, now: float | None = None) -> RenderableType:
     for step in board.steps:
         steps.add_row(*_step(board, step, now))
         if step.lease_left is not None:
-            steps.add_row("", f"{step.lease_left}     s", Text(_WITHOUT, "dim"))
+            steps.add_row("", f"{step.lease_left} s", Text(_WITHOUT, "dim"))
     etcd = _ETCD.format_map(board.etcd) if board.etcd else "starting etcd …"
     held = f"etcd holds {board.path.keys} keys and {board.path.leases} leases of ours"
     parts: list[RenderableType] = [Text(etcd, "dim"), Text(), hosts, Text(), Text(held, "dim")]
