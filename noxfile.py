@@ -221,10 +221,11 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def screenshots(session: nox.Session) -> None:
-    """Pictures of `trio-sched web`, that of the README too, where Chromium is on PATH."""
+    """The README's pictures: of the demo, and of `trio-sched web`, where Chromium is on PATH."""
+    session.install("-e", ".[cli,demo]", *group("tests"))
+    session.run("trio-sched", "demo", "--svg", "docs/demo.svg")
     if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
         session.skip("there is no Chromium on PATH")
-    session.install("-e", ".[cli]", *group("tests"))
     folder = Path(session.create_tmp())
     session.run("python", "-m", "tests.cli.web.screenshots", str(folder))
     shutil.copy(folder / "web.png", "docs/web.png")

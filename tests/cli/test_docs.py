@@ -18,7 +18,7 @@ COMPARISON = DOCS.joinpath("comparison.md").read_text()
 README = ROOT.joinpath("README.md").read_text()
 
 
-@pytest.mark.parametrize("page", [COMPARISON, README])
+@pytest.mark.parametrize("page", [COMPARISON, OPERATIONS, README])
 def test_every_test_that_is_named_exists(page: str) -> None:
     there = {
         name

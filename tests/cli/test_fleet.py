@@ -1,17 +1,27 @@
-"""Six hosts on two paths, as an operator sees and steers them: by commands, health and the page."""
+"""Six hosts on two paths, as an operator sees and steers them: by commands, health and the page.
+
+The commands are those with which docs/operations.md begins, as they stand there.
+"""
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+import re
+import shlex
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import trio
 
+from tests.cli.ops_tools import ops, plain_text
 from tests.cli.run.run_tools import Run, open_run
 from tests.cli.web.test_command import open_web
 from tests.cli.web.test_pages import Events, open_events
+from tests.places import DOCS
 from tests.serving.http_tools import ask
 from trio_sched import Control, open_client
+from trio_sched.testing import open_etcd
 
+PAGE = DOCS.joinpath("operations.md").read_text().partition("## A fleet\n")[2].partition("\n## ")[0]
 NAMES = ("a", "b", "c", "d", "e", "f")
 
 
@@ -79,3 +89,76 @@ async def test_an_operator_walks_through(endpoint: str, path: str) -> None:
                 if name != "b":
                     run.process.terminate()
                     nursery.start_soon(run.code)
+
+
+# ---- the commands of the page --------------------------------------------------------
+
+
+def commands_of_run() -> list[tuple[str, list[str]]]:
+    """What the page starts on each machine: on which path, and with which options."""
+    (block,) = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
+    lines = [shlex.split(line) for line in block.splitlines()]
+    assert all(line[:2] == ["trio-sched", "run"] for line in lines)
+    return [(line[2], line[3 : line.index("--")]) for line in lines]
+
+
+def transcripts() -> list[tuple[list[str], str]]:
+    """Commands of the page, in their order, each with what it prints there."""
+    blocks = re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL)
+    found = re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", "".join(blocks), re.MULTILINE)
+    lines = [(shlex.split(line), printed) for line, printed in found]
+    assert all(words[0] == "trio-sched" for words, _ in lines)
+    return [(words[1:], printed) for words, printed in lines]
+
+
+def same(text: str) -> str:
+    """Take out what is another each time, and for each operator."""
+    for pattern, stands in (
+        (r"\b(?:\d+[dhm])+(?:\d+s)?\b", "1s"),  # a longer time
+        (r"\b\d{4}-\d\d-\d\dT[\d:]+\+00:00 +\d+", "WHEN N"),
+        (r"\bby \S+@\S+", "by WHO"),
+        (r" +$", ""),
+    ):
+        text = re.sub(pattern, stands, text, flags=re.MULTILINE)
+    return plain_text(text, "/jobs").strip()
+
+
+def revisions(history: str) -> list[str]:
+    return re.findall(r"^\S+T\S+ +(\d+) ", history, re.MULTILINE)
+
+
+@asynccontextmanager
+async def open_fleet(endpoint: str) -> AsyncIterator[None]:
+    """Start the fleet of the page, one machine after the other."""
+    places = commands_of_run()
+    assert len(places) == 2
+    async with AsyncExitStack() as stack:
+        for number, letter in enumerate("abcdef"):
+            for of, options in places:
+                run = await stack.enter_async_context(
+                    open_run(
+                        endpoint, of, *options, name=f"host-{letter}", command=["sleep", "300"]
+                    )
+                )
+                # So that each has decided, and works, before the next one comes.
+                works = number < int(options[options.index("-n") + 1])
+                await run.event("started" if works else "joined")
+        yield
+
+
+async def test_the_commands_of_the_page_print_what_it_shows() -> None:
+    walk = transcripts()
+    assert [words[0] for words, _ in walk] == [
+        *("ls", "status", "drain", "drain", "undrain", "history", "status")
+    ]
+    numbers: dict[str, str] = {}  # of revisions: what they are here for those on the page
+    async with open_etcd() as etcd, open_fleet(etcd.endpoint):
+        for words, printed in walk:
+            arguments = [numbers.get(word, word) for word in words]
+            done = await ops(etcd.endpoint, *arguments)
+            assert (done.code, done.err) == (0, ""), done
+            assert same(done.out) == same(printed)
+            if words[0] == "history":
+                numbers = dict(zip(revisions(printed), revisions(done.out), strict=True))
+    assert "--at" in words
+    assert words[-1] in numbers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import importlib.util
 import io
 import json
@@ -17,14 +18,17 @@ from pathlib import Path
 
 import pytest
 import trio
+from rich.cells import cell_len
 from rich.console import Console
 
+from tests.places import DOCS
 from trio_sched import cli
 from trio_sched.cli.demo.board import Board, Event
-from trio_sched.cli.demo.command import draw, json_of, save_svg, text_of
+from trio_sched.cli.demo.command import draw, json_of, svg_of, text_of
 
 COMMAND = [sys.executable, "-m", "trio_sched"]
 PATIENCE = 40  # seconds; what the demo promises
+WIDTH, HEIGHT = 80, 24  # of a terminal
 
 Json = dict[str, object]
 
@@ -33,6 +37,12 @@ DYING_HOST = """
 from trio_sched.cli import main
 from trio_sched.cli.demo import story
 story.HOST_MODULE = "trio_sched.no_such_module"
+main()
+"""
+NO_REAPER = """
+from trio_sched.cli import main
+from trio_sched.cli.demo import story
+story.HOST_MODULE = "tests.cli.demo.host_without_reaper"
 main()
 """
 NO_TIME = """
@@ -96,6 +106,8 @@ async def test_json() -> None:
     assert len(pids) == 5
     assert not any(alive(pid) for pid in pids)
     check_story(events(out))
+    check_takeover(events(out))
+    check_that_it_fits(events(out))
 
 
 def check_story(posted: list[Json]) -> None:
@@ -116,18 +128,88 @@ def check_story(posted: list[Json]) -> None:
     assert killed not in known[-1]
 
 
+def check_takeover(posted: list[Json]) -> None:
+    """The host that was killed led and was scheduled, and its lease was not waited for."""
+    (killed,) = (event["host"] for event in posted if event.get("state") == "killed")
+    measured = [event for event in posted if event["event"] == "measured"]
+    (takeover,) = (event for event in measured if event["lease_left"] is not None)
+    assert takeover["title"] == f"kill -9 {killed}, the leader"
+    seconds, left = takeover["seconds"], takeover["lease_left"]
+    assert isinstance(seconds, float)
+    assert isinstance(left, int)
+    assert seconds < left
+    at = next(n for n, event in enumerate(posted) if event.get("state") == "killed")
+    paths = [event for event in posted[:at] if event["event"] == "path"]
+    scheduled = paths[-1]["scheduled"]
+    assert isinstance(scheduled, list)
+    assert killed in scheduled
+
+
+def check_that_it_fits(posted: list[Json]) -> None:
+    """In a terminal of 80x24 nothing is wrapped and nothing cut, whatever has happened."""
+    board, text = Board(0.0), ""
+    for event in posted:
+        fields = {name: value for name, value in event.items() if name not in {"event", "t"}}
+        assert isinstance(event["t"], float)
+        board.post(str(event["event"]), event["t"], **fields)
+        text = drawn(board, event["t"])
+        lines = text.splitlines()
+        assert len(lines) < HEIGHT, "one is left for the prompt"
+        assert all(cell_len(line) == WIDTH for line in lines)
+        assert re.search(r"│ host +process +state +leads +runs +knows ", text)
+        for host in board.hosts.values():
+            known = "" if host.chosen is None else f"{', '.join(host.chosen)}  @{host.revision}"
+            row = rf"│ {host.name} +{host.pid} +{host.state}.* {re.escape(known)} "
+            assert re.search(row, text)
+        for step in board.steps:
+            words = step.title if step.seconds is None else f"{step.title}  {step.note}"
+            assert f" {words} " in text
+        assert "for looking, not for use " in text or board.etcd is None
+    assert "without its reaper" in text
+    assert "All of it came true in " in text
+    assert "to the last host's report. " in text
+
+
 async def test_plain() -> None:
     code, out, err = await demo()
     assert (code, err) == (0, ""), out
     assert "\x1b" not in out
     assert "this etcd is for looking, not for use" in out
-    assert "which is scheduled, leaves" in out
-    assert re.search(r"kill -9 host-\w, which leads", out)
+    assert re.search(r"== host-\w, scheduled, leaves", out)
+    assert re.search(r"kill -9 host-\w, the leader", out)
+    assert re.search(r"^ +[\d.]+ +\d+ +s  would .* without its reaper$", out, re.MULTILINE)
     assert "left in etcd: 0 keys, 0 leases" in out
     assert out.endswith("all of it came true\n")
 
 
+async def test_the_picture_is_of_hosts_that_are_alive(tmp_path: Path) -> None:
+    code, out, err = await demo("--json", "--svg", str(tmp_path / "demo.svg"))
+    assert (code, err) == (0, ""), out
+    check_picture((tmp_path / "demo.svg").read_text())
+
+
+def test_so_is_the_one_of_the_readme() -> None:
+    check_picture(DOCS.joinpath("demo.svg").read_text())
+
+
+def check_picture(svg: str) -> None:
+    """It shows three hosts that joined, two that run, one that leads, and the takeover."""
+    words = re.findall(r"<text[^>]*>(.*?)</text>", svg)
+    text = html.unescape(" ".join(words)).replace("\xa0", " ")
+    assert text.count("joined") == 3
+    assert (text.count("●"), text.count("★")) == (2, 1)
+    assert re.search(r"kill -9 host-\w, the leader", text)
+    assert "without its reaper" in text
+    assert "leave " not in text
+
+
 # ---- when it does not come true ----------------------------------------------------------------
+
+
+async def test_a_takeover_that_took_the_lease_s_time_is_said() -> None:
+    code, out, _ = await demo(code=NO_REAPER)
+    assert code == 1
+    assert "the reaper was no faster than the lease" in out
 
 
 async def test_a_host_that_dies_at_its_start() -> None:
@@ -142,9 +224,10 @@ async def test_a_host_that_dies_at_its_start() -> None:
     assert not any(alive(event["pid"]) for event in events(out, "host"))
 
 
-async def test_no_time() -> None:
-    code, out, _ = await demo(code=NO_TIME)
+async def test_no_time(tmp_path: Path) -> None:
+    code, out, _ = await demo("--svg", str(tmp_path / "demo.svg"), code=NO_TIME)
     assert code == 1
+    assert "failed" in (tmp_path / "demo.svg").read_text()
     assert "not over within 0.6 s; was waiting for" in out
     assert "FAILED" in out
 
@@ -184,7 +267,7 @@ async def test_a_signal_ends_all_of_it(number: signal.Signals) -> None:
 async def test_terminal(*, color: bool) -> None:
     """The demo draws in a terminal, in colours without NO_COLOR. It fails here, to be quick."""
     ours, theirs = pty.openpty()
-    env = {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
+    env = {"TERM": "xterm-256color", "COLUMNS": f"{WIDTH}", "LINES": f"{HEIGHT}"}
     env |= {} if color else {"NO_COLOR": "1"}
     inherited = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
     process = await trio.lowlevel.open_process(
@@ -203,12 +286,14 @@ async def test_terminal(*, color: bool) -> None:
     text = screen.decode()
     assert "trio-sched demo" in text
     assert "no_such_module" in text
+    assert re.search(r"leads\W.*runs\W.*knows\W", text)
     assert bool(re.search(r"\x1b\[[\d;]*3[0-7]m", text)) is color
 
 
 # ---- the pieces --------------------------------------------------------------------------------
 
 
+NO_LEASE = {"lease_left": None}
 PATH = {"pool": ("a", "b"), "leader": "a", "scheduled": ("a",), "keys": 6, "leases": 3}
 
 
@@ -224,7 +309,7 @@ def full_board() -> tuple[Board, list[Event]]:
         board.post("host", 100.5, host=name, pid=pid, state="joined")
         board.post("decision", 100.6, host=name, hosts=["a"], revision=5, leader="a")
     board.post("path", 100.7, **PATH)
-    board.post("measured", 100.8, title="two hosts join", seconds=0.25, note="a note")
+    board.post("measured", 100.8, title="two hosts join", seconds=0.25, note="a note", **NO_LEASE)
     return board, posted
 
 
@@ -274,9 +359,9 @@ def test_json_lines() -> None:
     assert [event["event"] for event in events(text)] == [event.kind for event in posted]
 
 
-def drawn(board: Board) -> str:
-    console = Console(file=io.StringIO(), width=100, record=True)
-    console.print(draw(board, 103.0))
+def drawn(board: Board, now: float = 103.0) -> str:
+    console = Console(file=io.StringIO(), width=WIDTH, record=True)
+    console.print(draw(board, now))
     return console.export_text()
 
 
@@ -286,17 +371,16 @@ def test_screen() -> None:
     board.post("step", 101.0, title="the next")
     assert "2.0 s the next" in drawn(board)
     board.post("host", 101.0, host="b", pid=8, state="killed")
-    assert "killed, still in the pool" in drawn(board)
+    assert "killed, in pool" in drawn(board)
     board.post("failed", 102.0, reason="no luck")
     board.post("summary", 102.0)
     assert "failed: no luck" in drawn(board)
 
 
-def test_picture(tmp_path: Path) -> None:
+def test_picture() -> None:
     board, _ = full_board()
     board.post("summary", 102.0)
-    save_svg(board, tmp_path / "demo.svg")
-    picture = (tmp_path / "demo.svg").read_text()
+    picture = svg_of(board)
     assert "true" in picture
     assert "font-face" not in picture
 

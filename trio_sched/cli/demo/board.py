@@ -63,6 +63,7 @@ class Step:
     began: float
     seconds: float | None = None  # until every host knew the outcome; None while it runs
     note: str = ""  # the outcome in a few words
+    lease_left: int | None = None  # seconds; what it would have taken without a reaper
     reports: list[tuple[str, ...]] = field(default_factory=list)  # of the hosts, meanwhile
 
 
@@ -131,7 +132,9 @@ class Board:
             case "step":
                 self.steps.append(Step(fields["title"], t))
             case "measured":
-                self.steps[-1].seconds, self.steps[-1].note = fields["seconds"], fields["note"]
+                step = self.steps[-1]
+                step.seconds, step.note = fields["seconds"], fields["note"]
+                step.lease_left = fields["lease_left"]
             case "failed" if self.failure is not None:
                 return False
             case "failed":

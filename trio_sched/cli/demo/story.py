@@ -2,7 +2,8 @@
 
 Each step does one thing to the hosts, waits until all of them know what follows from it, and
 measures how long that took: from the action, by the demo's clock, to the last host's report, by
-that host's clock. They are one clock, CLOCK_MONOTONIC of this machine.
+that host's clock. They are one clock, CLOCK_MONOTONIC of this machine. When a host is killed, it is
+asked before how long its lease would go on: the others would wait for that without its reaper.
 
 A host process is this module, run with the arguments of `host` as JSON. It writes events of the
 board to its stdout, one on a line, and leaves when its stdin ends: because the demo wants so, or
@@ -36,13 +37,14 @@ from trio_sched.testing import open_etcd
 
 __all__ = ["DemoFailed", "host", "run_demo"]
 
-# A name and not code, so that a test can put a program in its place that fails.
+# Names and not code, so that a test can put something in their place that fails.
 HOST_MODULE = "trio_sched.cli.demo.story"
+REAPER = True
 PATH = "/demo"
 NAMES = ("host-a", "host-b", "host-c", "host-d")
 NEWCOMER = "host-e"
 MAX_COUNT = 2
-TTL = 2  # seconds; the crash of a host is noticed after this
+TTL = 10  # seconds, the default; after a crash without a reaper the others wait for this
 LIMIT = 34.0  # seconds for all of it; what is left of 40 is for ending etcd and the hosts
 _POLL_INTERVAL = 0.05  # seconds between reads, as etcd has no event for the end of a lease
 
@@ -58,7 +60,9 @@ async def host(name: str, endpoint: str) -> None:
         nursery.start_soon(_leave_at_end_of_stdin, nursery.cancel_scope)
         async with open_client(endpoint) as client:
             post_state(state="joining")
-            async with schedule(client, PATH, name, max_count=MAX_COUNT, session_ttl=TTL) as result:
+            async with schedule(
+                client, PATH, name, max_count=MAX_COUNT, session_ttl=TTL, reaper=REAPER
+            ) as result:
                 post_state(state="joined")
                 async for hosts in result:
                     decision = {"revision": hosts.revision, "leader": hosts.leader}
@@ -124,52 +128,65 @@ class _Scenario:
     client: Client
     nursery: trio.Nursery
     processes: dict[str, trio.Process] = field(default_factory=dict)
+    leader_lease: int = 0  # of the leader's session; 0 if none leads
 
     async def play(self) -> None:
         """Take all steps."""
         board = self.board
-        await self._step(f"{len(NAMES)} hosts join, {MAX_COUNT} are to run", NAMES, "starting")
+        await self._step(f"{len(NAMES)} hosts join, {MAX_COUNT} shall run", NAMES, "starting")
         # Better one that does not lead: the loss of the leader has a step of its own.
         name = next(name for name in board.path.scheduled if name != board.path.leader)
-        await self._step(f"{name}, which is scheduled, leaves", [name], "leaving")
+        await self._step(f"{name}, scheduled, leaves", [name], "leaving")
         leader = board.path.leader
         assert leader is not None  # all hosts have agreed
-        await self._step(f"kill -9 {leader}, which leads; session TTL {TTL} s", [leader], "killed")
-        await self._step(f"{NEWCOMER} joins, and the scheduled hosts stay", [NEWCOMER], "starting")
+        await self._step(f"kill -9 {leader}, the leader", [leader], "killed")
+        await self._step(f"{NEWCOMER} joins, none moves", [NEWCOMER], "starting")
         await self._step("all hosts leave", [host.name for host in board.alive], "leaving")
         await self._begin("no key and no lease is left in etcd")
         await self._until(lambda: board.path == PathView())
-        self._measured(time.monotonic() - board.last("left"), "since the last host has left")
+        self._measured(time.monotonic() - board.last("left"), "after the last host left")
 
     async def _step(self, title: str, names: Iterable[str], state: HostState) -> None:
         """Bring hosts into a state, wait until all hosts know the outcome, and check it."""
         board, kept = self.board, {*self.board.path.scheduled} - {*names}
         await self._begin(title)
+        left = await self._lease_left() if state == "killed" else None
         for name in names:
             await (self._start(name) if state == "starting" else self._end(name, state))
+            if len(self.processes) == 1:  # so that the first one leads, and is scheduled
+                await self._until(lambda: len(board.agreed or ()) == 1)
         count = min(MAX_COUNT, len(board.alive))
         await self._until(lambda: board.agreed is not None and len(board.agreed) == count)
         # No host may have seen a decision without those that go on, not even for a moment.
         lost = [chosen for chosen in board.steps[-1].reports if not kept <= {*chosen}]
         if lost:
             raise DemoFailed(f"{', '.join(sorted(kept))} should have been kept; reported: {lost}")
-        began = max(board.steps[-1].began, board.last("joining"))
+        began = max(board.steps[-1].began, board.last("joining"), board.last("killed"))
         note = f"now {', '.join(board.path.scheduled)}; {board.path.leader} leads"
-        self._measured(board.last_report(began), note if count else "all processes have ended")
+        seconds = board.last_report(began)
+        self._measured(seconds, note if count else "all processes have ended", left)
+        if left is not None and seconds >= left:
+            raise DemoFailed(f"the reaper was no faster than the lease, which had {left} s left")
+
+    async def _lease_left(self) -> int:
+        """Seconds for which etcd would keep the leader's lease if it was killed now."""
+        return (await self.client.lease_time_to_live(self.leader_lease)).ttl
 
     async def _begin(self, title: str) -> None:
         await trio.sleep(self.pace)
         self.board.post("step", time.monotonic(), title=title)
 
-    def _measured(self, seconds: float, note: str) -> None:
+    def _measured(self, seconds: float, note: str, lease_left: int | None = None) -> None:
         title, rounded = self.board.steps[-1].title, round(seconds, 4)
-        self.board.post("measured", time.monotonic(), title=title, seconds=rounded, note=note)
+        fields = {"title": title, "seconds": rounded, "note": note, "lease_left": lease_left}
+        self.board.post("measured", time.monotonic(), **fields)
 
     async def _until(self, holds: Callable[[], bool]) -> None:
         """Read etcd, by a client that has no part in the scheduling, until something holds."""
         while True:
             found = await self.client.get_prefix(f"{PATH}/")
             state = PathState.decode(PathKeys(PATH), found, found.revision)
+            self.leader_lease = 0 if state.leader is None else state.leader.lease
             self.board.post(
                 "path",
                 time.monotonic(),
