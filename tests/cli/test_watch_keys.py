@@ -26,7 +26,8 @@ SIZE = (24, 80)
 # As IN_TERMINAL, but with a group of its own for the command, as a shell with job control has it;
 # and it leaves the settings as the command has left them. It says which these are.
 JOB = """
-import fcntl, os, signal, sys, termios
+import fcntl, os, resource, signal, sys, termios
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 def say(*words):
     settings = termios.tcgetattr(0)
     print(*words, "as before" if settings == before else "changed", flush=True)

@@ -52,9 +52,9 @@ def watch(path: str, connection: Connection, output: str, timeout: float) -> Non
     """Show PATH as `status` does, and each change, until interrupted.
 
     On a terminal it is drawn anew in place, and keys scroll and sort it: `?` shows which,
-    and `q` leaves. Else there is a line for each change. As
-    JSON, each line is a document as `status` prints it, without the TTLs of leases. A slow
-    reader gets the newest state and misses some between.
+    and `q` leaves. Else there is a line for each change. As JSON, each line is a document as
+    `status` prints it, without the TTLs of leases. A slow reader gets the newest state and
+    misses some between.
 
     It goes on while etcd is away, and says so on standard error; the last state is shown
     again, with its age. What was missed is shown when etcd is back.
