@@ -146,6 +146,7 @@ def test_work_is_a_task_of_asyncio_and_ends_before_its_slot_is_freed(
             assert not (await client.get_prefix(f"{path}/slots/")).count
 
             async def fail(_slot: Slot) -> None:
+                await asyncio.sleep(0)
                 raise KeyError("of the work")
 
             with pytest.raises(KeyError, match="of the work"):

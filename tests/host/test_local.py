@@ -359,7 +359,10 @@ async def test_leaving_the_host_leaves_paths_that_other_tasks_have_open(
                         await result.next()
 
             async with open_host(client, "a") as host:
-                results = [await nursery.start(live, host, number) for number in range(3)]
+                results = [
+                    await nursery.start(live, host, number)  # noqa: ASYNC111 # that is the point
+                    for number in range(3)
+                ]
             assert not any(result.scheduled for result in results)
             assert not (await client.get_prefix(f"{path}/")).count
             assert set(await client.lease_list()) == before

@@ -262,7 +262,7 @@ async def test_f12_the_slot_of_work_that_overruns_stays_until_it_has_ended() -> 
         assert not (await client.get_prefix(LEFT.exchange)).count
         other = Work()
         async with schedule(other_client, LEFT.path, "b", session_ttl=TTL) as next_one:
-            nursery.start_soon(next_one.run_while_scheduled, other)
+            nursery.start_soon(next_one.run_while_scheduled, other)  # noqa: ASYNC111 # cancelled below
             await trio.sleep(5 * TTL)
             assert not other.running
             work.may_end.set()

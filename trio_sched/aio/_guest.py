@@ -83,7 +83,7 @@ class Guest:
         try:
             await wait_out(self._begun)
         except asyncio.CancelledError:
-            await self.leave()
+            await self.leave()  # noqa: ASYNC102 # asyncio's, which waits it out
             raise
 
     async def leave(self) -> None:
@@ -138,7 +138,7 @@ class Guest:
         except asyncio.CancelledError:
             if not done.done():
                 self.run_soon(scope.cancel)
-                await _settled(done)
+                await _settled(done)  # noqa: ASYNC102 # asyncio's, which waits it out
             raise
 
     async def run_in_asyncio(self, fn: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
@@ -230,9 +230,9 @@ class Block(AbstractAsyncContextManager[T], Generic[P, T]):
         except BaseException:
             self._guest.run_soon(self._scope.cancel)
             try:
-                await wait_out(self._over)
+                await wait_out(self._over)  # noqa: ASYNC102 # asyncio's, which waits it out
             finally:
-                await self._guest.leave()
+                await self._guest.leave()  # noqa: ASYNC102 # asyncio's, which waits it out
             raise
         self._inside = asyncio.current_task()
         return self._wrap(self._guest, product)
@@ -270,9 +270,9 @@ class Block(AbstractAsyncContextManager[T], Generic[P, T]):
         inside, self._inside = self._inside, None
         self._guest.run_soon(self._leave.set)
         try:
-            failure = await wait_out(self._over)
+            failure = await wait_out(self._over)  # noqa: ASYNC102 # asyncio's, which waits it out
         finally:
-            await self._guest.leave()
+            await self._guest.leave()  # noqa: ASYNC102 # asyncio's, which waits it out
         is_ours = self._failing and isinstance(exc, asyncio.CancelledError)
         if is_ours and inside is not None and inside.uncancel() > 0:
             return None  # others have cancelled it, too
