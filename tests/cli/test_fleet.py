@@ -10,6 +10,7 @@ import shlex
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+import pytest
 import trio
 
 from tests.cli.ops_tools import ops, plain_text
@@ -135,17 +136,17 @@ async def open_fleet(endpoint: str) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         for number, letter in enumerate("abcdef"):
             for of, options in places:
-                run = await stack.enter_async_context(
-                    open_run(
-                        endpoint, of, *options, name=f"host-{letter}", command=["sleep", "300"]
-                    )
-                )
+                # Twelve processes take their time on a busy machine.
+                command, name = ["sleep", "300"], f"host-{letter}"
+                block = open_run(endpoint, of, *options, command=command, name=name, patience=90)
+                run = await stack.enter_async_context(block)
                 # So that each has decided, and works, before the next one comes.
                 works = number < int(options[options.index("-n") + 1])
                 await run.event("started" if works else "joined")
         yield
 
 
+@pytest.mark.timeout(120)
 async def test_the_commands_of_the_page_print_what_it_shows() -> None:
     walk = transcripts()
     assert [words[0] for words, _ in walk] == [
