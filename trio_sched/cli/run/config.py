@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import click
 import trio
@@ -26,6 +26,8 @@ from trio_sched.exceptions import TrioSchedError
 from trio_sched.model.path_state import PathState
 
 __all__ = ["ENVIRONMENT", "check_run", "config_option"]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 ENVIRONMENT: Final = {"auto_envvar_prefix": "TRIO_SCHED"}
 """Settings of the command's context."""
@@ -89,14 +91,17 @@ def _value(key: str, value: object, file: Path) -> object:
             raise click.BadParameter(f"{str(file)!r}: {key!r} is a {type(value).__name__}")
 
 
-config_option = click.option(
-    "--config",
-    type=click.Path(dir_okay=False, path_type=Path),
-    is_eager=True,
-    expose_value=False,
-    callback=_read,
-    help="Take options from this file of TOML, unless the line or TRIO_SCHED_* has them.",
-)
+def config_option(command: F) -> F:
+    """Give a command ``--config``."""
+    option = click.option(
+        "--config",
+        type=click.Path(dir_okay=False, path_type=Path),
+        is_eager=True,
+        expose_value=False,
+        callback=_read,
+        help="Take options from this file of TOML, unless the line or TRIO_SCHED_* has them.",
+    )
+    return option(command)
 
 
 # ---- what holds --------------------------------------------------------------------
