@@ -132,6 +132,7 @@ async def test_f54_one_ctrl_c_ends_what_reads(endpoint: str, path: str) -> None:
         await terminal.type("a line\n")
         await terminal.until("got a line")
         await terminal.until("ready")  # it has been started again
+        await terminal.until_sh_reads()
         await terminal.type("\x03")
         await terminal.until("code 130")
 
