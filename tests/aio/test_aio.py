@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 import pytest
+import trio
 
 import trio_sched
 from trio_sched import EndOfResults, EtcdError, HostnameInUse, Hosts, Slot
@@ -15,6 +16,7 @@ from trio_sched.aio import (
     AioClient,
     AioObservation,
     AioResult,
+    AioStream,
     observe,
     open_client,
     open_host,
@@ -322,5 +324,56 @@ def test_the_functions_of_trio_say_so_in_a_program_of_asyncio(endpoint: str, pat
                 with pytest.raises(RuntimeError, match=r"use trio_sched\.aio"):
                     async with block:
                         pass
+
+    run(main())
+
+
+def test_tasks_that_call_while_the_block_is_left_get_an_error_and_none_hangs(
+    endpoint: str, path: str
+) -> None:
+    async def call(client: AioClient) -> None:
+        while True:
+            await client.get(path)
+
+    async def main() -> None:
+        for _ in range(10):
+            async with open_client(endpoint) as client:
+                tasks = [asyncio.create_task(call(client)) for _ in range(8)]
+                await client.get(path)
+            for exc in await asyncio.gather(*tasks, return_exceptions=True):
+                assert type(exc).__name__ in {"RuntimeError", "ClientClosed"}, repr(exc)
+            with pytest.raises(RuntimeError, match="left"):
+                await client.get(path)
+
+    run(main())
+
+
+def test_what_came_while_it_was_cancelled_is_not_lost(endpoint: str) -> None:
+    """As a task of Trio's that is cancelled may still come to its result."""
+
+    class Late:
+        def __init__(self) -> None:
+            self.begun, self.comes, self.number = asyncio.Event(), trio.Event(), 0
+
+        async def __anext__(self) -> int:
+            self.begun.set()
+            with trio.CancelScope(shield=True):
+                await self.comes.wait()
+            self.number += 1
+            return self.number
+
+    async def main() -> None:
+        async with open_client(endpoint) as client:
+            guest, late = client._guest, Late()
+            stream: AioStream[int] = AioStream(guest, late)
+            task = asyncio.ensure_future(anext(stream))
+            await late.begun.wait()
+            task.cancel()
+            await asyncio.sleep(0)
+            guest.run_soon(late.comes.set)
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await anext(stream) == 1
+            assert await anext(stream) == 2
 
     run(main())

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import cast
 
 import pytest
 import trio
@@ -25,6 +26,7 @@ from trio_sched.sync import (
     open_host,
     schedule,
 )
+from trio_sched.sync._portal import Portal
 from trio_sched.testing._ports import free_ports
 
 
@@ -306,3 +308,40 @@ def test_it_works_beside_a_program_of_trio(endpoint: str, path: str) -> None:
         await trio.to_thread.run_sync(block)
 
     trio.run(main)
+
+
+def test_threads_that_call_while_the_block_is_left_get_an_error_and_none_hangs(
+    endpoint: str, path: str
+) -> None:
+    ended: list[BaseException] = []
+
+    def call(client: SyncClient) -> None:
+        try:
+            while True:
+                client.get(path)
+        except BaseException as exc:  # noqa: BLE001 # looked at below
+            ended.append(exc)
+
+    for _ in range(10):
+        with open_client(endpoint) as client:
+            threads = [threading.Thread(target=call, args=(client,), daemon=True) for _ in range(8)]
+            for thread in threads:
+                thread.start()
+            client.get(path)
+        for thread in threads:
+            thread.join(10)
+            assert not thread.is_alive()
+    assert {type(exc).__name__ for exc in ended} <= {"RuntimeError", "ClientClosed"}, ended
+    assert no_thread_is_left()
+
+
+def test_a_call_that_comes_while_the_thread_ends_is_refused() -> None:
+    class Closed:
+        def start_soon(self, _fn: object) -> None:
+            raise RuntimeError("Nursery is closed to new arrivals")
+
+    portal = Portal()
+    portal._nursery = cast("trio.Nursery", Closed())
+    with pytest.raises(RuntimeError, match="left"):
+        portal.call(trio.sleep, 0)
+    portal.close()

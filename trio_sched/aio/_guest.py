@@ -29,6 +29,8 @@ T = TypeVar("T")
 P = TypeVar("P")
 Ts = TypeVarTuple("Ts")
 
+_LEFT: Final = "the client's block was left"
+
 _guests: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, Guest]] = WeakKeyDictionary()
 
 
@@ -105,17 +107,35 @@ class Guest:
     def run_soon(self, fn: Callable[[*Ts], object], *args: *Ts) -> None:
         """Have Trio call ``fn(*args)`` in a moment."""
         assert self._token is not None
-        self._token.run_sync_soon(fn, *args)
+        try:
+            self._token.run_sync_soon(fn, *args)
+        except trio.RunFinishedError:
+            raise RuntimeError(_LEFT) from None
 
-    def start_soon(self, fn: Callable[[], Awaitable[object]]) -> None:
-        """Have Trio run a task in a moment; it must not fail."""
-        assert self._nursery is not None
-        self.run_soon(self._nursery.start_soon, fn)
+    def start_soon(
+        self, fn: Callable[[], Awaitable[object]], refuse: Callable[[Exception], object]
+    ) -> None:
+        """Have Trio run a task in a moment; it must not fail. `refuse` is called if Trio ends."""
 
-    async def call(self, fn: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
+        def start() -> None:
+            assert self._nursery is not None
+            try:
+                self._nursery.start_soon(fn)
+            except RuntimeError:  # the nursery is closed
+                refuse(RuntimeError(_LEFT))
+
+        self.run_soon(start)
+
+    async def call(
+        self,
+        fn: Callable[[*Ts], Awaitable[T]],
+        *args: *Ts,
+        keep: Callable[[T], object] = lambda _: None,
+    ) -> T:
         """Run ``fn(*args)`` in Trio, and return what it returns.
 
-        Cancelled, it is cancelled there, and its end is waited for.
+        Cancelled, it is cancelled there, and its end is waited for. If it has come to a result
+        all the same, `keep` is given that.
         """
         scope = trio.CancelScope()
         done: asyncio.Future[T] = self._loop.create_future()
@@ -132,13 +152,15 @@ class Guest:
             except BaseException as exc:  # noqa: BLE001 # raised to who waits
                 done.set_exception(exc)
 
-        self.start_soon(run)
+        self.start_soon(run, done.set_exception)
         try:
             return await asyncio.shield(done)
         except asyncio.CancelledError:
             if not done.done():
                 self.run_soon(scope.cancel)
                 await _settled(done)  # noqa: ASYNC102 # asyncio's, which waits it out
+            if not done.cancelled() and done.exception() is None:
+                keep(done.result())
             raise
 
     async def run_in_asyncio(self, fn: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
@@ -224,7 +246,7 @@ class Block(AbstractAsyncContextManager[T], Generic[P, T]):
         loop = asyncio.get_running_loop()
         self._entered: asyncio.Future[P] = loop.create_future()
         self._over: asyncio.Future[BaseException | None] = loop.create_future()
-        self._guest.start_soon(self._live)
+        self._guest.start_soon(self._live, self._refuse)
         try:
             product = await asyncio.shield(self._entered)
         except BaseException:
@@ -236,6 +258,10 @@ class Block(AbstractAsyncContextManager[T], Generic[P, T]):
             raise
         self._inside = asyncio.current_task()
         return self._wrap(self._guest, product)
+
+    def _refuse(self, error: Exception) -> None:
+        self._entered.set_exception(error)
+        self._over.set_result(error)
 
     async def _live(self) -> None:
         """Enter the block, and leave it when that is asked for; in Trio."""

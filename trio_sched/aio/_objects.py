@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -35,23 +36,33 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
-class AioStream(Generic[T]):
-    """A stream of Trio's, such as a watch, that is read from asyncio. Iterate it.
-
-    Methods and attributes are those of Trio's; a method that waits there waits here.
-    """
+class _Reader(Generic[T]):
+    """Reads a stream of Trio's. A task that is cancelled meanwhile loses nothing of it."""
 
     def __init__(self, guest: Guest, stream: Any) -> None:
         self._guest = guest
         self._stream = stream
+        self._kept: deque[T] = deque()  # that came in the moment of a cancellation
+
+    async def _read(self, fn: Callable[[], Awaitable[T]]) -> T:
+        if self._kept:
+            await asyncio.sleep(0)
+            return self._kept.popleft()
+        return await self._guest.call(fn, keep=self._kept.append)
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> T:
         """Wait for the next item. Cancelled, it loses none."""
-        item: T = await self._guest.call(self._stream.__anext__)
-        return item
+        return await self._read(self._stream.__anext__)
+
+
+class AioStream(_Reader[T]):
+    """A stream of Trio's, such as a watch, that is read from asyncio. Iterate it.
+
+    Methods and attributes are those of Trio's; a method that waits there waits here.
+    """
 
     def __getattr__(self, name: str) -> Any:
         return _bridged(self._guest, getattr(self._stream, name))
@@ -89,11 +100,11 @@ def _bridged(guest: Guest, found: Any) -> Any:
     return call
 
 
-class AioObservation:
+class AioObservation(_Reader[Hosts]):
     """As `trio_sched.Observation`: iterate it for decisions."""
 
     def __init__(self, guest: Guest, observation: Observation) -> None:
-        self._guest = guest
+        super().__init__(guest, observation)
         self._observation = observation
         self.path: str = observation.path
 
@@ -102,23 +113,16 @@ class AioObservation:
         """The newest decision; None if there is none yet. It is not waited for."""
         return self._observation.newest
 
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Hosts:
-        """Wait for the next decision. The end of them ends the iteration."""
-        return await _next(self._guest, self._observation.__anext__)
-
     async def next(self) -> Hosts:
         """Wait for the next decision. Cancelled, it loses none. Raises as Trio's does."""
-        return await self._guest.call(self._observation.next)
+        return await self._read(self._observation.next)
 
 
-class AioPathObservation:
+class AioPathObservation(_Reader[PathState]):
     """As `trio_sched.PathObservation`: iterate it for all that lies below a path."""
 
     def __init__(self, guest: Guest, observation: PathObservation) -> None:
-        self._guest = guest
+        super().__init__(guest, observation)
         self._observation = observation
         self.path: str = observation.path
 
@@ -127,32 +131,9 @@ class AioPathObservation:
         """The newest state. It is not waited for."""
         return self._observation.newest
 
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> PathState:
-        """Wait for the next state."""
-        return await _next(self._guest, self._observation.__anext__)
-
     async def next(self) -> PathState:
         """Wait for the next state. Cancelled, it loses none. Raises as Trio's does."""
-        return await self._guest.call(self._observation.next)
-
-
-async def _next(guest: Guest, fn: Callable[[], Awaitable[T]]) -> T:
-    """Call an ``__anext__``; a coroutine may not raise StopAsyncIteration through a future."""
-    ended = object()
-
-    async def step() -> T | object:
-        try:
-            return await fn()
-        except StopAsyncIteration:
-            return ended
-
-    found = await guest.call(step)
-    if found is ended:
-        raise StopAsyncIteration
-    return found  # type: ignore[return-value] # what `fn` gave
+        return await self._read(self._observation.next)
 
 
 class AioResult(AioObservation):

@@ -18,9 +18,11 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError, Future
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import TracebackType
-from typing import Generic, TypeVar, TypeVarTuple
+from typing import Final, Generic, TypeVar, TypeVarTuple
 
 import trio
+
+_LEFT: Final = "the client's block was left"
 
 __all__ = ["Block", "Portal", "Running", "waited"]
 
@@ -72,11 +74,20 @@ class Portal:
         try:
             self._token.run_sync_soon(fn, *args)
         except trio.RunFinishedError:
-            raise RuntimeError("the client's block was left") from None
+            raise RuntimeError(_LEFT) from None
 
-    def start_soon(self, fn: Callable[[], Awaitable[object]]) -> None:
-        """Have the thread run a task; it must not fail."""
-        self.run_soon(self._nursery.start_soon, fn)
+    def start_soon(
+        self, fn: Callable[[], Awaitable[object]], refuse: Callable[[Exception], object]
+    ) -> None:
+        """Have the thread run a task; it must not fail. `refuse` is called if it is ending."""
+
+        def start() -> None:
+            try:
+                self._nursery.start_soon(fn)
+            except RuntimeError:  # the nursery is closed
+                refuse(RuntimeError(_LEFT))
+
+        self.run_soon(start)
 
     def ask(self, fn: Callable[[*Ts], T], *args: *Ts) -> T:
         """Return what ``fn(*args)`` returns in the thread; it does not wait there."""
@@ -100,7 +111,7 @@ class Portal:
         if threading.current_thread() is self._thread:
             raise RuntimeError("a call that blocks cannot be made in the thread that runs Trio")
         running: Running[T] = Running(self)
-        self.start_soon(lambda: running.run(fn, *args))
+        self.start_soon(lambda: running.run(fn, *args), running.refuse)
         return running
 
 
@@ -124,6 +135,10 @@ class Running(Generic[T]):
             raise
         except BaseException as exc:  # noqa: BLE001 # raised to who waits
             self._done.set_exception(exc)
+
+    def refuse(self, error: Exception) -> None:
+        """Note that it cannot begin."""
+        self._done.set_exception(error)
 
     def cancel(self) -> None:
         """Cancel it, and block until it has ended."""
@@ -176,7 +191,7 @@ class Block(AbstractContextManager[T], Generic[P, T]):
         self._entered: Future[P] = Future()
         self._over: Future[BaseException | None] = Future()
         try:
-            self._portal.start_soon(self._live)
+            self._portal.start_soon(self._live, self._refuse)
             return self._wrap(self._portal, waited(self._entered, self._cancel))
         except BaseException:
             self._end()
@@ -215,6 +230,10 @@ class Block(AbstractContextManager[T], Generic[P, T]):
         if failure is not None and exc is None:
             raise failure
         return None
+
+    def _refuse(self, error: Exception) -> None:
+        self._entered.set_exception(error)
+        self._over.set_result(error)
 
     def _cancel(self) -> None:
         self._portal.run_soon(self._scope.cancel)
