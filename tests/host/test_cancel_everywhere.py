@@ -68,6 +68,16 @@ async def work(_slot: Slot) -> None:
     await trio.lowlevel.checkpoint()
 
 
+async def live_on_two_paths(client: Client, path: str) -> None:
+    """Do so on one of two paths of a host."""
+    async with (
+        open_host(client, "a", session_ttl=5) as host,
+        host.schedule(f"{path}/stays"),
+        host.schedule(path, max_count=2) as result,
+    ):
+        await live_inside(client, path, result)
+
+
 async def run_path_cancelled(endpoint: str, path: str, step: int) -> bool:
     """Cancel one of two paths of a host, which goes on; nothing is left of it, or it is owed."""
     async with (
@@ -95,12 +105,7 @@ async def run_cancelled_on_shared(endpoint: str, path: str, step: int) -> bool:
         with trio.CancelScope() as scope:
             at_step = AtStep(step, scope.cancel)
             trio.lowlevel.add_instrument(at_step)
-            async with (
-                open_host(client, "a", session_ttl=5) as host,
-                host.schedule(f"{path}/stays"),
-                host.schedule(path, max_count=2) as result,
-            ):
-                await live_inside(client, path, result)
+            await live_on_two_paths(client, path)
         trio.lowlevel.remove_instrument(at_step)
         return at_step.done
 
@@ -158,12 +163,7 @@ async def run_interrupted_on_shared(endpoint: str, path: str, step: int) -> bool
     async with open_client(endpoint) as client:
         at_step = AtStep(step, lambda: signal.raise_signal(signal.SIGINT))
         trio.lowlevel.add_instrument(at_step)
-        async with (
-            open_host(client, "a", session_ttl=5) as host,
-            host.schedule(f"{path}/stays"),
-            host.schedule(path, max_count=2) as result,
-        ):
-            await live_inside(client, path, result)
+        await live_on_two_paths(client, path)
         trio.lowlevel.remove_instrument(at_step)
         return at_step.done
 

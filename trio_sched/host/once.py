@@ -4,7 +4,7 @@ Theory of operation
 -------------------
 Every host does the same: it waits to be scheduled, takes a slot, and within it claims what is due
 (``ticks.py``). Who is not scheduled watches the record of the tick meanwhile, and is done when that
-says so. So whoever the hosts are and whichever of them are lost, one that is left comes to the
+says so. So whichever hosts there are, and whichever of them are lost, one that is left comes to the
 tick, and finds it over, or does it.
 
 What is due is asked for in the slot, and not before: a host that has waited for long does what is

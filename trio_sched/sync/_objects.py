@@ -40,31 +40,8 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
-def _step(portal: Portal, stream: Any) -> Any:
-    """Return the next item of a stream.
-
-    Raises:
-        StopIteration: there is none.
-    """
-    ended = object()
-
-    async def step() -> Any:
-        try:
-            return await stream.__anext__()
-        except StopAsyncIteration:
-            return ended
-
-    found = portal.call(step)
-    if found is ended:
-        raise StopIteration
-    return found
-
-
-class SyncStream(Generic[T]):
-    """A stream of Trio's, such as a watch, that is read by blocking code. Iterate it.
-
-    Methods and attributes are those of Trio's; a method that waits there blocks here.
-    """
+class _Reader(Generic[T]):
+    """Reads a stream of Trio's."""
 
     def __init__(self, portal: Portal, stream: Any) -> None:
         self._portal = portal
@@ -74,9 +51,19 @@ class SyncStream(Generic[T]):
         return self
 
     def __next__(self) -> T:
-        """Block until there is another item."""
-        item: T = _step(self._portal, self._stream)
+        """Block until there is another item. The end of them ends the iteration."""
+        try:
+            item: T = self._portal.call(self._stream.__anext__)
+        except StopAsyncIteration:
+            raise StopIteration from None
         return item
+
+
+class SyncStream(_Reader[T]):
+    """A stream of Trio's, such as a watch, that is read by blocking code. Iterate it.
+
+    Methods and attributes are those of Trio's; a method that waits there blocks here.
+    """
 
     def __getattr__(self, name: str) -> Any:
         return _bridged(self._portal, self._stream, name)
@@ -118,11 +105,11 @@ def _bridged(portal: Portal, owner: Any, name: str) -> Any:
     return call
 
 
-class SyncObservation:
+class SyncObservation(_Reader[Hosts]):
     """As `trio_sched.Observation`: iterate it for decisions."""
 
     def __init__(self, portal: Portal, observation: Observation) -> None:
-        self._portal = portal
+        super().__init__(portal, observation)
         self._observation = observation
         self.path: str = observation.path
 
@@ -131,24 +118,16 @@ class SyncObservation:
         """The newest decision; None if there is none yet. It is not waited for."""
         return self._observation.newest
 
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> Hosts:
-        """Block until the next decision. The end of them ends the iteration."""
-        hosts: Hosts = _step(self._portal, self._observation)
-        return hosts
-
     def next(self) -> Hosts:
         """Block until the next decision. Raises as Trio's does."""
         return self._portal.call(self._observation.next)
 
 
-class SyncPathObservation:
+class SyncPathObservation(_Reader[PathState]):
     """As `trio_sched.PathObservation`: iterate it for all that lies below a path."""
 
     def __init__(self, portal: Portal, observation: PathObservation) -> None:
-        self._portal = portal
+        super().__init__(portal, observation)
         self._observation = observation
         self.path: str = observation.path
 
@@ -156,14 +135,6 @@ class SyncPathObservation:
     def newest(self) -> PathState:
         """The newest state. It is not waited for."""
         return self._observation.newest
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> PathState:
-        """Block until the next state."""
-        state: PathState = _step(self._portal, self._observation)
-        return state
 
     def next(self) -> PathState:
         """Block until the next state. Raises as Trio's does."""
