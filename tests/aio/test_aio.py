@@ -133,7 +133,7 @@ def test_work_is_a_task_of_asyncio_and_ends_before_its_slot_is_freed(
             if len(seen) == 1:
                 await asyncio.sleep(3600)
         finally:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # noqa: ASYNC102 # asyncio's
             seen.append(f"{name} ends")
         return f"token {slot.token}"
 
