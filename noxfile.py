@@ -25,6 +25,8 @@ PYPROJECT = nox.project.load_toml("pyproject.toml")
 CODE = ("trio_sched", "tests", "docs", "benchmarks", "noxfile.py")
 PB = Path("trio_sched/etcd_shim/_pb")
 
+PARALLEL = ("--numprocesses=auto", "--dist=worksteal")  # of pytest-xdist
+
 # Those whose outcome depends on the version of etcd.
 ETCD_TESTS = (
     *("etcd_shim", "host", "reaper", "cli/run/test_command.py", "test_control.py"),
@@ -84,10 +86,10 @@ def lowest(requirement: str) -> str:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The whole test suite, with coverage; arguments go to pytest."""
+    """The whole test suite, with coverage, in a process for each core; arguments go to pytest."""
     session.install("-e", ".[cli]", *group("tests"))
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "run", "-m", "pytest", *PARALLEL, *session.posargs)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
 
@@ -114,7 +116,7 @@ def oldest(session: nox.Session) -> None:
     stated = [*project["dependencies"], *project["optional-dependencies"]["cli"], *group("tests")]
     session.install(*(lowest(requirement) for requirement in stated))
     session.install("--no-deps", "-e", ".")
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *PARALLEL, *session.posargs)
 
 
 @nox.session

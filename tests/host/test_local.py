@@ -409,7 +409,7 @@ async def test_the_reaper_revokes_the_shared_lease(endpoint: str, path: str) -> 
         {"weight": 0},
         {"zone": ""},
         {"priority": "high"},
-        {"data": {"a": object()}},
+        {"data": {"a": b"bytes"}},
         {"health_check": len},
         {"health_interval": 0},
         {"shutdown_timeout": -1},

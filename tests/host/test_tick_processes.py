@@ -35,13 +35,13 @@ class Fleet:
         return [json.loads(line) for line in self._diary.read_text().splitlines()]
 
     async def wait_more(self, number: int) -> None:
-        """Wait until so many more ticks have ended."""
-        before = len(self.lines())
+        """Wait until so many more ticks have ended; one that is done anew counts once."""
 
-        def ended() -> int:
-            return sum(line["what"] == "ended" for line in self.lines()[before:])
+        def ended() -> set[str]:
+            return {line["tick"] for line in self.lines() if line["what"] == "ended"}
 
-        await eventually(lambda: ended() >= number)
+        before = len(ended())
+        await eventually(lambda: len(ended()) >= before + number)
 
     async def live(self, nursery: trio.Nursery) -> None:
         name = f"host-{next(self._numbers)}"

@@ -21,6 +21,9 @@ SECONDS = 60.0  # of CPU time
 FIRST_SEEDS = {"no_margin": 2000}  # from where it is found well within that on a busy machine, too
 
 
+pytestmark = pytest.mark.usefixtures("untraced")
+
+
 def _always(*_: object) -> Compare:
     """Return a compare that holds: of a key that is never there."""
     return Compare.version(b"/never", "==", 0)

@@ -13,6 +13,8 @@ import trio
 from trio_sched.simulation.plan import KINDS, Action, Plan
 from trio_sched.simulation.world import World
 
+pytestmark = pytest.mark.usefixtures("untraced")
+
 SEEDS = range(24)
 
 FAILED_ONCE = {

@@ -18,6 +18,8 @@ from trio_sched.simulation.plan import KINDS, Plan
 from trio_sched.simulation.world import World
 from trio_sched.simulation.world_tick_checks import check_ticks
 
+pytestmark = pytest.mark.usefixtures("untraced")
+
 PLAN = Plan(1, ticks=10, seconds=30.0)
 
 

@@ -32,7 +32,7 @@ from trio_sched.simulation.go_host import GO_TTL, GoHost
 from trio_sched.simulation.memory_cluster import Cluster, Member
 from trio_sched.simulation.memory_store import Commit, Snapshot
 from trio_sched.simulation.network import Network
-from trio_sched.simulation.plan import Action, Plan
+from trio_sched.simulation.plan import EARLY_OF_WORK, Action, Plan
 from trio_sched.simulation.seeded import rare_collections, run_apart, seeded_scheduler
 from trio_sched.simulation.surroundings import PATH, Surroundings
 from trio_sched.simulation.timeline import JumpingClock
@@ -316,6 +316,8 @@ class World:
         found = list(self._cluster.store.leases)
         if self._plan.never_too_many:  # then that of the decision, and of marks of slots, stays
             found = [lease for lease in found if not any(map(_of_decision, lease.keys))]
+        if variant >= EARLY_OF_WORK:
+            found = [lease for lease in found if any(map(_of_slot, lease.keys))] or found
         leases = sorted(lease.id for lease in found)
         if leases:
             self._cluster.expire(leases[variant % len(leases)])
@@ -330,6 +332,10 @@ class World:
 def _of_host(key: bytes) -> bool:
     parts = (_KEYS.exchange, _KEYS.election, _KEYS.slots)
     return any(key in KeyRange.below(part) for part in parts)
+
+
+def _of_slot(key: bytes) -> bool:
+    return key in KeyRange.below(_KEYS.slots)
 
 
 def _of_decision(key: bytes) -> bool:
