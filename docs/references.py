@@ -25,7 +25,6 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util.nodes import make_refnode
 
-
 __all__ = ["setup", "write_inventory"]
 
 # Where a name without a package may come from, in this order.
@@ -39,7 +38,7 @@ _PACKAGES = (
     "trio_sched.testing",
     "trio_sched.simulation",
 )
-_HEAD = "# Sphinx inventory version 2\n# Project: {}\n# Version: \n# The rest is compressed with zlib.\n"
+_HEAD = "# Sphinx inventory version 2\n# Project: {}\n# Version: \n# With zlib.\n"
 _words: set[str] = set()  # names of arguments and attributes of what is on the pages
 
 
