@@ -6,7 +6,8 @@ typed there, after ``$``, and what is printed; a block without ``$`` goes on whe
 its terminal ended. ``^C`` is Ctrl-C.
 
 What may differ: numbers, times, hexadecimal ids, how wide a gap is, what ``…`` stands for, and
-endpoints. In what only looks, a line that is ``…`` stands for any number of lines. A number of four digits or more that a page types is the one that was printed where it shows it.
+endpoints. In what only looks, a line that is ``…`` stands for any number of lines. A number of
+four digits or more that a page types is the one that was printed where it shows it.
 """
 
 from __future__ import annotations
