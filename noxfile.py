@@ -216,9 +216,9 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the documentation; a warning is an error."""
-    session.install(".", *group("docs"))
-    session.run("sphinx-build", "-W", "--keep-going", "-q", "docs", "docs/_build")
+    """Build the documentation; a warning is an error, and so is a name without a page."""
+    session.install(".[cli,metrics,otel,testing]", *group("docs"))
+    session.run("sphinx-build", "-nWEq", "--keep-going", "docs", "docs/_build")
 
 
 @nox.session

@@ -33,10 +33,10 @@ def test_each_number_in_a_tests_name_is_a_row() -> None:
 
 
 FILES = {file.stem for file in TESTS.rglob("test_*.py")}
-PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_each_test_that_a_page_names_exists(page: Path) -> None:
     prose = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
     assert not set(re.findall(r"\btest_\w+", prose)) - NAMES - FILES

@@ -183,6 +183,7 @@ TESTED_BY = {
 
 # Folders of tests and of the package that have no counterpart, each with the reason.
 ONLY_TESTS = {
+    "docs": "the pages are true",
     "cli/examples": "what the commands print",
     "etcd_shim/concurrency/go_peer": "a program of Go that takes part",
     "etcd_shim/proxies": "the client behind real proxies",

@@ -415,7 +415,7 @@ class Client:
 
     @cached_property
     def maintenance(self) -> Maintenance:
-        """What is about members: defragment, hash, alarms, snapshots."""
+        """Calls about members, such as to defragment, hash, disarm, and take snapshots."""
         from trio_sched.etcd_shim.maintenance import Maintenance  # noqa: PLC0415 # not at once
 
         return Maintenance(self._channel)

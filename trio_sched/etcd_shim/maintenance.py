@@ -190,7 +190,7 @@ class Maintenance:
 
     @asynccontextmanager
     async def open_snapshot(self) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Open a snapshot of a member's database, for `etcdctl snapshot restore`.
+        """Open a snapshot of a member's database, for ``etcdctl snapshot restore``.
 
         ``async with client.maintenance.open_snapshot() as parts: async for part in parts:``. The
         parts make a file, whose last 32 bytes are the SHA-256 of all before. `snapshot_save` writes

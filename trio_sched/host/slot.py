@@ -125,7 +125,7 @@ class Slot:
             How it ended, and what was captured.
 
         Raises:
-            CalledProcessError: it failed; unless ``check=False``.
+            subprocess.CalledProcessError: it failed; unless ``check=False``.
             OSError: it cannot be run.
             TypeError: an argument is of a wrong type, or not taken.
             ValueError: an argument is not allowed.

@@ -20,7 +20,7 @@ __all__ = ["Roster"]
 class Roster:
     """The slots of a path that were held at one revision. Given by `Slot.read_roster`.
 
-    ``str()`` gives it as text, as `trio-sched run` has it in ``TRIO_SCHED_ROSTER``: the revision
+    ``str()`` gives it as text, as ``trio-sched run`` has it in ``TRIO_SCHED_ROSTER``: the revision
     and then the tokens, with spaces in between; `parse` reads that.
 
     Attributes:

@@ -128,7 +128,7 @@ class TickSchedule:
 
     @property
     def keep(self) -> int:
-        """Seconds for which a tick is remembered after its end: the period, and a day."""
+        """The period and a day, in seconds, for which a tick is remembered after its end."""
         return self.period + _DAY
 
     @property

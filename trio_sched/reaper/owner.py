@@ -321,7 +321,8 @@ async def open_reaper(client: Client) -> AsyncIterator[Reaper]:
 
     Raises:
         TypeError: `client` is none.
-        ValueError: as `check_reapable` does.
+        ValueError: `client` uses an ``ssl_context`` that was not made by `tls_context`, so that
+            the files are not known.
     """
     check_in_trio()
     introduction = list(_introduction(check_client(client)._access))  # noqa: SLF001 # as above

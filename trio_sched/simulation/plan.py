@@ -98,7 +98,7 @@ class Action:
 
     Attributes:
         at: when, in seconds since the beginning.
-        kind: what; one of `KINDS`.
+        kind: what; one of ``trio_sched.simulation.plan.KINDS``.
         target: the number of the host, or of the member, that it is about; from 0 on.
         seconds: for how long; 0 if it is done at once.
         variant: which of its forms, where there are some.

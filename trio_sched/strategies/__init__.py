@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 StrategyFactory: TypeAlias = Callable[[], Strategy]
-"""Makes a strategy: a subclass of `Strategy`, or a function without arguments."""
+"""A subclass of `Strategy`, or a function without arguments that makes a strategy."""
 
 _MAX_NAME: Final = 255  # bytes; it is in each decision, and in what each host publishes
 _ENTRY_POINTS = "trio_sched.strategies"

@@ -29,7 +29,7 @@ def autojump_clock() -> MockClock:
     network it is ``MockClock(autojump_threshold=0)``, and on an etcd in memory no client ever
     does. While one connects, or has no answer yet to a request or a ping, time stands still: for
     5 real seconds at most, so that a server that hangs can be part of a test. It knows nothing
-    of other sockets, threads and processes, as any `MockClock`.
+    of other sockets, threads and processes, as any ``MockClock``.
 
     Raises:
         RuntimeError: this version of trio has no hook to say when its clock jumps.

@@ -62,7 +62,7 @@ class _Life:
 
 
 class ScheduledHosts:
-    """Made by `open_scheduled_hosts`, and what the fixture `scheduled_host` is.
+    """Made by `open_scheduled_hosts`, and what the fixture ``scheduled_host`` is.
 
     Each host has a client of its own. Should a host fail, or its service raise something,
     then the block is cancelled, and fails with that.

@@ -156,7 +156,7 @@ class PriorityQueue(_Items):
 
         Args:
             value: of the item.
-            priority: 0 for what is served first, to `MAX_PRIORITY`.
+            priority: 0 for what is served first, to 65,535.
 
         Raises:
             EtcdError: as for `Queue.enqueue`.

@@ -48,7 +48,7 @@ class Work:
 
     Attributes:
         keeper: id of the keeper's process.
-        start: when that began, as `start_of` has it.
+        start: when that began, as ``start_of`` has it.
         group: id of the command's process, and of its group; 0 as long as it is not known.
         above: the process that adopts the keeper's orphans, if that is the keeper's
             parent; else 0.
