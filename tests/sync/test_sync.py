@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from queue import SimpleQueue
 from typing import cast
 
 import pytest
@@ -251,6 +252,25 @@ def test_ctrl_c_ends_what_blocks_and_nothing_is_left(
     assert err.splitlines()[-1] == "KeyboardInterrupt"
     with open_client(endpoint) as client:
         assert nothing_is_left(client, path)
+
+
+def test_ctrl_c_in_the_moment_in_which_work_may_begin_does_not_hang(
+    endpoint: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The turn was given, and is not taken any more: so it ends, and the slot is freed."""
+
+    class Interrupted(SimpleQueue[object]):
+        def get(self, block: bool = True, timeout: float | None = None) -> object:  # noqa: FBT001, FBT002 # a queue's
+            super().get(block, timeout)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("queue.SimpleQueue", Interrupted)
+    with open_client(endpoint) as client, schedule(client, path, "a") as result:
+        with pytest.raises(KeyboardInterrupt):
+            result.run_while_scheduled(lambda _slot, _stop: None)
+        monkeypatch.undo()
+        assert not client.get_prefix(f"{path}/slots/").count
+        assert result.run_while_scheduled(lambda slot, _stop: slot.token) > 0
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
