@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import signal
 from collections.abc import Coroutine
+from contextlib import closing
 from typing import Any, TypeVar
 
 import pytest
@@ -269,6 +271,34 @@ def test_it_ends_with_its_last_block_and_begins_again(endpoint: str, path: str) 
     run(main())
     gc.collect()
     assert not len(_guests)
+
+
+def test_ctrl_c_leaves_the_loop_as_without_us_and_what_is_open_can_be_left(
+    endpoint: str, path: str
+) -> None:
+    """Where the loop has no handler of its own, as under ``run_until_complete``."""
+
+    async def main() -> None:
+        async with open_client(endpoint) as client, schedule(client, path, "a") as result:
+            await until(result, "a")
+            loop.call_later(0.01, signal.raise_signal, signal.SIGINT)
+            await result.wait_unscheduled()
+
+    async def look() -> bool:
+        async with open_client(endpoint) as client:
+            return await nothing_is_left(client, path)
+
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    loop = asyncio.new_event_loop()
+    with closing(loop):
+        task = loop.create_task(main())
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(task)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            loop.run_until_complete(task)
+        assert loop.run_until_complete(look())
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_an_etcd_that_is_away_is_an_error(path: str) -> None:

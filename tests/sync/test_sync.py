@@ -260,7 +260,7 @@ def test_ctrl_c_in_the_moment_in_which_work_may_begin_does_not_hang(
     """The turn was given, and is not taken any more: so it ends, and the slot is freed."""
 
     class Interrupted(SimpleQueue[object]):
-        def get(self, block: bool = True, timeout: float | None = None) -> object:  # noqa: FBT001, FBT002 # a queue's
+        def get(self, block: bool = True, timeout: float | None = None) -> object:  # noqa: FBT002 # a queue's
             super().get(block, timeout)
             raise KeyboardInterrupt
 

@@ -68,7 +68,7 @@ class Guest:
             self._main,
             run_sync_soon_threadsafe=loop.call_soon_threadsafe,
             run_sync_soon_not_threadsafe=loop.call_soon,
-            done_callback=lambda _: self._ended.set_result(None),
+            done_callback=self._note_end,
             host_uses_signal_set_wakeup_fd=True,
             restrict_keyboard_interrupt_to_checkpoints=True,
         )
@@ -77,7 +77,16 @@ class Guest:
         self._token = trio.lowlevel.current_trio_token()
         async with trio.open_nursery() as self._nursery:
             self._begun.set_result(None)
-            await self._stop.wait()
+            while not self._stop.is_set():
+                try:
+                    await self._stop.wait()
+                except KeyboardInterrupt:  # where the loop has no handler of its own, Trio has one
+                    self._loop.call_soon(_interrupt)
+
+    def _note_end(self, outcome: object) -> None:
+        self._ended.set_result(None)
+        if _is_interrupt(getattr(outcome, "error", None)):
+            self._loop.call_soon(_interrupt)
 
     async def enter(self) -> None:
         """Use it; `leave` ends that."""
@@ -186,6 +195,18 @@ class Guest:
         if task.cancelled():  # by itself, or by others of asyncio's
             raise asyncio.CancelledError
         return task.result()
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Return whether it is a KeyboardInterrupt, or a group with one."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(KeyboardInterrupt) is not None
+    return isinstance(error, KeyboardInterrupt)
+
+
+def _interrupt() -> None:
+    """Leave the loop's run, as Ctrl-C does without us."""
+    raise KeyboardInterrupt
 
 
 async def _settled(done: asyncio.Future[Any]) -> None:
