@@ -7,6 +7,7 @@ import gc
 import signal
 from collections.abc import Coroutine
 from contextlib import closing
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import pytest
@@ -271,6 +272,68 @@ def test_it_ends_with_its_last_block_and_begins_again(endpoint: str, path: str) 
     run(main())
     gc.collect()
     assert not len(_guests)
+
+
+def test_context_variables_of_the_caller_are_those_of_work_and_of_checks(
+    endpoint: str, path: str
+) -> None:
+    mine = ContextVar("mine", default="")
+    checked: list[str] = []
+
+    async def check() -> bool:
+        checked.append(mine.get())
+        return True
+
+    async def work(_slot: Slot) -> str:
+        return mine.get()
+
+    async def main() -> None:
+        async with open_client(endpoint) as client:
+            mine.set("of the block")
+            async with schedule(client, path, "a", health_check=check) as result:
+                mine.set("of the call")
+                assert await result.run_while_scheduled(work) == "of the call"
+        assert set(checked) == {"of the block"}
+
+    run(main())
+
+
+def test_a_health_check_that_is_cancelled_is_one_that_fails(endpoint: str, path: str) -> None:
+    async def check() -> bool:
+        raise asyncio.CancelledError
+
+    async def main() -> None:
+        async with (
+            open_client(endpoint) as client,
+            observe(client, path, pool=True) as states,
+            schedule(client, path, "a", health_check=check),
+        ):
+            async for state in states:
+                if any("cancelled" in host.reason for host in state.pool.values()):
+                    break
+
+    run(main())
+
+
+def test_in_another_loop_it_is_refused_and_nothing_is_done(endpoint: str, path: str) -> None:
+    async def main() -> None:
+        async with open_client(endpoint) as client, open_host(client, "a") as host:
+
+            async def elsewhere() -> None:
+                with pytest.raises(RuntimeError, match="in the loop that it was opened in"):
+                    await client.put(f"{path}/x", "x")
+                for block in (schedule(client, path, "a"), host.schedule(path), client.watch("/")):
+                    with pytest.raises(RuntimeError, match="in the loop that it was opened in"):
+                        async with block:
+                            pass
+
+            await asyncio.to_thread(asyncio.run, elsewhere())
+            assert await nothing_is_left(client, path)
+        with pytest.raises(RuntimeError, match="was left"):
+            async with schedule(client, path, "a"):
+                pass
+
+    run(main())
 
 
 def test_ctrl_c_leaves_the_loop_as_without_us_and_what_is_open_can_be_left(

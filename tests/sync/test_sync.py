@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextvars import ContextVar
 from pathlib import Path
 from queue import SimpleQueue
 from typing import cast
@@ -252,6 +253,23 @@ def test_ctrl_c_ends_what_blocks_and_nothing_is_left(
     assert err.splitlines()[-1] == "KeyboardInterrupt"
     with open_client(endpoint) as client:
         assert nothing_is_left(client, path)
+
+
+def test_context_variables_of_the_caller_are_those_of_what_it_has_called(
+    endpoint: str, path: str
+) -> None:
+    mine = ContextVar("mine", default="")
+    checked: list[str] = []
+
+    def check() -> bool:
+        checked.append(mine.get())
+        return True
+
+    with open_client(endpoint) as client:
+        mine.set("of the block")
+        with schedule(client, path, "a", health_check=check) as result:
+            result.wait_scheduled()
+    assert set(checked) == {"of the block"}
 
 
 def test_ctrl_c_in_the_moment_in_which_work_may_begin_does_not_hang(

@@ -94,7 +94,7 @@ def _bridged(guest: Guest, found: Any) -> Any:
     def call(*args: Any, **options: Any) -> Any:
         given = found(*args, **options)
         if isinstance(given, AbstractAsyncContextManager):
-            return Block(lambda: given, AioStream)
+            return Block(lambda: given, AioStream, guest)
         return given
 
     return call
@@ -236,7 +236,7 @@ class AioHost:
 
     def schedule(self, path: str, **options: Any) -> AbstractAsyncContextManager[AioResult]:
         """Join a path. Arguments as of `trio_sched.LocalHost.schedule`."""
-        return Block(lambda: self.trio_host.schedule(path, **options), AioResult)
+        return Block(lambda: self.trio_host.schedule(path, **options), AioResult, self._guest)
 
     async def update(self, **changes: Unpack[HostChanges]) -> None:
         """Change what this host says of itself on all its paths."""
@@ -275,6 +275,9 @@ def async_check(
     check_async("health_check", check)
 
     async def ask() -> bool:
-        return await guest.run_in_asyncio(check)
+        try:
+            return await guest.run_in_asyncio(check)
+        except asyncio.CancelledError:  # the check's own: it is one more way to fail
+            raise RuntimeError("it was cancelled") from None
 
     return ask

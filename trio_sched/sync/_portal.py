@@ -17,6 +17,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError, Future
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextvars import copy_context
 from types import TracebackType
 from typing import Final, Generic, TypeVar, TypeVarTuple
 
@@ -79,11 +80,15 @@ class Portal:
     def start_soon(
         self, fn: Callable[[], Awaitable[object]], refuse: Callable[[Exception], object]
     ) -> None:
-        """Have the thread run a task; it must not fail. `refuse` is called if it is ending."""
+        """Have the thread run a task; it must not fail. `refuse` is called if it is ending.
+
+        The task has the context variables of who calls this.
+        """
+        context = copy_context()
 
         def start() -> None:
             try:
-                self._nursery.start_soon(fn)
+                context.run(self._nursery.start_soon, fn)
             except RuntimeError:  # the nursery is closed
                 refuse(RuntimeError(_LEFT))
 
