@@ -114,6 +114,14 @@ def test_each_moment_is_in_one_tick_and_ticks_are_in_order(
     assert due.name < after.name
     assert schedule.due(moment.astimezone(timezone(timedelta(hours=9)))) == due
     check_tick_name(due.name)
+    assert schedule.may_name(due.name)
+    assert not TickSchedule(DAY if period % DAY else 60).may_name(due.name)
+
+
+@pytest.mark.parametrize("name", ["17", "order-17", "2026-12-01", "12026-12-01T03:00:00", "\u0662"])
+def test_a_key_of_ones_own_is_no_tick(name: str) -> None:
+    assert not TickSchedule(60).may_name(name)
+    assert not TickSchedule(DAY).may_name(name)
 
 
 @pytest.mark.parametrize(
@@ -168,6 +176,10 @@ def test_a_record_is_read_as_it_was_written() -> None:
         json.dumps({**json.loads(TICK.encode()), "state": "odd"}).encode(),
         json.dumps({**json.loads(TICK.encode()), "token": True}).encode(),
         json.dumps({**json.loads(TICK.encode()), "host": None}).encode(),
+        json.dumps({**json.loads(TICK.encode()), "slot": "/p/slots/\udc80"}).encode(),
+        json.dumps({**json.loads(TICK.encode()), "token": 1 << 63}).encode(),
+        json.dumps({**json.loads(TICK.encode()), "token": -1}).encode(),
+        json.dumps({**json.loads(TICK.encode()), "lease": 10**20}).encode(),
         b"[" * 100_000,
         b"\xff\xfe",
     ],
