@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, time, timedelta, timezone
+from datetime import UTC, datetime, time, timedelta, timezone, tzinfo
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -143,6 +143,13 @@ def test_what_does_not_go_together_is_refused(arguments: tuple[int], words: str)
 def test_a_moment_without_a_time_zone_is_refused() -> None:
     with pytest.raises(ValueError, match="time zone"):
         TickSchedule(60).due(datetime(2026, 1, 1))  # noqa: DTZ001 # that is what is refused
+
+
+@pytest.mark.parametrize("zone", [zone_named("UTC"), ZoneInfo("UTC")])
+def test_utc_may_be_said_where_it_is_what_counts(zone: tzinfo) -> None:
+    now = at("2026-12-01T03:00:00Z")
+    assert TickSchedule(3600, zone=zone).due(now) == TickSchedule(3600).due(now)
+    assert TickSchedule(DAY, zone=zone).due(now) == TickSchedule(DAY).due(now)
 
 
 @pytest.mark.parametrize("name", ["Mars/Base", "", "../etc/passwd", "\0"])

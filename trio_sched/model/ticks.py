@@ -119,7 +119,7 @@ class TickSchedule:
             raise ValueError("at must have no time zone; give it as zone")
         if self.at.microsecond:
             raise ValueError("at must be of whole seconds")
-        if not self.by_calendar and self.zone is not UTC:
+        if not self.by_calendar and str(self.zone) != "UTC":
             raise ValueError("a time zone goes with a period of whole days; others are in UTC")
         if self._offset >= timedelta(seconds=self.period):
             raise ValueError("at must be less than the period, unless that is of whole days")
@@ -189,12 +189,14 @@ def _name(moment: datetime) -> str:
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 
-def zone_named(name: str) -> ZoneInfo:
-    """Return a time zone by its IANA name.
+def zone_named(name: str) -> tzinfo:
+    """Return a time zone by its IANA name; UTC, as what is counted in UTC has it, by that name.
 
     Raises:
         ValueError: there is none of this name.
     """
+    if name == "UTC":
+        return UTC
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError) as exc:
