@@ -27,6 +27,8 @@ from trio_sched.aio import (
 )
 from trio_sched.aio._guest import _guests
 from trio_sched.etcd_shim import Compare, Put
+from trio_sched.host.newest import DecisionFeed
+from trio_sched.host.observation import Observation
 from trio_sched.testing._ports import free_ports
 
 T = TypeVar("T")
@@ -272,6 +274,42 @@ def test_it_ends_with_its_last_block_and_begins_again(endpoint: str, path: str) 
     run(main())
     gc.collect()
     assert not len(_guests)
+
+
+def test_a_decision_that_came_while_it_was_cancelled_is_not_read_when_it_is_old(
+    endpoint: str,
+) -> None:
+    """As of decisions the newest is read, and each once."""
+
+    async def main() -> None:
+        async with open_client(endpoint) as client:
+            guest, feed = client._guest, DecisionFeed("/p")
+            decisions = AioObservation(guest, Observation(feed))
+            for first, *later in (["a"], ["b", "c"], ["d", "e", "f"], ["g", "h", "g"]):
+                begun = asyncio.Event()
+
+                async def next_slowly(begun: asyncio.Event = begun) -> Hosts:
+                    item = await feed.next()
+                    begun.set()
+                    with trio.CancelScope(shield=True):
+                        await trio.sleep(0.01)
+                    return item
+
+                feed.publish(Hosts(first, revision=feed.count + 1))
+                task = asyncio.create_task(decisions._read(next_slowly))
+                await begun.wait()
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                for name in later:
+                    feed.publish(Hosts(name, revision=feed.count + 1))
+                assert await decisions.next() == tuple([first, *later][-1])
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0):
+                        await decisions.next()
+            assert feed.returned == 4
+
+    run(main())
 
 
 def test_context_variables_of_the_caller_are_those_of_work_and_of_checks(
