@@ -255,6 +255,57 @@ def test_ctrl_c_ends_what_blocks_and_nothing_is_left(
         assert nothing_is_left(client, path)
 
 
+OPEN_AT_EXIT = """
+import os, sys, threading
+from trio_sched.sync import open_client, schedule
+_, endpoint, path, what = sys.argv
+def decisions():
+    with open_client(endpoint) as client, schedule(client, path, "a") as result:
+        yield from result
+def work(slot, stop):
+    begun.set()
+    stop.wait()
+def run():
+    with open_client(endpoint) as client, schedule(client, path, "a") as result:
+        result.run_while_scheduled(work)
+if what == "generator":
+    thrown_away = decisions()
+    next(thrown_away)
+elif what == "block":
+    block = open_client(endpoint)
+    inner = schedule(block.__enter__(), path, "a")
+    inner.__enter__().next()
+elif what == "thread":
+    begun = threading.Event()
+    threading.Thread(target=run, daemon=True).start()
+    begun.wait()
+else:
+    with open_client(endpoint) as client, schedule(client, path, "a") as result:
+        result.next()
+        if pid := os.fork():
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+            assert result.scheduled
+        else:
+            sys.exit(7)
+"""
+
+
+@pytest.mark.parametrize("what", ["generator", "block", "thread", "fork"])
+def test_what_is_open_when_the_interpreter_ends_is_left(
+    endpoint: str, path: str, what: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "program.py"
+    file.write_text(OPEN_AT_EXIT)
+    subprocess.run(
+        [sys.executable, file, endpoint, path, what],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=True,
+        timeout=20,
+    )
+    with open_client(endpoint) as client:
+        assert nothing_is_left(client, path)
+
+
 def test_context_variables_of_the_caller_are_those_of_what_it_has_called(
     endpoint: str, path: str
 ) -> None:
