@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import signal
 from collections.abc import Coroutine
+from contextlib import closing
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import pytest
@@ -24,6 +27,8 @@ from trio_sched.aio import (
 )
 from trio_sched.aio._guest import _guests
 from trio_sched.etcd_shim import Compare, Put
+from trio_sched.host.newest import DecisionFeed
+from trio_sched.host.observation import Observation
 from trio_sched.testing._ports import free_ports
 
 T = TypeVar("T")
@@ -269,6 +274,132 @@ def test_it_ends_with_its_last_block_and_begins_again(endpoint: str, path: str) 
     run(main())
     gc.collect()
     assert not len(_guests)
+
+
+def test_a_decision_that_came_while_it_was_cancelled_is_not_read_when_it_is_old(
+    endpoint: str,
+) -> None:
+    """As of decisions the newest is read, and each once."""
+
+    async def main() -> None:
+        async with open_client(endpoint) as client:
+            guest, feed = client._guest, DecisionFeed("/p")
+            decisions = AioObservation(guest, Observation(feed))
+            for first, *later in (["a"], ["b", "c"], ["d", "e", "f"], ["g", "h", "g"]):
+                begun = asyncio.Event()
+
+                async def next_slowly(begun: asyncio.Event = begun) -> Hosts:
+                    item = await feed.next()
+                    begun.set()
+                    with trio.CancelScope(shield=True):
+                        await trio.sleep(0.01)
+                    return item
+
+                feed.publish(Hosts(first, revision=feed.count + 1))
+                task = asyncio.create_task(decisions._read(next_slowly))
+                await begun.wait()
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                for name in later:
+                    feed.publish(Hosts(name, revision=feed.count + 1))
+                assert await decisions.next() == tuple([first, *later][-1])
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0):
+                        await decisions.next()
+            assert feed.returned == 4
+
+    run(main())
+
+
+def test_context_variables_of_the_caller_are_those_of_work_and_of_checks(
+    endpoint: str, path: str
+) -> None:
+    mine = ContextVar("mine", default="")
+    checked: list[str] = []
+
+    async def check() -> bool:
+        checked.append(mine.get())
+        return True
+
+    async def work(_slot: Slot) -> str:
+        return mine.get()
+
+    async def main() -> None:
+        async with open_client(endpoint) as client:
+            mine.set("of the block")
+            async with schedule(client, path, "a", health_check=check) as result:
+                mine.set("of the call")
+                assert await result.run_while_scheduled(work) == "of the call"
+        assert set(checked) == {"of the block"}
+
+    run(main())
+
+
+def test_a_health_check_that_is_cancelled_is_one_that_fails(endpoint: str, path: str) -> None:
+    async def check() -> bool:
+        raise asyncio.CancelledError
+
+    async def main() -> None:
+        async with (
+            open_client(endpoint) as client,
+            observe(client, path, pool=True) as states,
+            schedule(client, path, "a", health_check=check),
+        ):
+            async for state in states:
+                if any("cancelled" in host.reason for host in state.pool.values()):
+                    break
+
+    run(main())
+
+
+def test_in_another_loop_it_is_refused_and_nothing_is_done(endpoint: str, path: str) -> None:
+    async def main() -> None:
+        async with open_client(endpoint) as client, open_host(client, "a") as host:
+
+            async def elsewhere() -> None:
+                with pytest.raises(RuntimeError, match="in the loop that it was opened in"):
+                    await client.put(f"{path}/x", "x")
+                for block in (schedule(client, path, "a"), host.schedule(path), client.watch("/")):
+                    with pytest.raises(RuntimeError, match="in the loop that it was opened in"):
+                        async with block:
+                            pass
+
+            await asyncio.to_thread(asyncio.run, elsewhere())
+            assert await nothing_is_left(client, path)
+        with pytest.raises(RuntimeError, match="was left"):
+            async with schedule(client, path, "a"):
+                pass
+
+    run(main())
+
+
+def test_ctrl_c_leaves_the_loop_as_without_us_and_what_is_open_can_be_left(
+    endpoint: str, path: str
+) -> None:
+    """Where the loop has no handler of its own, as under ``run_until_complete``."""
+
+    async def main() -> None:
+        async with open_client(endpoint) as client, schedule(client, path, "a") as result:
+            await until(result, "a")
+            loop.call_later(0.01, signal.raise_signal, signal.SIGINT)
+            await result.wait_unscheduled()
+
+    async def look() -> bool:
+        async with open_client(endpoint) as client:
+            return await nothing_is_left(client, path)
+
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    loop = asyncio.new_event_loop()
+    with closing(loop):
+        task = loop.create_task(main())
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(task)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            loop.run_until_complete(task)
+        assert loop.run_until_complete(look())
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_an_etcd_that_is_away_is_an_error(path: str) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -118,6 +120,28 @@ async def test_a_snapshot_is_what_etcdctl_restores(tmp_path: Path, path: str) ->
             env=environment,
         )
     assert (folder / "member").is_dir()
+
+
+async def test_a_snapshot_is_private_and_whole_whoever_else_makes_one(
+    endpoint: str, path: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "snapshot.db"
+    sizes: set[int] = set()
+    async with open_client(endpoint) as client:
+
+        async def save() -> None:
+            await client.put(path, os.urandom(100_000))
+            sizes.add(await client.maintenance.snapshot_save(file))
+
+        file.touch(0o644)
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(save)
+    assert names(tmp_path) == [file.name]
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert file.stat().st_size in sizes
+    value = file.read_bytes()
+    assert sha256(value[:-32]).digest() == value[-32:]
 
 
 async def test_a_snapshot_that_is_broken_off_leaves_no_file(tmp_path: Path, path: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import time
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -11,7 +12,7 @@ import trio
 
 from tests.host.test_patience import in_no_time
 from tests.host.tick_tools import PATH, PERIOD, open_fleet
-from trio_sched import Control, TickSchedule, schedule
+from trio_sched import Control, Tick, TickSchedule, schedule
 from trio_sched.simulation import MemoryEtcd
 
 NAMES = [f"2026-01-01T0{minutes // 6}:{minutes % 6}0:00Z" for minutes in range(24)]
@@ -175,6 +176,39 @@ async def test_one_that_was_begun_is_not_forgotten_when_the_next_is_due() -> Non
         fleet.seconds = 1
         await trio.sleep(60)
         assert fleet.ended == [("c", NAMES[0]), ("c", NAMES[1])]
+
+
+@in_no_time
+async def test_what_was_begun_under_a_key_is_no_tick_that_was_forgotten() -> None:
+    """A path may have both; the work for ticks is not that for the key."""
+    async with open_fleet() as fleet:
+        fleet.seconds = 700
+        fleet.once("a", "17")
+        await fleet.wait_begun(1)
+        await fleet.hosts.kill("a")
+        fleet.seconds = 1
+        fleet.start("c")
+        await trio.sleep(60)
+        assert fleet.ended == [("c", NAMES[0])]
+        await fleet.hosts.kill("c")
+        fleet.once("d", "17")
+        await trio.sleep(60)
+        assert fleet.ended == [("c", NAMES[0]), ("d", "17")]
+
+
+@in_no_time
+@pytest.mark.parametrize(
+    "odd", [{"slot": "/ticks/slots/\ud800"}, {"token": 1 << 70}, {"lease": -(1 << 70)}]
+)
+async def test_a_record_that_another_has_written_ends_no_host(odd: dict[str, object]) -> None:
+    record = json.loads(Tick(NAMES[0], "running", "x", 7, 1, "", slot="/ticks/slots/0").encode())
+    async with open_fleet() as fleet:
+        value = json.dumps(record | odd)
+        for key in (f"{PATH}/ticks/{NAMES[0]}", f"{PATH}/ticks.open/{NAMES[0]}"):
+            await fleet.client.put(key, value)
+        fleet.start("a")
+        await trio.sleep(PERIOD + 60)
+        assert fleet.ended == [("a", NAMES[1])]
 
 
 @in_no_time

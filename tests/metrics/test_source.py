@@ -12,7 +12,7 @@ import trio
 
 from tests.places import DOCS
 from trio_sched import open_client, schedule
-from trio_sched.metrics import Family, Metrics
+from trio_sched.metrics import Family, Metrics, openmetrics
 
 
 def values(metrics: Metrics) -> dict[str, float]:
@@ -45,6 +45,21 @@ async def test_belief_is_that_of_the_result(endpoint: str, path: str) -> None:
             assert not result.scheduled
             found = values(metrics)
             assert found["trio_sched_scheduled"] == found["trio_sched_ready"] == 0
+
+
+async def test_no_number_is_there_twice(endpoint: str, path: str) -> None:
+    """A scrape that holds a sample twice is refused as a whole."""
+    metrics = Metrics()
+    async with open_client(endpoint) as client:
+        other = client.namespace(path)
+        async with schedule(client, path, "a") as result, schedule(other, path, "a") as last:
+            with metrics.watching(result, result), metrics.watching(last), metrics.watching(last):
+                lines = openmetrics(metrics.families()).splitlines()
+                named = [line.rpartition(" ")[0] for line in lines if not line.startswith("#")]
+                assert len(named) == len(set(named))
+            with metrics.watching(result):
+                assert values(metrics)["trio_sched_sessions"] == 1
+            assert metrics.families() == []
 
 
 async def test_another_thread_may_ask(endpoint: str, path: str) -> None:

@@ -116,6 +116,18 @@ def test_junk_that_only_bytes_can_say(value: bytes) -> None:
     assert decoded(value) == decoded(b"{}")
 
 
+@given(
+    st.dictionaries(st.text("ab"), st.lists(st.floats() | scalars, max_size=3), max_size=3),
+    st.sampled_from(["1", "1e999", "-1e999", "[1e400]", '{"a":-Infinity}']),
+)
+def test_what_no_json_can_say_is_not_shown_either(data: dict[str, object], more: str) -> None:
+    """As Python reads and writes it, and other programs, browsers for one, do not."""
+    value = f'{{"data":{json.dumps(data | {"c": 0})[:-1]},"d":{more}}},"options":{{"x":{more}}}}}'
+    host = decoded(value.encode())
+    assert host.data.keys() == data.keys() | {"c", "d"}
+    assert json.dumps([dict(host.data), dict(host.options)], allow_nan=False)
+
+
 def test_a_long_reason_is_clipped_where_it_is_written_and_where_it_is_read() -> None:
     written = HostData(reason="x" * 5000).reason
     assert written == published(reason="x" * 5000).reason == "x" * 199 + "…"

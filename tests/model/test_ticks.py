@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, time, timedelta, timezone
+from datetime import UTC, datetime, time, timedelta, timezone, tzinfo
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -114,6 +114,14 @@ def test_each_moment_is_in_one_tick_and_ticks_are_in_order(
     assert due.name < after.name
     assert schedule.due(moment.astimezone(timezone(timedelta(hours=9)))) == due
     check_tick_name(due.name)
+    assert schedule.may_name(due.name)
+    assert not TickSchedule(DAY if period % DAY else 60).may_name(due.name)
+
+
+@pytest.mark.parametrize("name", ["17", "order-17", "2026-12-01", "12026-12-01T03:00:00", "\u0662"])
+def test_a_key_of_ones_own_is_no_tick(name: str) -> None:
+    assert not TickSchedule(60).may_name(name)
+    assert not TickSchedule(DAY).may_name(name)
 
 
 @pytest.mark.parametrize(
@@ -135,6 +143,13 @@ def test_what_does_not_go_together_is_refused(arguments: tuple[int], words: str)
 def test_a_moment_without_a_time_zone_is_refused() -> None:
     with pytest.raises(ValueError, match="time zone"):
         TickSchedule(60).due(datetime(2026, 1, 1))  # noqa: DTZ001 # that is what is refused
+
+
+@pytest.mark.parametrize("zone", [zone_named("UTC"), ZoneInfo("UTC")])
+def test_utc_may_be_said_where_it_is_what_counts(zone: tzinfo) -> None:
+    now = at("2026-12-01T03:00:00Z")
+    assert TickSchedule(3600, zone=zone).due(now) == TickSchedule(3600).due(now)
+    assert TickSchedule(DAY, zone=zone).due(now) == TickSchedule(DAY).due(now)
 
 
 @pytest.mark.parametrize("name", ["Mars/Base", "", "../etc/passwd", "\0"])
@@ -168,6 +183,10 @@ def test_a_record_is_read_as_it_was_written() -> None:
         json.dumps({**json.loads(TICK.encode()), "state": "odd"}).encode(),
         json.dumps({**json.loads(TICK.encode()), "token": True}).encode(),
         json.dumps({**json.loads(TICK.encode()), "host": None}).encode(),
+        json.dumps({**json.loads(TICK.encode()), "slot": "/p/slots/\udc80"}).encode(),
+        json.dumps({**json.loads(TICK.encode()), "token": 1 << 63}).encode(),
+        json.dumps({**json.loads(TICK.encode()), "token": -1}).encode(),
+        json.dumps({**json.loads(TICK.encode()), "lease": 10**20}).encode(),
         b"[" * 100_000,
         b"\xff\xfe",
     ],

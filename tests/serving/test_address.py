@@ -13,6 +13,8 @@ from trio_sched.serving.address import Address, CannotListen
         ("localhost:0", "localhost", 0, True),
         ("127.1.2.3:80", "127.1.2.3", 80, True),
         ("[::1]:80", "::1", 80, True),
+        ("[::ffff:127.0.0.1]:80", "::ffff:127.0.0.1", 80, True),
+        ("[::ffff:10.0.0.1]:80", "::ffff:10.0.0.1", 80, False),
         ("0.0.0.0:80", "0.0.0.0", 80, False),
         ("[::]:80", "::", 80, False),
         ("10.0.0.1:65535", "10.0.0.1", 65535, False),
@@ -34,6 +36,16 @@ def test_it_is_loopback_unless_it_is_said(
 def test_what_is_no_address(text: str) -> None:
     with pytest.raises(ValueError, match=r"address|IPv6|octet|group|ermitted"):
         Address.parse(text)
+
+
+async def test_what_a_name_stands_for_is_known_when_it_listens() -> None:
+    """As that of a machine that its own ``/etc/hosts`` has on loopback."""
+    address = Address.parse("127.1:0")
+    assert not address.is_loopback
+    found, (listener,) = await address.listen()
+    async with listener:
+        assert found.is_loopback
+        assert str(found) == f"127.1:{found.port}"
 
 
 async def test_it_is_said_when_it_is_taken() -> None:

@@ -66,6 +66,7 @@ def test_nothing_is_changed_by_a_request(method: str) -> None:
         ("[::1]:80", True),
         ("[::1]", True),
         ("LOCALHOST:1", True),
+        ("Host-A.example:80", True),  # where we listen
         ("evil.example", False),
         ("127.0.0.1.evil.example", False),
         ("localhost.evil.example:80", False),
@@ -73,11 +74,11 @@ def test_nothing_is_changed_by_a_request(method: str) -> None:
     ],
 )
 def test_whether_this_machine_is_meant(host: str, *, ours: bool) -> None:
-    assert Request("GET", "/", "", {"host": host}).names_this_machine is ours
+    assert Request("GET", "/", "", {"host": host}).names("host-a.example") is ours
 
 
 def test_without_a_host_no_browser_asks() -> None:
-    assert Request("GET", "/").names_this_machine
+    assert Request("GET", "/").names("host-a.example")
 
 
 def test_an_answer_to_head_has_the_length_and_no_body() -> None:

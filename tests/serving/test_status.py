@@ -97,13 +97,15 @@ async def test_many_who_ask_for_the_status_are_served_by_one_read(endpoint: str,
             assert client.statistics().calls - before < 15
 
 
-async def test_a_page_of_another_site_learns_nothing(endpoint: str, path: str) -> None:
+@pytest.mark.parametrize("where", ["0", "127.1:0"])
+async def test_a_page_of_another_site_learns_nothing(endpoint: str, path: str, where: str) -> None:
     async with (
         open_client(endpoint) as client,
         schedule(client, path, "a") as result,
-        serve_status(result) as address,
+        serve_status(result, where) as address,
     ):
         for page in ("/status", "/metrics"):
+            assert (await ask(address, page, host=address)).status == 200
             answer = await ask(address, page, host="evil.example")
             assert answer.status == 421
             assert path not in answer.text

@@ -8,7 +8,9 @@ import subprocess
 import sys
 import threading
 import time
+from contextvars import ContextVar
 from pathlib import Path
+from queue import SimpleQueue
 from typing import cast
 
 import pytest
@@ -251,6 +253,93 @@ def test_ctrl_c_ends_what_blocks_and_nothing_is_left(
     assert err.splitlines()[-1] == "KeyboardInterrupt"
     with open_client(endpoint) as client:
         assert nothing_is_left(client, path)
+
+
+OPEN_AT_EXIT = """
+import os, sys, threading
+from trio_sched.sync import open_client, schedule
+_, endpoint, path, what = sys.argv
+def decisions():
+    with open_client(endpoint) as client, schedule(client, path, "a") as result:
+        yield from result
+def work(slot, stop):
+    begun.set()
+    stop.wait()
+def run():
+    with open_client(endpoint) as client, schedule(client, path, "a") as result:
+        result.run_while_scheduled(work)
+if what == "generator":
+    thrown_away = decisions()
+    next(thrown_away)
+elif what == "block":
+    block = open_client(endpoint)
+    inner = schedule(block.__enter__(), path, "a")
+    inner.__enter__().next()
+elif what == "thread":
+    begun = threading.Event()
+    threading.Thread(target=run, daemon=True).start()
+    begun.wait()
+else:
+    with open_client(endpoint) as client, schedule(client, path, "a") as result:
+        result.next()
+        if pid := os.fork():
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+            assert result.scheduled
+        else:
+            sys.exit(7)
+"""
+
+
+@pytest.mark.parametrize("what", ["generator", "block", "thread", "fork"])
+def test_what_is_open_when_the_interpreter_ends_is_left(
+    endpoint: str, path: str, what: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "program.py"
+    file.write_text(OPEN_AT_EXIT)
+    subprocess.run(
+        [sys.executable, file, endpoint, path, what],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=True,
+        timeout=20,
+    )
+    with open_client(endpoint) as client:
+        assert nothing_is_left(client, path)
+
+
+def test_context_variables_of_the_caller_are_those_of_what_it_has_called(
+    endpoint: str, path: str
+) -> None:
+    mine = ContextVar("mine", default="")
+    checked: list[str] = []
+
+    def check() -> bool:
+        checked.append(mine.get())
+        return True
+
+    with open_client(endpoint) as client:
+        mine.set("of the block")
+        with schedule(client, path, "a", health_check=check) as result:
+            result.wait_scheduled()
+    assert set(checked) == {"of the block"}
+
+
+def test_ctrl_c_in_the_moment_in_which_work_may_begin_does_not_hang(
+    endpoint: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The turn was given, and is not taken any more: so it ends, and the slot is freed."""
+
+    class Interrupted(SimpleQueue[object]):
+        def get(self, block: bool = True, timeout: float | None = None) -> object:  # noqa: FBT002 # a queue's
+            super().get(block, timeout)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("queue.SimpleQueue", Interrupted)
+    with open_client(endpoint) as client, schedule(client, path, "a") as result:
+        with pytest.raises(KeyboardInterrupt):
+            result.run_while_scheduled(lambda _slot, _stop: None)
+        monkeypatch.undo()
+        assert not client.get_prefix(f"{path}/slots/").count
+        assert result.run_while_scheduled(lambda slot, _stop: slot.token) > 0
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")

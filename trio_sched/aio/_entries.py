@@ -65,6 +65,7 @@ def schedule(
     return Block(
         lambda: scheduler.schedule(trio_client, path, hostname, health_check=check, **options),
         AioResult,
+        guest,
     )
 
 
@@ -89,7 +90,9 @@ def open_host(
     guest, trio_client = opened_by(client)
     check = async_check(guest, health_check)
     return Block(
-        lambda: scheduler.open_host(trio_client, hostname, health_check=check, **options), AioHost
+        lambda: scheduler.open_host(trio_client, hostname, health_check=check, **options),
+        AioHost,
+        guest,
     )
 
 
@@ -113,13 +116,13 @@ def observe(
     Raises:
         EtcdError: as `trio_sched.observe` does.
     """
-    _, trio_client = opened_by(client)
+    guest, trio_client = opened_by(client)
     if pool:
         everything: AbstractAsyncContextManager[PathObservation] = scheduler.observe(
             trio_client, path, pool=True, reconcile=reconcile
         )
-        return Block(lambda: everything, AioPathObservation)
+        return Block(lambda: everything, AioPathObservation, guest)
     decisions: AbstractAsyncContextManager[Observation] = scheduler.observe(
         trio_client, path, reconcile=reconcile
     )
-    return Block(lambda: decisions, AioObservation)
+    return Block(lambda: decisions, AioObservation, guest)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from contextvars import copy_context
 from types import TracebackType
 from typing import Any, Final, Generic, TypeVar, TypeVarTuple
 from weakref import WeakKeyDictionary
@@ -68,7 +69,7 @@ class Guest:
             self._main,
             run_sync_soon_threadsafe=loop.call_soon_threadsafe,
             run_sync_soon_not_threadsafe=loop.call_soon,
-            done_callback=lambda _: self._ended.set_result(None),
+            done_callback=self._note_end,
             host_uses_signal_set_wakeup_fd=True,
             restrict_keyboard_interrupt_to_checkpoints=True,
         )
@@ -77,7 +78,16 @@ class Guest:
         self._token = trio.lowlevel.current_trio_token()
         async with trio.open_nursery() as self._nursery:
             self._begun.set_result(None)
-            await self._stop.wait()
+            while not self._stop.is_set():
+                try:
+                    await self._stop.wait()
+                except KeyboardInterrupt:  # where the loop has no handler of its own, Trio has one
+                    self._loop.call_soon(_interrupt)
+
+    def _note_end(self, outcome: object) -> None:
+        self._ended.set_result(None)
+        if _is_interrupt(getattr(outcome, "error", None)):
+            self._loop.call_soon(_interrupt)
 
     async def enter(self) -> None:
         """Use it; `leave` ends that."""
@@ -104,6 +114,19 @@ class Guest:
         """Wait until it has ended."""
         await asyncio.shield(self._ended)
 
+    def check_usable(self) -> None:
+        """Refuse what was opened in another loop, or before the last block was left.
+
+        Raises:
+            RuntimeError: it was.
+        """
+        if asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError(
+                "what trio_sched.aio has opened can be used in the loop that it was opened in only"
+            )
+        if self._ended.done():
+            raise RuntimeError(_LEFT)
+
     def run_soon(self, fn: Callable[[*Ts], object], *args: *Ts) -> None:
         """Have Trio call ``fn(*args)`` in a moment."""
         assert self._token is not None
@@ -115,12 +138,16 @@ class Guest:
     def start_soon(
         self, fn: Callable[[], Awaitable[object]], refuse: Callable[[Exception], object]
     ) -> None:
-        """Have Trio run a task in a moment; it must not fail. `refuse` is called if Trio ends."""
+        """Have Trio run a task in a moment; it must not fail. `refuse` is called if Trio ends.
+
+        The task has the context variables of who calls this.
+        """
+        context = copy_context()
 
         def start() -> None:
             assert self._nursery is not None
             try:
-                self._nursery.start_soon(fn)
+                context.run(self._nursery.start_soon, fn)
             except RuntimeError:  # the nursery is closed
                 refuse(RuntimeError(_LEFT))
 
@@ -136,7 +163,11 @@ class Guest:
 
         Cancelled, it is cancelled there, and its end is waited for. If it has come to a result
         all the same, `keep` is given that.
+
+        Raises:
+            RuntimeError: another loop runs here, or the last block was left.
         """
+        self.check_usable()
         scope = trio.CancelScope()
         done: asyncio.Future[T] = self._loop.create_future()
 
@@ -188,6 +219,18 @@ class Guest:
         return task.result()
 
 
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Return whether it is a KeyboardInterrupt, or a group with one."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(KeyboardInterrupt) is not None
+    return isinstance(error, KeyboardInterrupt)
+
+
+def _interrupt() -> None:
+    """Leave the loop's run, as Ctrl-C does without us."""
+    raise KeyboardInterrupt
+
+
 async def _settled(done: asyncio.Future[Any]) -> None:
     """Wait until a call is over, whatever comes, and whatever came of it."""
     while not done.done():
@@ -199,17 +242,22 @@ async def _settled(done: asyncio.Future[Any]) -> None:
         done.exception()  # it has been seen
 
 
-async def current_guest() -> Guest:
+async def current_guest(needed: Guest | None = None) -> Guest:
     """Return the guest of the running loop, entered; it begins if there is none.
 
+    Args:
+        needed: that it has to be, as what is used was opened in it; None for any.
+
     Raises:
-        RuntimeError: Trio runs in this thread already, by itself.
+        RuntimeError: Trio runs in this thread already, by itself; or it is another guest's thread.
     """
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
         words = "trio_sched.aio is for programs of asyncio; in those of Trio, use trio_sched itself"
         raise RuntimeError(words) from None
+    if needed is not None:
+        needed.check_usable()
     while (guest := _guests.get(loop)) is not None and guest.stopping:
         await guest.wait_ended()
         if _guests.get(loop) is guest:
@@ -226,15 +274,18 @@ class Block(AbstractAsyncContextManager[T], Generic[P, T]):
     Args:
         open_: returns Trio's block.
         wrap: returns what the body gets, from what the block gives.
+        within: the guest in which what is used was opened; None if nothing was.
     """
 
     def __init__(
         self,
         open_: Callable[[], AbstractAsyncContextManager[P]],
         wrap: Callable[[Guest, P], T],
+        within: Guest | None = None,
     ) -> None:
         self._open = open_
         self._wrap = wrap
+        self._within = within
         self._leave = trio.Event()
         self._scope = trio.CancelScope()
         self._inside: asyncio.Task[object] | None = None
@@ -242,7 +293,7 @@ class Block(AbstractAsyncContextManager[T], Generic[P, T]):
 
     async def __aenter__(self) -> T:
         """Enter the block. Raises what entering it raises."""
-        self._guest = await current_guest()
+        self._guest = await current_guest(self._within)
         loop = asyncio.get_running_loop()
         self._entered: asyncio.Future[P] = loop.create_future()
         self._over: asyncio.Future[BaseException | None] = loop.create_future()

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 from math import isinf
 from typing import Any, Generic, Self, TypeVar, TypeVarTuple, Unpack
@@ -17,6 +17,7 @@ from trio_sched._support.arguments import check_async
 from trio_sched.aio._guest import Block, Guest
 from trio_sched.etcd_shim import Client
 from trio_sched.host.local import HostStatistics, LocalHost
+from trio_sched.host.newest import NewestOnly
 from trio_sched.host.observation import Observation, PathObservation
 from trio_sched.host.result import HostChanges, Result, ResultStatistics
 from trio_sched.host.slot import Slot
@@ -48,7 +49,10 @@ class _Reader(Generic[T]):
         if self._kept:
             await asyncio.sleep(0)
             return self._kept.popleft()
-        return await self._guest.call(fn, keep=self._kept.append)
+        return await self._guest.call(fn, keep=self._keep)
+
+    def _keep(self, item: T) -> None:
+        self._kept.append(item)
 
     def __aiter__(self) -> Self:
         return self
@@ -94,13 +98,23 @@ def _bridged(guest: Guest, found: Any) -> Any:
     def call(*args: Any, **options: Any) -> Any:
         given = found(*args, **options)
         if isinstance(given, AbstractAsyncContextManager):
-            return Block(lambda: given, AioStream)
+            return Block(lambda: given, AioStream, guest)
         return given
 
     return call
 
 
-class AioObservation(_Reader[Hosts]):
+class _NewestReader(_Reader[T]):
+    """Reads what only the newest counts of: that, if one did not come to its reader."""
+
+    _stream: NewestOnly[T]
+
+    def _keep(self, _item: T) -> None:
+        with suppress(RuntimeError):  # it has ended
+            self._guest.run_soon(self._stream._feed.put_back)  # noqa: SLF001 # both are ours
+
+
+class AioObservation(_NewestReader[Hosts]):
     """As `trio_sched.Observation`: iterate it for decisions."""
 
     def __init__(self, guest: Guest, observation: Observation) -> None:
@@ -118,7 +132,7 @@ class AioObservation(_Reader[Hosts]):
         return await self._read(self._observation.next)
 
 
-class AioPathObservation(_Reader[PathState]):
+class AioPathObservation(_NewestReader[PathState]):
     """As `trio_sched.PathObservation`: iterate it for all that lies below a path."""
 
     def __init__(self, guest: Guest, observation: PathObservation) -> None:
@@ -236,7 +250,7 @@ class AioHost:
 
     def schedule(self, path: str, **options: Any) -> AbstractAsyncContextManager[AioResult]:
         """Join a path. Arguments as of `trio_sched.LocalHost.schedule`."""
-        return Block(lambda: self.trio_host.schedule(path, **options), AioResult)
+        return Block(lambda: self.trio_host.schedule(path, **options), AioResult, self._guest)
 
     async def update(self, **changes: Unpack[HostChanges]) -> None:
         """Change what this host says of itself on all its paths."""
@@ -275,6 +289,9 @@ def async_check(
     check_async("health_check", check)
 
     async def ask() -> bool:
-        return await guest.run_in_asyncio(check)
+        try:
+            return await guest.run_in_asyncio(check)
+        except asyncio.CancelledError:  # the check's own: it is one more way to fail
+            raise RuntimeError("it was cancelled") from None
 
     return ask

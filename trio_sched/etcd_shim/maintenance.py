@@ -18,6 +18,7 @@ from trio_sched.etcd_shim._pb.services_grpc import MaintenanceStub
 from trio_sched.etcd_shim._retry import call
 from trio_sched.etcd_shim._versions import known_faults
 from trio_sched.etcd_shim.errors import EtcdError, RemoteProtocolError
+from trio_sched.etcd_shim.lease import new_lease_id
 
 if TYPE_CHECKING:
     from io import BufferedWriter
@@ -206,6 +207,8 @@ class Maintenance:
     async def snapshot_save(self, file: str | os.PathLike[str]) -> int:
         """Write a snapshot to a file, which is there when it is whole; return its size in bytes.
 
+        It is for its owner alone to read, as that of etcdctl is: all keys and users are in it.
+
         Raises:
             OSError: it cannot be written.
             RemoteProtocolError: what came is not what was sent: its hash is another one.
@@ -213,10 +216,12 @@ class Maintenance:
         """
         check_instance("file", file, (str, os.PathLike), "the name of a file")
         target = trio.Path(os.fspath(file))
-        partial = target.with_name(f"{target.name}.part")
+        partial = target.with_name(f"{target.name}.{new_lease_id():x}.part")  # no other's
         try:
-            async with await partial.open("wb") as out:
+            async with await trio.open_file(partial, "xb", opener=_open_private) as out:
                 size = await self._write_parts(out)
+                await out.flush()
+                await trio.to_thread.run_sync(os.fsync, out.fileno())
             await partial.replace(target)
         except BaseException:
             with trio.CancelScope(shield=True):
@@ -244,6 +249,10 @@ class Maintenance:
             version = (await self.status()).version
             if faults := "; ".join(map(str, known_faults(version))):
                 _logger.warning("etcd %s has known faults: %s", version, faults)
+
+
+def _open_private(file: str, flags: int) -> int:
+    return os.open(file, flags, 0o600)
 
 
 class _Parts:

@@ -74,6 +74,12 @@ class Feed(ABC, Generic[T]):
         self._wakeup.notify()
         self.changed.unpark_all()
 
+    def put_back(self) -> None:
+        """Note that what was read last has not come to its reader; the newest is read instead."""
+        self.returned -= 1
+        if not self.ended and not self._unread:
+            self._notify()
+
     async def next(self) -> T:
         """Wait for an item that was not read yet, and return the newest. See `NewestOnly.next`."""
         if self._unread or self.ended:
@@ -107,6 +113,7 @@ class DecisionFeed(Feed[Hosts]):
         self._newest: Hosts | None = None
         self._newest_says: tuple[tuple[str, ...], bool] | None = None
         self._read_said: tuple[tuple[str, ...], bool] | None = None  # the one that was read last
+        self._read_before: tuple[tuple[str, ...], bool] | None = None  # the one before
 
     @property
     def newest(self) -> Hosts | None:
@@ -153,7 +160,12 @@ class DecisionFeed(Feed[Hosts]):
 
     def _note_read(self) -> None:
         super()._note_read()
-        self._read_said = self._newest_says
+        self._read_before, self._read_said = self._read_said, self._newest_says
+
+    def put_back(self) -> None:
+        """Note that what was read last has not come to its reader; the newest is read instead."""
+        self._read_said = self._read_before
+        super().put_back()
 
 
 class NewestOnly(Generic[Item]):

@@ -114,11 +114,11 @@ class Once:
 
     async def run_named(self, name: str, work: TickWork[T]) -> TickOutcome[T]:
         """Do one tick, unless another host does."""
-        return await self._run(lambda: _Due(name), work, sweeps=False)
+        return await self._run(lambda: _Due(name), work)
 
     async def run_due(self, schedule: TickSchedule, work: TickWork[T]) -> TickOutcome[T]:
         """Do what is due now, or when it is this host's turn, unless another host does."""
-        return await self._run(lambda: _due(schedule), work, sweeps=True)
+        return await self._run(lambda: _due(schedule), work, schedule.may_name)
 
     async def run_every(
         self,
@@ -133,9 +133,12 @@ class Once:
             await _wait_for_another(schedule, outcome.name)
 
     async def _run(
-        self, due: Callable[[], _Due], work: TickWork[T], *, sweeps: bool
+        self,
+        due: Callable[[], _Due],
+        work: TickWork[T],
+        sweeps: Callable[[str], bool] | None = None,
     ) -> TickOutcome[T]:
-        run = _Run(self._state, self._claims, due, work, sweeps=sweeps)
+        run = _Run(self._state, self._claims, due, work, sweeps)
         async with open_plain_nursery() as nursery:
             nursery.start_soon(run.watch_others, nursery.cancel_scope)
             found = await self._worker.run(run.in_slot, work.grace, restart=False)
@@ -148,6 +151,14 @@ class Once:
 class _Run(Generic[T]):
     """One call of these: until what is due is over.
 
+    Args:
+        state: what is known of the host.
+        claims: of the host.
+        due: gives what is due.
+        work: what is done for it.
+        sweeps: says by its name whether a tick of before is to be done if it is not over; None if
+            none is.
+
     Attributes:
         found: what came of it; None as long as nothing has.
     """
@@ -158,8 +169,7 @@ class _Run(Generic[T]):
         claims: TickClaims,
         due: Callable[[], _Due],
         work: TickWork[T],
-        *,
-        sweeps: bool,
+        sweeps: Callable[[str], bool] | None,
     ) -> None:
         self._state = state
         self._claims = claims
@@ -214,9 +224,9 @@ class _Run(Generic[T]):
         """Do what others have begun and not ended, and then what is due."""
         self._inside = True
         try:
-            if self._sweeps:
+            if self._sweeps is not None:
                 for name in await self._claims.open_names(slot):
-                    if name < self._due().name:
+                    if self._sweeps(name) and name < self._due().name:
                         await self._claim_and_do(slot, name, None)
             while True:
                 due = self._due()

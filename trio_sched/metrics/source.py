@@ -36,7 +36,9 @@ class Metrics:
         """Give the numbers of these hosts and clients, as long as the block lasts.
 
         The client of a host is among them by itself; each has the label `client`, numbered from
-        0 on, and its endpoints are in none. Blocks may be nested, and end in any order.
+        0 on, and its endpoints are in none. Blocks may be nested, and end in any order. Of hosts
+        that have the path and the name in common, as on two clusters, the one that was given last
+        is shown, as no scrape may hold a number twice; give each cluster `Metrics` of its own.
 
         Raises:
             TypeError: one of them is neither a `Result` nor a `Client`.
@@ -58,7 +60,8 @@ class Metrics:
     def families(self) -> list[Family]:
         """Return all there is to know now."""
         now = self._clock.current_time()
-        hosts = [HostNumbers(r.path, r.hostname, r.statistics(), now) for r in self._hosts]
+        named = {(result.path, result.hostname): result for result in self._hosts}
+        hosts = [HostNumbers(*name, r.statistics(), now) for name, r in named.items()]
         distinct = list(dict.fromkeys(self._clients))
         clients = [({"client": str(n)}, one.statistics()) for n, one in enumerate(distinct)]
         return families_of(hosts, clients)

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from types import MappingProxyType
 from typing import Any, Final, Self, TypeGuard
 
@@ -451,10 +452,21 @@ def dump_object(value: Mapping[str, object]) -> bytes:
     return bytewise(text)
 
 
+def _finite(text: str) -> float | None:
+    """Return a number; None for what JSON has no way to write, as ``NaN`` and ``1e999``.
+
+    Python reads these. If we passed them on, no other program could read what we show.
+    """
+    return number if isfinite(number := float(text)) else None
+
+
+_decoder: Final = json.JSONDecoder(parse_float=_finite, parse_constant=_finite)
+
+
 def parse_object(value: bytes) -> Mapping[str, object]:
     text = value.decode(errors="surrogateescape")
     try:
-        parsed = json.loads(text)
+        parsed = _decoder.decode(text)
         if "\\u" in text:
             # An escape may stand for half a character, which no key can hold. Refuse
             # it here, so that whatever has been decoded can be encoded, too.

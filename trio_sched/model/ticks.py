@@ -46,7 +46,10 @@ MAX_PERIOD: Final = 366 * _DAY
 MAX_ATTEMPTS: Final = 1000
 """How often a tick may be begun at most."""
 _MAX_NAME: Final = 255  # bytes
+_MAX_INT: Final = 1 << 63
+_HALF: Final = re.compile(r"[\ud800-\udfff]")  # of a character; no key can hold it
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f/]")
+_TICK: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z?)", re.ASCII)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _STATES: Final = frozenset({"running", "interrupted", "done", "crashed"})
 
@@ -116,7 +119,7 @@ class TickSchedule:
             raise ValueError("at must have no time zone; give it as zone")
         if self.at.microsecond:
             raise ValueError("at must be of whole seconds")
-        if not self.by_calendar and self.zone is not UTC:
+        if not self.by_calendar and str(self.zone) != "UTC":
             raise ValueError("a time zone goes with a period of whole days; others are in UTC")
         if self._offset >= timedelta(seconds=self.period):
             raise ValueError("at must be less than the period, unless that is of whole days")
@@ -144,6 +147,14 @@ class TickSchedule:
         if moment.tzinfo is None:
             raise ValueError("the moment must have a time zone")
         return self._of_day(moment) if self.by_calendar else self._of_period(moment)
+
+    def may_name(self, name: str) -> bool:
+        """Return whether one of its ticks may have this name, perhaps under options of before.
+
+        Else it is a key of `Result.run_once`, or a tick of a schedule of the other kind.
+        """
+        found = _TICK.fullmatch(name)
+        return found is not None and bool(found[1]) is not self.by_calendar
 
     def _of_period(self, moment: datetime) -> DueTick:
         period, since = timedelta(seconds=self.period), moment - _EPOCH - self._offset
@@ -178,12 +189,14 @@ def _name(moment: datetime) -> str:
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 
-def zone_named(name: str) -> ZoneInfo:
-    """Return a time zone by its IANA name.
+def zone_named(name: str) -> tzinfo:
+    """Return a time zone by its IANA name; UTC, as what is counted in UTC has it, by that name.
 
     Raises:
         ValueError: there is none of this name.
     """
+    if name == "UTC":
+        return UTC
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError) as exc:
@@ -253,6 +266,9 @@ class Tick:
             "ended": (str, type(None)),
             "code": (int, type(None)),
         }
-        return self.state in _STATES and all(
-            type(getattr(self, name)) in allowed for name, allowed in kinds.items()
+        return (
+            self.state in _STATES
+            and all(type(getattr(self, name)) in allowed for name, allowed in kinds.items())
+            and all(0 <= getattr(self, name) < _MAX_INT for name in ("token", "attempt", "lease"))
+            and not _HALF.search(self.slot)
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Self
 
 import trio
@@ -36,10 +36,12 @@ class Address:
     Attributes:
         host: a name or a numeric address of this machine.
         port: TCP port; 0 for one that is free.
+        numeric: the addresses that it listens at; none as long as it does not.
     """
 
     host: str
     port: int
+    numeric: tuple[str, ...] = field(default=(), compare=False)
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -61,13 +63,8 @@ class Address:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine can connect to it, as far as its text says."""
-        from ipaddress import ip_address  # noqa: PLC0415 # likewise
-
-        try:
-            return ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
+        """Whether only this machine can connect to it; as far as its text says, till it listens."""
+        return all(map(_is_loopback, self.numeric or (self.host,)))
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -83,5 +80,15 @@ class Address:
             listeners = await trio.open_tcp_listeners(self.port, host=self.host)
         except OSError as exc:
             raise CannotListen(self, exc) from exc
-        port: int = listeners[0].socket.getsockname()[1]
-        return Address(self.host, port), listeners
+        names = [listener.socket.getsockname() for listener in listeners]
+        return Address(self.host, names[0][1], tuple(name[0] for name in names)), listeners
+
+
+def _is_loopback(host: str) -> bool:
+    from ipaddress import ip_address  # noqa: PLC0415 # few need it
+
+    try:
+        found = ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return (getattr(found, "ipv4_mapped", None) or found).is_loopback

@@ -48,9 +48,8 @@ class Request:
     query: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
 
-    @property
-    def names_this_machine(self) -> bool:
-        """Whether it was addressed to a number, or to ``localhost``.
+    def names(self, listens: str) -> bool:
+        """Whether it was addressed to a number, to ``localhost``, or to where we listen.
 
         A page of another site, whose name was made to stand for 127.0.0.1, has that site's name
         in ``Host`` (DNS rebinding).
@@ -62,7 +61,7 @@ class Request:
         try:
             ipaddress.ip_address(name)
         except ValueError:
-            return name.lower() == "localhost"
+            return name.lower() in {"localhost", listens.lower()}
         return True
 
 

@@ -38,16 +38,17 @@ class StatusPages:
 
     Args:
         metrics: what ``/metrics`` shows.
-        local: whether to answer only what is addressed to this machine by number, or localhost.
+        where: it is served.
 
     Attributes:
         result: of the host; None while it has not joined.
+        where: as given; to be set anew when it listens.
     """
 
-    def __init__(self, metrics: Metrics, *, local: bool) -> None:
+    def __init__(self, metrics: Metrics, where: Address) -> None:
         self.result: Result | None = None
-        self._local = local
-        self._metrics = MetricsPage(metrics, local=local)
+        self.where: Address = where
+        self._metrics = metrics
         self._reading = trio.Lock()
         self._read_at = -inf
         self._state: PathState | None = None
@@ -62,11 +63,11 @@ class StatusPages:
             case "/scheduled":
                 return self._scheduled()
             case "/status":
-                if self._local:
-                    require_this_machine(request)
+                require_this_machine(request, self.where)
                 return await self._status()
             case "/metrics":
-                return await self._metrics(request)
+                require_this_machine(request, self.where)
+                return _numbers(self._metrics)
         words = "there are /healthz, /readyz, /scheduled, /status and /metrics"
         return Response.text(HTTPStatus.NOT_FOUND, words)
 
@@ -118,28 +119,30 @@ class StatusPages:
 class MetricsPage:
     """Answers ``/metrics`` alone; arguments as for `StatusPages`."""
 
-    def __init__(self, metrics: Metrics, *, local: bool) -> None:
+    def __init__(self, metrics: Metrics, where: Address) -> None:
+        self.where: Address = where
         self._metrics = metrics
-        self._local = local
 
     async def __call__(self, request: Request) -> Response | EventStream:
         """Answer a request."""
         await trio.lowlevel.checkpoint()
         if request.path != "/metrics":
             return Response.text(HTTPStatus.NOT_FOUND, "there is /metrics")
-        if self._local:
-            require_this_machine(request)
-        text = openmetrics(self._metrics.families())
-        return Response(HTTPStatus.OK, text.encode(), CONTENT_TYPE)
+        require_this_machine(request, self.where)
+        return _numbers(self._metrics)
 
 
-def require_this_machine(request: Request) -> None:
-    """Refuse what another site's page may have a browser ask for.
+def _numbers(metrics: Metrics) -> Response:
+    return Response(HTTPStatus.OK, openmetrics(metrics.families()).encode(), CONTENT_TYPE)
+
+
+def require_this_machine(request: Request, where: Address) -> None:
+    """Refuse what another site's page may have a browser ask for, of what listens on loopback.
 
     Raises:
-        BadRequest: it is addressed to another name.
+        BadRequest: it is addressed to another name than the one that it listens at.
     """
-    if not request.names_this_machine:
+    if where.is_loopback and not request.names(where.host):
         words = "ask by the address or localhost: another name may be a page's that spies"
         raise BadRequest(HTTPStatus.MISDIRECTED_REQUEST, words)
 
@@ -169,8 +172,9 @@ async def serve_status(result: Result, address: str = "127.0.0.1:0") -> AsyncIte
     """
     where = Address.parse(address)
     metrics = Metrics()
-    pages = StatusPages(metrics, local=where.is_loopback)
+    pages = StatusPages(metrics, where)
     pages.result = result
     with metrics.watching(result):
         async with open_server(where, pages) as found:
+            pages.where = found
             yield str(found)

@@ -245,12 +245,12 @@ class SyncResult(SyncObservation):
             EndOfResults: the block was left.
         """
         check_callable("fn", fn)
-        turns: queue.SimpleQueue[_Turn[T] | None] = queue.SimpleQueue()
+        turns: _Turns[T] = _Turns()
         portal, outcome = self._portal, list[T]()
 
         async def work(slot: Slot) -> None:
             turn: _Turn[T] = _Turn(slot)
-            turns.put(turn)
+            turns.give(turn)
             try:
                 await turn.ended.wait()
             except trio.Cancelled:
@@ -267,13 +267,14 @@ class SyncResult(SyncObservation):
             try:
                 await self._result.run_while_scheduled(work, grace=grace, restart=restart)
             finally:
-                turns.put(None)
+                turns.give(None)
 
         running = portal.begin(run)
         try:
-            while (turn := turns.get()) is not None:
+            while (turn := turns.wait()) is not None:
                 turn.take(portal, fn, *args)
         except BaseException:  # of a signal, while this waits for a turn
+            turns.refuse(portal)
             running.cancel()
             raise
         running.wait()
@@ -324,6 +325,39 @@ class _Turn(Generic[T]):
             self.failure = exc
         finally:
             portal.run_soon(self.ended.set)
+
+
+class _Turns(Generic[T]):
+    """The turns of one call, one after the other: Trio's thread gives them, the caller takes them.
+
+    Once the caller takes no more, each that was given, and was not taken, ends at once: as the
+    slot is not freed before its turn has ended.
+    """
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[_Turn[T] | None] = queue.SimpleQueue()
+        self._newest: _Turn[T] | None = None
+        self._refused = False
+
+    def give(self, turn: _Turn[T] | None) -> None:
+        """Give the next one, or None when no more come; in Trio's thread."""
+        self._newest = turn
+        if self._refused:  # else `refuse` finds it, as that is set first
+            self._end_newest()
+        self._queue.put(turn)
+
+    def wait(self) -> _Turn[T] | None:
+        """Block until the next one is given, or no more come."""
+        return self._queue.get()
+
+    def refuse(self, portal: Portal) -> None:
+        """Take no more; nothing runs in one now."""
+        self._refused = True
+        portal.run_soon(self._end_newest)
+
+    def _end_newest(self) -> None:
+        if self._newest is not None:
+            self._newest.ended.set()
 
 
 class SyncHost:

@@ -7,22 +7,30 @@ until it has ended. An exception in the thread that waits, such as a KeyboardInt
 task, and its end is waited for; so nothing goes on behind its back. A fork copies the memory but
 not the thread: in the child, each call is an error at once.
 
+When the interpreter ends, what is open still is left, as far as that is possible in some seconds:
+later the thread does not run any more, and who waits for it, such as a generator that is thrown
+away then, would wait for ever.
+
 `Block` does that for a block: a task in the thread enters it, and leaves it when ``with`` does.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import CancelledError, Future
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
+from contextvars import copy_context
 from types import TracebackType
 from typing import Final, Generic, TypeVar, TypeVarTuple
 
 import trio
 
 _LEFT: Final = "the client's block was left"
+_FORKED: Final = "what trio_sched.sync has opened cannot be used after a fork: open it anew there"
+_EXIT_TIMEOUT: Final = 10.0  # seconds for leaving what is open when the interpreter ends
 
 __all__ = ["Block", "Portal", "Running", "waited"]
 
@@ -32,15 +40,22 @@ Ts = TypeVarTuple("Ts")
 
 
 class Portal:
-    """A thread that runs Trio. See the head of the module."""
+    """A thread that runs Trio. See the head of the module.
+
+    Attributes:
+        is_exiting: whether the interpreter ends, and the thread has, or cannot be waited for.
+    """
 
     def __init__(self) -> None:
         self._pid = os.getpid()
+        self._blocks: list[tuple[trio.CancelScope, trio.Event]] = []
+        self.is_exiting: bool = False
         self._begun: Future[None] = Future()
         self._stop = trio.Event()
         self._thread = threading.Thread(target=self._run, name="trio_sched.sync", daemon=True)
         self._thread.start()
         self._begun.result()
+        atexit.register(self._exit)
 
     def _run(self) -> None:
         try:
@@ -58,8 +73,42 @@ class Portal:
 
     def close(self) -> None:
         """End the thread; nothing may be open any more."""
-        self.run_soon(self._stop.set)
-        self._thread.join()
+        atexit.unregister(self._exit)
+        if not self.is_exiting:
+            self.run_soon(self._stop.set)
+            self._thread.join()
+
+    def _exit(self) -> None:
+        """Leave what is open: the interpreter ends."""
+        if self.is_inherited:
+            return
+        self.start_soon(self._leave_all, lambda _: None)
+        self._thread.join(_EXIT_TIMEOUT)
+        self.is_exiting = True
+
+    async def _leave_all(self) -> None:
+        """Leave all blocks, the innermost first; then end."""
+        while self._blocks:
+            scope, left = self._blocks[-1]
+            scope.cancel()
+            await left.wait()
+        self._nursery.cancel_scope.cancel()
+
+    @contextmanager
+    def open_block(self, scope: trio.CancelScope) -> Iterator[None]:
+        """Be the body of a block of Trio's; `scope` leaves it."""
+        block = (scope, trio.Event())
+        self._blocks.append(block)
+        try:
+            yield
+        finally:
+            self._blocks.remove(block)
+            block[1].set()
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether it is another process's, from before a fork."""
+        return os.getpid() != self._pid
 
     def run_soon(self, fn: Callable[[*Ts], object], *args: *Ts) -> None:
         """Have the thread call ``fn(*args)`` in a moment.
@@ -67,10 +116,10 @@ class Portal:
         Raises:
             RuntimeError: this is another process, after a fork; or it is closed.
         """
-        if os.getpid() != self._pid:
-            raise RuntimeError(
-                "what trio_sched.sync has opened cannot be used after a fork: open it anew there"
-            )
+        if self.is_inherited:
+            raise RuntimeError(_FORKED)
+        if self.is_exiting:
+            raise RuntimeError(_LEFT)
         try:
             self._token.run_sync_soon(fn, *args)
         except trio.RunFinishedError:
@@ -79,11 +128,15 @@ class Portal:
     def start_soon(
         self, fn: Callable[[], Awaitable[object]], refuse: Callable[[Exception], object]
     ) -> None:
-        """Have the thread run a task; it must not fail. `refuse` is called if it is ending."""
+        """Have the thread run a task; it must not fail. `refuse` is called if it is ending.
+
+        The task has the context variables of who calls this.
+        """
+        context = copy_context()
 
         def start() -> None:
             try:
-                self._nursery.start_soon(fn)
+                context.run(self._nursery.start_soon, fn)
             except RuntimeError:  # the nursery is closed
                 refuse(RuntimeError(_LEFT))
 
@@ -201,7 +254,7 @@ class Block(AbstractContextManager[T], Generic[P, T]):
         """Enter the block, and leave it when that is asked for; in the thread."""
         failure: BaseException | None = None
         try:
-            with self._scope:
+            with self._portal.open_block(self._scope), self._scope:
                 async with self._open() as product:
                     self._entered.set_result(product)
                     await self._leave.wait()
@@ -223,9 +276,13 @@ class Block(AbstractContextManager[T], Generic[P, T]):
     ) -> bool | None:
         """Leave the block; that is bounded by the block itself.
 
+        After a fork, what the body has raised goes on: the block is the parent's.
+
         Raises:
             TrioSchedError: what the block failed by, if the body did not raise.
         """
+        if exc is not None and self._portal.is_inherited:
+            return None
         failure = self._end()
         if failure is not None and exc is None:
             raise failure
@@ -241,6 +298,8 @@ class Block(AbstractContextManager[T], Generic[P, T]):
 
     def _end(self) -> BaseException | None:
         """Leave Trio's block, and the thread, whatever interrupts that."""
+        if self._portal.is_exiting:  # it was left, or cannot be
+            return None
         self._portal.run_soon(self._leave.set)
         try:
             return waited(self._over, self._cancel)

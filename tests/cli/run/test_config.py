@@ -75,6 +75,11 @@ async def test_each_option_may_stand_in_a_file(tmp_path: Path) -> None:
         "on-crash": "skip",
         "attempts": 2,
         "reaper": False,
+        "http": "127.0.0.1:0",
+        "metrics": "0",
+        "quiet": True,
+        "log": "json",
+        "notify-child": True,
     }
     lines = [
         f"{name} = {{ a = [1] }}" if isinstance(value, dict) else f"{name} = {json.dumps(value)}"
@@ -88,6 +93,29 @@ async def test_each_option_may_stand_in_a_file(tmp_path: Path) -> None:
     assert held["data"][0] == '{"a": [1]}'
     assert held["hosts-filter"][0] == "a,b"
     assert held["on-lost"][0] == "SIGUSR1"
+    assert held["metrics"][0] == "127.0.0.1:0"
+    assert (held["quiet"][0], held["verbose"]) == (True, (False, "default"))
+
+
+async def test_how_much_is_said_may_stand_in_each_place(
+    endpoint: str, path: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("quiet = true")
+    words = (path, "--endpoints", endpoint, "--no-reaper", "--config", str(file))
+
+    async def said(*line: str, **env: str) -> str:
+        code, _, err = await done(*words, *line, "--", "true", env=env)
+        assert code == 0
+        return "".join(line for line in err.splitlines() if "known faults" not in line)
+
+    assert not await said()
+    assert "joined" in await said("-v")
+    assert "joined" in await said(TRIO_SCHED_VERBOSE="1")
+    assert not await said("-q", TRIO_SCHED_VERBOSE="1")
+    assert '"event": "joined"' in await said("-v", TRIO_SCHED_JSON="1")
+    held = await checked("--config", str(file), "-v")
+    assert (held["verbose"], held["quiet"]) == ((True, "line"), (True, "file"))
 
 
 @pytest.mark.parametrize(
@@ -98,6 +126,11 @@ async def test_each_option_may_stand_in_a_file(tmp_path: Path) -> None:
         ("ttl = 2.5", "2.5"),
         ("ttl = 0", "TTL"),
         ("zone = 2026-01-01", "is a date"),
+        ("data = { since = 2026-01-01 }", "date"),
+        ('health = ["test", "-e", "/x"]', "'health' is a list"),
+        ("hosts-filter = [[1]]", "'hosts-filter' is a list"),
+        ("max-count = true", "'max-count' is a bool"),
+        ("quiet = true\nverbose = true", "not both"),
         ("zone = ", "run.toml"),
         ('data = "[]"', "must be an object"),
         ('weight = "heavy"', "heavy"),

@@ -58,7 +58,7 @@ async def open_events(address: str) -> AsyncIterator[Events]:
 
 @asynccontextmanager
 async def served(store: Store) -> AsyncIterator[tuple[BoardPages, str]]:
-    pages = BoardPages(store.board, local=True)
+    pages = BoardPages(store.board, Address.parse("0"))
     async with open_server(Address("127.0.0.1", 0), pages) as found:
         yield pages, str(found)
 

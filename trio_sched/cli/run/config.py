@@ -24,6 +24,7 @@ from trio_sched.cli.output import NoAnswer, show, show_json, within
 from trio_sched.cli.run.child import check_command
 from trio_sched.exceptions import TrioSchedError
 from trio_sched.model.path_state import PathState
+from trio_sched.serving.address import Address
 
 __all__ = ["ENVIRONMENT", "check_run", "config_option"]
 
@@ -33,6 +34,7 @@ ENVIRONMENT: Final = {"auto_envvar_prefix": "TRIO_SCHED"}
 """Settings of the command's context."""
 
 _NO_OPTIONS: Final = frozenset({"config", "check", "help", "path", "command"})
+_LISTS: Final = frozenset({"endpoints", "hosts_filter"})
 _SECRET: Final = frozenset({"password", "user"})
 _PATIENCE: Final = 5.0  # seconds for etcd to answer
 _SOURCES: Final = {
@@ -64,7 +66,10 @@ def _read(context: click.Context, parameter: click.Parameter, file: Path | None)
                 f"{str(file)!r}: there is no option {key!r}", context, parameter
             )
         assert option.name is not None
-        defaults[option.name] = _value(key, value, file)
+        try:
+            defaults[option.name] = _value(option, value)
+        except (TypeError, ValueError) as exc:
+            raise click.BadParameter(f"{str(file)!r}: {key!r} {exc}", context, parameter) from exc
     context.default_map = defaults
     return file
 
@@ -76,19 +81,21 @@ def _options(context: click.Context) -> Iterator[tuple[str, click.Parameter]]:
             yield max(each.opts, key=len).removeprefix("--"), each
 
 
-def _value(key: str, value: object, file: Path) -> object:
+def _value(option: click.Parameter, value: object) -> object:
     """Return a value as if it stood on the line; a list with commas, and a table as JSON."""
     match value:
-        case bool() | str():
+        case str():
             return value
-        case int() | float():
+        case bool() if getattr(option, "is_flag", False):
+            return value
+        case int() | float() if not isinstance(value, bool):
             return str(value)  # 2.5 is no whole number then
-        case list():
-            return ",".join(map(str, value))
-        case dict():
+        case list() if option.name in _LISTS and all(isinstance(each, str) for each in value):
+            return ",".join(value)
+        case dict() if option.name == "data":
             return json.dumps(value)
         case _:
-            raise click.BadParameter(f"{str(file)!r}: {key!r} is a {type(value).__name__}")
+            raise TypeError(f"is a {type(value).__name__}")
 
 
 def config_option(command: F) -> F:
@@ -132,6 +139,8 @@ def _held(context: click.Context) -> Iterator[_Held]:
             value = "***" if option.name == "password" else value
         if isinstance(value, signal.Signals):
             value = value.name
+        if isinstance(value, Address):
+            value = str(value)
         source = context.get_parameter_source(option.name)
         yield _Held(name, value, _SOURCES.get(source, "default") if source else "default")
 

@@ -41,7 +41,8 @@ async def open_pages(
     Raises:
         CannotListen: the system does not let us listen there.
     """
-    if http is None and metrics is None:
+    where = http or metrics
+    if where is None:
         yield _nothing
         return
     from trio_sched.metrics.source import Metrics  # noqa: PLC0415 # see the head
@@ -49,7 +50,7 @@ async def open_pages(
     from trio_sched.serving.status import MetricsPage, StatusPages  # noqa: PLC0415
 
     numbers = Metrics()
-    pages = StatusPages(numbers, local=http is not None and http.is_loopback)
+    pages = StatusPages(numbers, where)
 
     @contextmanager
     def about(result: Result) -> Iterator[None]:
@@ -62,10 +63,10 @@ async def open_pages(
 
     async with AsyncExitStack() as stack:
         if http is not None:
-            found = await stack.enter_async_context(open_server(http, pages))
+            pages.where = found = await stack.enter_async_context(open_server(http, pages))
             reporter.event("serving", what="http", address=str(found))
         if metrics is not None:
-            page = MetricsPage(numbers, local=metrics.is_loopback)
-            found = await stack.enter_async_context(open_server(metrics, page))
+            page = MetricsPage(numbers, metrics)
+            page.where = found = await stack.enter_async_context(open_server(metrics, page))
             reporter.event("serving", what="metrics", address=str(found))
         yield about

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from trio_sched.cli.reporter import Reporter
 from trio_sched.cli.run.lines import line_of
@@ -17,6 +18,8 @@ from trio_sched.serving.address import Address
 __all__ = ["address_option", "seen_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_RANKS = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP)
 
 
 def _address(_context: click.Context, _parameter: click.Parameter, text: Any) -> Address | None:
@@ -41,7 +44,7 @@ def address_option(name: str, help: str, default: str | None = None) -> Callable
 
 
 _OPTIONS = (
-    click.option("--json", "as_json", is_flag=True, help="Say everything as JSON lines."),
+    click.option("--json", is_flag=True, help="Say everything as JSON lines."),
     address_option(
         "--http", help="Serve /healthz, /readyz, /scheduled, /status and /metrics at [HOST:]PORT."
     ),
@@ -54,12 +57,8 @@ _OPTIONS = (
         is_flag=True,
         help="Leave NOTIFY_SOCKET and WATCHDOG_USEC of systemd to the command, too.",
     ),
-    click.option(
-        "-q", "--quiet", "verbosity", flag_value=-1, type=int, help="Say errors and warnings only."
-    ),
-    click.option(
-        "-v", "--verbose", "verbosity", flag_value=1, type=int, help="Say everything, on stderr."
-    ),
+    click.option("-q", "--quiet", is_flag=True, help="Say errors and warnings only."),
+    click.option("-v", "--verbose", is_flag=True, help="Say everything, on stderr."),
     click.option(
         "--log",
         type=click.Choice(["text", "json"]),
@@ -70,14 +69,25 @@ _OPTIONS = (
 )
 
 
+def _verbosity(*, quiet: bool, verbose: bool) -> int:
+    """Return how much is said; if both hold, what stands where it wins over the other."""
+    if quiet and verbose:
+        context = click.get_current_context()
+        places = [_RANKS.index(context.get_parameter_source(n)) for n in ("quiet", "verbose")]
+        if places[0] == places[1]:
+            raise click.UsageError("give --quiet or --verbose, not both")
+        quiet, verbose = places[0] < places[1], places[1] < places[0]
+    return verbose - quiet
+
+
 def seen_options(command: F) -> F:
     """Give a command the options, and pass it a `Reporter` as ``reporter``."""
 
     @functools.wraps(command)
     def wrapper(**options: Any) -> Any:
-        names = ("as_json", "log", "verbosity", "notify_child")
-        as_json, log, verbosity, keep = (options.pop(name) for name in names)
-        verbosity = verbosity or 0
+        names = ("json", "log", "quiet", "verbose", "notify_child")
+        as_json, log, quiet, verbose, keep = (options.pop(name) for name in names)
+        verbosity = _verbosity(quiet=quiet, verbose=verbose)
         reporter = Reporter(
             as_json=as_json or log == "json",
             line_of=lambda event, fields: line_of(event, fields, verbosity),

@@ -65,13 +65,14 @@ async def _web(
     paths: Sequence[str], connection: Connection, listen: Address, timeout: float
 ) -> int:
     board = Board()
-    pages = BoardPages(board, local=listen.is_loopback)
+    pages = BoardPages(board, listen)
     try:
         async with (
             connection.open() as client,
             open_server(listen, pages) as found,
             open_plain_nursery() as nursery,
         ):
+            pages.where = found
             followed = partial(_start_all, nursery, client, paths, board, pages)
             await within(timeout, followed)
             sys.stdout.write(f"http://{found}/\n")

@@ -14,6 +14,7 @@ from typing import Final
 import trio
 
 from trio_sched.cli.web.board import Board
+from trio_sched.serving.address import Address
 from trio_sched.serving.messages import EventStream, Request, Response, Send
 from trio_sched.serving.status import require_this_machine
 
@@ -28,15 +29,16 @@ class BoardPages:
 
     Args:
         board: that is shown.
-        local: whether to answer only what is addressed to this machine by number, or localhost.
+        where: it is served.
 
     Attributes:
+        where: as given; to be set anew when it listens.
         answered_at: by trio's clock, when etcd sent a change, or answered, last.
     """
 
-    def __init__(self, board: Board, *, local: bool) -> None:
+    def __init__(self, board: Board, where: Address) -> None:
         self._board = board
-        self._local = local
+        self.where: Address = where
         self._changed = trio.lowlevel.ParkingLot()
         self.answered_at: float = trio.current_time()
 
@@ -52,8 +54,7 @@ class BoardPages:
     async def __call__(self, request: Request) -> Response | EventStream:
         """Answer a request."""
         await trio.lowlevel.checkpoint()
-        if self._local:
-            require_this_machine(request)
+        require_this_machine(request, self.where)
         match request.path:
             case "/":
                 return _page()
