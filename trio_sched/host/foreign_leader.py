@@ -15,11 +15,13 @@ from typing import Final
 
 import trio
 
+from trio_sched._support.chance import chance
 from trio_sched._support.tasks import open_plain_nursery
 from trio_sched.etcd_shim import Client, Compare, Delete, Get, KeyValue
 from trio_sched.etcd_shim.errors import LeaseNotFound
 from trio_sched.etcd_shim.kv import prefix_range
 from trio_sched.host.following import PathFollower
+from trio_sched.host.session import may_be_falling
 from trio_sched.model.keys import KeyRange, PathKeys
 from trio_sched.model.path_state import host_of
 from trio_sched.model.path_view import PathView
@@ -42,7 +44,7 @@ async def keep_decision(client: Client, follower: PathFollower, predecessor: Key
         predecessor: the candidate before ours.
     """
     insist = follower.patience.insist
-    await trio.sleep(_ASK_AFTER)
+    await trio.sleep(_ask_after(follower, predecessor))
     record = follower.view.decision.record
     if record is not None and record.fence == predecessor.create_revision:
         return  # it leads, and is one of ours
@@ -56,6 +58,17 @@ async def keep_decision(client: Client, follower: PathFollower, predecessor: Key
         with trio.move_on_after(max(pause, _ASK_AFTER)):
             while follower.view.decision.lease == lease:
                 await follower.changed.park()
+
+
+def _ask_after(follower: PathFollower, candidate: KeyValue) -> float:
+    """Return seconds until it is asked what a candidate is.
+
+    Hardly one whose lease has an id such as ours have is of another kind: that can wait, so that
+    many hosts that join are not many who ask.
+    """
+    if not may_be_falling(candidate.lease):
+        return _ASK_AFTER
+    return max(_ASK_AFTER, follower.interval * chance().uniform(1.0, 2.0))
 
 
 async def _host(client: Client, keys: PathKeys, candidate: KeyValue) -> Host | None:
