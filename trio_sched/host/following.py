@@ -382,6 +382,7 @@ class PathFollower:
         """Note that a proof is asked for, together with those of others."""
         self._asked_at = asked_at
         self._known = self.view.revision
+        self._nap.deadline = self.due_at - suspended()  # so that it does not wake to sleep again
 
     def note_proven(self, asked_at: float, revision: int, cluster: int) -> None:
         """Note that all is as expected; or be proven alone if the answer is another store's."""
