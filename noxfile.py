@@ -34,7 +34,7 @@ ETCD_TESTS = (
 
 # Some of each kind, in seconds: those without an etcd, with one in memory, and with a real one.
 QUICK_TESTS = (
-    *("-q", "tests/model", "tests/strategies", "tests/leader", "tests/test_packaging.py"),
+    *("-q", "tests/model", "tests/strategies", "tests/test_packaging.py"),
     *("tests/etcd_shim/test_kv.py", "tests/cli/test_offline.py", "tests/test_readme.py"),
 )
 
@@ -263,6 +263,15 @@ def debian(session: nox.Session) -> None:
     """README's commands in a fresh Debian, bookworm and forky or ``-- SUITE…``; for root."""
     for suite in session.posargs or ("bookworm", "forky"):
         session.run(".ci/fresh_debian", suite, external=True)
+
+
+@nox.session(venv_backend="none")
+def uvx(session: nox.Session) -> None:
+    """README's demo by uv, as it stands there; skipped where there is no uvx on PATH."""
+    if shutil.which("uvx") is None:
+        session.skip("there is no uvx on PATH")
+    (command,) = re.findall(r"`(uvx [^`]+)`", Path("README.md").read_text())
+    session.run("sh", "-c", command)
 
 
 @nox.session

@@ -69,8 +69,11 @@ def test_benchmarks_that_run_the_command_have_what_it_needs() -> None:
 def test_there_is_one_version() -> None:
     assert trio_sched.__version__ == PROJECT["project"]["version"]
     version = re.escape(trio_sched.__version__)
-    assert re.search(rf"^version: {version}$", ROOT.joinpath("CITATION.cff").read_text(), re.M)
-    assert re.search(rf"^## {version} \(\d", ROOT.joinpath("CHANGELOG.md").read_text(), re.M)
+    for name, line in (
+        ("CITATION.cff", rf"version: {version}$"),
+        ("CHANGELOG.md", rf"## {version} "),
+    ):
+        assert re.search(f"^{line}", ROOT.joinpath(name).read_text(), re.MULTILINE)
 
 
 def long_description() -> str:
@@ -90,7 +93,7 @@ def test_an_index_page_has_no_link_that_leads_nowhere() -> None:
     assert re.search(r"\]\((?!https:)", ROOT.joinpath("README.md").read_text())
     shown = long_description()
     assert not re.search(r"\]\((?!https:|#)", shown)
-    assert not re.search(r"^\[[^\]]+\]: (?!https:)", shown, re.M)
+    assert not re.search(r"^\[[^\]]+\]: (?!https:)", shown, re.MULTILINE)
     assert "<img" not in shown
     named = set(re.findall(r"`(docs/[\w./]+)`", shown))
     assert named
@@ -98,7 +101,9 @@ def test_an_index_page_has_no_link_that_leads_nowhere() -> None:
 
 
 def test_the_source_distribution_has_what_the_tests_read() -> None:
-    included = {name.strip("/") for name in PROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]}
+    included = {
+        name.strip("/") for name in PROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
+    }
     brought = included | {"LICENSE", "pyproject.toml", ".gitignore"}
     assert {path.name for path in ROOT.iterdir()} & TOP_LEVEL <= brought
 
