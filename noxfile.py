@@ -34,6 +34,18 @@ ETCD_TESTS = (
     "--ignore=tests/etcd_shim/test_soak_client.py",
 )
 
+# Some of each kind, in seconds: those without an etcd, with one in memory, and with a real one.
+QUICK_TESTS = (
+    *("-q", "tests/model", "tests/strategies", "tests/test_packaging.py"),
+    *("tests/etcd_shim/test_kv.py", "tests/cli/test_offline.py", "tests/test_readme.py"),
+)
+
+# What the oldest protobuf and Click say of themselves on Python 3.12 and later.
+OLD_WARNINGS = (
+    *("-W", "ignore:Type google._upb:DeprecationWarning"),
+    *("-W", "ignore:'count' is passed as positional:DeprecationWarning"),
+)
+
 # What flake8-async finds and ruff does not. Left out: 103 and 104, which ruff's BLE001 covers; 114
 # and 200, which need settings; 122, which is about Trio before 0.27; 910 to 913, which cannot see
 # that a callee always checkpoints; and those about other libraries.
@@ -80,8 +92,8 @@ def group(name: str) -> list[str]:
 
 
 def lowest(requirement: str) -> str:
-    """Return a requirement of the lowest version that this one admits."""
-    return re.sub(r">=([\w.]+).*", r"==\1", requirement)
+    """Return a requirement of the lowest version that this one admits, for the same Pythons."""
+    return re.sub(r">=([\w.]+)[^;]*", r"==\1", requirement, count=1)
 
 
 @nox.session
@@ -116,7 +128,14 @@ def oldest(session: nox.Session) -> None:
     stated = [*project["dependencies"], *project["optional-dependencies"]["cli"], *group("tests")]
     session.install(*(lowest(requirement) for requirement in stated))
     session.install("--no-deps", "-e", ".")
-    session.run("pytest", *PARALLEL, *session.posargs)
+    session.run("pytest", *OLD_WARNINGS, *session.posargs)
+
+
+@nox.session(reuse_venv=False)
+def newest(session: nox.Session) -> None:
+    """The test suite on the newest of all, those before a release, too; arguments go to pytest."""
+    session.install("--pre", "-e", ".[cli]", *group("tests"))
+    session.run("pytest", *session.posargs)
 
 
 @nox.session
@@ -215,6 +234,49 @@ def demo(session: nox.Session) -> None:
 
 
 @nox.session
+def package(session: nox.Session) -> None:
+    """Build what is published, and look at it; arguments go to the source distribution's tests."""
+    session.install("pip", *group("package"))
+    shutil.rmtree("dist", ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", "dist", silent=True)
+    (wheel,), (source,) = (sorted(Path("dist").glob(each)) for each in ("*.whl", "*.tar.gz"))
+    session.run("twine", "check", "--strict", str(wheel), str(source))
+    session.run("check-wheel-contents", str(wheel))
+    session.run("towncrier", "build", "--draft", "--version", "next", silent=True)
+    folder = Path(session.create_tmp()).resolve()
+    shutil.rmtree(folder)
+    session.install("--force-reinstall", "--no-deps", str(source))
+    session.install(f"{source}[cli]", *group("tests"))
+    find = "from trio_sched.testing import find_etcd; print(find_etcd())"
+    etcd = str(session.run("python", "-Ic", find, silent=True)).strip()
+    python = _environment(session, folder / "bare", str(wheel))
+    check = (python, "-I", "tests/without_extras.py", str(wheel))
+    session.run(*check, external=True, env={"TRIO_SCHED_ETCD": etcd})
+    python = _environment(session, folder / "demo", f"{wheel}[demo]")
+    bill = ("environment", python, "--pyproject=pyproject.toml", "--output-reproducible")
+    session.run("cyclonedx-py", *bill, f"--output-file={wheel.with_suffix('.cdx.json')}")
+    shutil.unpack_archive(source, folder)
+    session.chdir(folder / source.name.removesuffix(".tar.gz"))
+    session.run("pytest", *(session.posargs or QUICK_TESTS))
+
+
+@nox.session
+def debian(session: nox.Session) -> None:
+    """README's commands in a fresh Debian, bookworm and forky or ``-- SUITE…``; for root."""
+    for suite in session.posargs or ("bookworm", "forky"):
+        session.run(".ci/fresh_debian", suite, external=True)
+
+
+@nox.session(venv_backend="none")
+def uvx(session: nox.Session) -> None:
+    """README's demo by uv, as it stands there; skipped where there is no uvx on PATH."""
+    if shutil.which("uvx") is None:
+        session.skip("there is no uvx on PATH")
+    (command,) = re.findall(r"`(uvx [^`]+)`", Path("README.md").read_text())
+    session.run("sh", "-c", command)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation; a warning is an error, and so is a name without a page."""
     session.install(".[cli,metrics,otel,testing]", *group("docs"))
@@ -263,6 +325,14 @@ def bench(session: nox.Session) -> None:
     if script.startswith("-"):
         script, arguments = "clients", session.posargs
     session.run("python", f"benchmarks/{script}.py", *arguments)
+
+
+def _environment(session: nox.Session, folder: Path, requirement: str) -> str:
+    """Make an environment with this and what it needs, nothing else; return its Python."""
+    session.run("python", "-m", "venv", "--without-pip", str(folder))
+    python = str(folder / "bin" / "python")
+    session.run("python", "-m", "pip", "--python", python, "install", "-q", requirement)
+    return python
 
 
 def _generate(session: nox.Session, root: Path) -> None:

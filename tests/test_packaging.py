@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import trio_sched
 from tests.places import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -62,3 +64,72 @@ def test_benchmarks_that_run_the_command_have_what_it_needs() -> None:
     group = names(PROJECT["dependency-groups"]["bench"])
     assert "trio_sched" in (ROOT / "benchmarks" / "failover.py").read_text()  # it runs `run`
     assert names(EXTRAS["cli"]) <= group
+
+
+def test_there_is_one_version() -> None:
+    assert trio_sched.__version__ == PROJECT["project"]["version"]
+    version = re.escape(trio_sched.__version__)
+    for name, line in (
+        ("CITATION.cff", rf"version: {version}$"),
+        ("CHANGELOG.md", rf"## {version} "),
+    ):
+        assert re.search(f"^{line}", ROOT.joinpath(name).read_text(), re.MULTILINE)
+
+
+def long_description() -> str:
+    """The README as an index page shows it; `nox -s package` looks at the wheel's."""
+    hook = PROJECT["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]
+    text = "".join(
+        str(each.get("text") or ROOT.joinpath(each["path"]).read_text())
+        for each in hook["fragments"]
+    )
+    for each in hook["substitutions"]:
+        text = re.sub(each["pattern"], each["replacement"], text)
+    return text
+
+
+def test_an_index_page_has_no_link_that_leads_nowhere() -> None:
+    """Nor a picture that is not there: no address of the repository is known yet."""
+    assert re.search(r"\]\((?!https:)", ROOT.joinpath("README.md").read_text())
+    shown = long_description()
+    assert not re.search(r"\]\((?!https:|#)", shown)
+    assert not re.search(r"^\[[^\]]+\]: (?!https:)", shown, re.MULTILINE)
+    assert "<img" not in shown
+    named = set(re.findall(r"`(docs/[\w./]+)`", shown))
+    assert named
+    assert all(ROOT.joinpath(name).is_file() for name in named)
+
+
+def test_the_source_distribution_has_what_the_tests_read() -> None:
+    included = {
+        name.strip("/") for name in PROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
+    }
+    brought = included | {"LICENSE", "pyproject.toml", ".gitignore"}
+    assert {path.name for path in ROOT.iterdir()} & TOP_LEVEL <= brought
+
+
+TOP_LEVEL = {
+    *(".ci", ".gitignore", "benchmarks", "docs", "noxfile.py", "protos", "pyproject.toml"),
+    *("CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "README.md", "SECURITY.md"),
+    *("tests", "trio_sched"),
+}
+
+
+def test_the_top_level_is_small() -> None:
+    tracked = ["git", "ls-tree", "--name-only", "HEAD"]
+    if ROOT.joinpath(".git").exists():
+        listed = subprocess.run(tracked, cwd=ROOT, check=True, capture_output=True, text=True)
+        found = set(listed.stdout.split())
+    else:  # the source distribution
+        found = {path.name for path in ROOT.iterdir()} & TOP_LEVEL
+    assert found == TOP_LEVEL
+
+
+def test_changes_are_named_as_towncrier_asks() -> None:
+    towncrier = PROJECT["tool"]["towncrier"]
+    kinds = {each["directory"] for each in towncrier["type"]}
+    folder = ROOT / towncrier["directory"]
+    for file in folder.iterdir():
+        assert file.name == "README" or re.fullmatch(r"[\w+-]+\.(\w+)(\.\d+)?", file.name)
+        assert file.name == "README" or file.name.split(".")[1] in kinds
+    assert towncrier["start_string"].strip() in ROOT.joinpath("CHANGELOG.md").read_text()

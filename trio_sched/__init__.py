@@ -83,4 +83,4 @@ __all__ = [*_HOMES]  # noqa: PLE0604 # pyright: ignore[reportUnsupportedDunderAl
 if not TYPE_CHECKING:  # else any name would be taken for one of ours
     __getattr__, __dir__ = lazy(__name__, _HOMES)
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +73,16 @@ async def ops(
 def offline(arguments: Sequence[str], env: Mapping[str, str] | None = None) -> Done:
     """Run a command in this thread."""
     unset: dict[str, str | None] = dict.fromkeys(STRANGE)
-    ended = CliRunner().invoke(command, arguments, "", unset | dict(env or {}), prog_name=PROGRAM)
+    ended = _runner().invoke(command, arguments, "", unset | dict(env or {}), prog_name=PROGRAM)
     if ended.exception is not None and not isinstance(ended.exception, SystemExit):
         raise ended.exception
     return Done(tuple(arguments), ended.exit_code, ended.stdout, ended.stderr)
+
+
+def _runner() -> CliRunner:
+    """What runs a command, with standard error by itself: Click 8.1 has to be asked for that."""
+    asked: dict[str, Any] = {"mix_stderr": False}
+    return CliRunner(**(asked if "mix_stderr" in signature(CliRunner).parameters else {}))
 
 
 async def _process(arguments: Sequence[str], env: Mapping[str, str]) -> Done:
