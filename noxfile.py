@@ -285,8 +285,9 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def screenshots(session: nox.Session) -> None:
-    """The README's pictures: of the demo, and of `trio-sched web`, where Chromium is on PATH."""
+    """The pictures: those of the pages, of the demo, and of `trio-sched web` in a Chromium."""
     session.install("-e", ".[cli,demo]", *group("tests"))
+    session.run("python", "-m", "tests.docs.pictures")
     session.run("trio-sched", "demo", "--svg", "docs/demo.svg")
     if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
         session.skip("there is no Chromium on PATH")
