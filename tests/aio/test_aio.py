@@ -14,11 +14,12 @@ import pytest
 import trio
 
 import trio_sched
-from trio_sched import EndOfResults, EtcdError, HostnameInUse, Hosts, Slot
+from trio_sched import EndOfResults, EtcdError, HostnameInUse, Hosts, SlotLost
 from trio_sched.aio import (
     AioClient,
     AioObservation,
     AioResult,
+    AioSlot,
     AioStream,
     observe,
     open_client,
@@ -131,7 +132,7 @@ def test_work_is_a_task_of_asyncio_and_ends_before_its_slot_is_freed(
     seen: list[str] = []
     begun = asyncio.Event()
 
-    async def work(slot: Slot, name: str) -> str:
+    async def work(slot: AioSlot, name: str) -> str:
         seen.append(f"{name} begins")
         begun.set()
         try:
@@ -152,7 +153,7 @@ def test_work_is_a_task_of_asyncio_and_ends_before_its_slot_is_freed(
             assert seen == ["it begins", "it ends", "it begins", "it ends"]
             assert not (await client.get_prefix(f"{path}/slots/")).count
 
-            async def fail(_slot: Slot) -> None:
+            async def fail(_slot: AioSlot) -> None:
                 await asyncio.sleep(0)
                 raise KeyError("of the work")
 
@@ -168,6 +169,50 @@ def test_work_is_a_task_of_asyncio_and_ends_before_its_slot_is_freed(
                 await running
             assert seen == ["again begins", "again ends"]
             assert not (await client.get_prefix(f"{path}/slots/")).count
+
+    run(main())
+
+
+def test_the_slot_is_one_for_asyncio(endpoint: str, path: str) -> None:
+    async def main() -> None:
+        async with open_client(endpoint) as client, schedule(client, path, "a") as result:
+
+            async def work(slot: AioSlot) -> AioSlot:
+                left = slot.deadline - asyncio.get_running_loop().time()
+                assert 0 < left <= 10
+                assert slot.session_alive
+                assert not slot.lost
+                assert (await slot.txn([], [Put(f"{path}/written", "x")])).succeeded
+                assert slot.token in (await slot.read_roster()).tokens
+                done = await slot.run_process(["echo", "it"], capture_stdout=True)
+                assert done.stdout == b"it\n"
+                assert (await client.txn([*slot.guard()], [Put(f"{path}/written", "y")])).succeeded
+                return slot
+
+            slot = await result.run_while_scheduled(work)
+            await slot.wait_lost()
+            assert slot.lost
+            with pytest.raises(SlotLost):
+                await slot.txn([], [Put(f"{path}/written", "late")])
+            assert (await client.get(f"{path}/written")).value == b"y"
+
+    run(main())
+
+
+def test_a_process_under_a_slot_that_is_lost_is_ended(endpoint: str, path: str) -> None:
+    async def main() -> None:
+        async with open_client(endpoint) as client, schedule(client, path, "a") as result:
+            slots: list[AioSlot] = []
+            deletions: list[asyncio.Task[object]] = []
+
+            async def work(slot: AioSlot) -> int:
+                slots.append(slot)
+                if len(slots) == 1:
+                    deletions.append(asyncio.create_task(client.delete(slot.key)))
+                    await slot.run_process(["sleep", "300"])
+                return len(slots)
+
+            assert await result.run_while_scheduled(work) == 2
 
     run(main())
 
@@ -322,7 +367,7 @@ def test_context_variables_of_the_caller_are_those_of_work_and_of_checks(
         checked.append(mine.get())
         return True
 
-    async def work(_slot: Slot) -> str:
+    async def work(_slot: AioSlot) -> str:
         return mine.get()
 
     async def main() -> None:
