@@ -357,6 +357,26 @@ def test_a_decision_that_came_while_it_was_cancelled_is_not_read_when_it_is_old(
     run(main())
 
 
+def test_what_the_client_gives_is_for_asyncio_too(endpoint: str, path: str) -> None:
+    async def main() -> None:
+        async with open_client(endpoint) as client:
+            inner = client.namespace(path)
+            await inner.put("/key", "x")
+            assert [kv.key for kv in await inner.get_prefix("/")] == [b"/key"]
+            assert (await client.get(f"{path}/key")).value == b"x"
+            async with schedule(inner, "/jobs", "a") as result:
+                assert (await result.next()) == ("a",)
+                assert (await client.get(f"{path}/jobs/scheduled")).value == b"a"
+            assert (await client.maintenance.hash_kv()).revision
+            assert len(await client.cluster.member_list()) == 1
+            assert not (await client.auth.status()).enabled
+            async with client.maintenance.open_snapshot() as parts:
+                async for part in parts:
+                    assert part
+
+    run(main())
+
+
 def test_context_variables_of_the_caller_are_those_of_work_and_of_checks(
     endpoint: str, path: str
 ) -> None:

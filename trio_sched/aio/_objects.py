@@ -17,7 +17,7 @@ import trio
 
 from trio_sched._support.arguments import check_async
 from trio_sched.aio._guest import Block, Guest
-from trio_sched.etcd_shim import Client, Compare, TxnResult
+from trio_sched.etcd_shim import Auth, Client, Cluster, Compare, Maintenance, TxnResult
 from trio_sched.etcd_shim.kv import Operation
 from trio_sched.host.local import HostStatistics, LocalHost
 from trio_sched.host.newest import NewestOnly
@@ -82,7 +82,8 @@ class AioClient:
 
     What waits there is awaited here: ``await client.get("/key")``. What is a block there is one
     here: ``async with client.watch("/jobs/", prefix=True) as events:``, and what it gives is an
-    `AioStream`.
+    `AioStream`. ``client.maintenance`` and the like, and ``client.namespace()``, are for asyncio,
+    too.
     """
 
     def __init__(self, guest: Guest, client: Client) -> None:
@@ -93,20 +94,33 @@ class AioClient:
         return _bridged(self._guest, getattr(self.trio_client, name))
 
 
+class _Part:
+    """A part of the client, as ``client.maintenance`` is."""
+
+    def __init__(self, guest: Guest, part: Any) -> None:
+        self._guest = guest
+        self._part = part
+
+    def __getattr__(self, name: str) -> Any:
+        return _bridged(self._guest, getattr(self._part, name))
+
+
 def _bridged(guest: Guest, found: Any) -> Any:
     """Return something of Trio's so that asyncio's code can use it."""
     if inspect.iscoroutinefunction(found):
         return lambda *args, **options: guest.call(partial(found, *args, **options))
-    if not inspect.ismethod(found):
-        return found
+    if inspect.ismethod(found):
+        return lambda *args, **options: _wrapped(guest, found(*args, **options))
+    return _wrapped(guest, found)
 
-    def call(*args: Any, **options: Any) -> Any:
-        given = found(*args, **options)
-        if isinstance(given, AbstractAsyncContextManager):
-            return Block(lambda: given, AioStream, guest)
-        return given
 
-    return call
+def _wrapped(guest: Guest, given: Any) -> Any:
+    """Return what an attribute of Trio's is, or a method gives, as one for asyncio."""
+    if isinstance(given, AbstractAsyncContextManager):
+        return Block(lambda: given, AioStream, guest)
+    if isinstance(given, Client):
+        return AioClient(guest, given)
+    return _Part(guest, given) if isinstance(given, (Auth, Cluster, Maintenance)) else given
 
 
 class _NewestReader(_Reader[T]):
