@@ -6,7 +6,7 @@ import asyncio
 import gc
 import signal
 from collections.abc import Coroutine
-from contextlib import closing
+from contextlib import closing, suppress
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
@@ -213,6 +213,31 @@ def test_a_process_under_a_slot_that_is_lost_is_ended(endpoint: str, path: str) 
                 return len(slots)
 
             assert await result.run_while_scheduled(work) == 2
+
+    run(main())
+
+
+def test_work_and_checks_begin_out_of_trio(endpoint: str, path: str) -> None:
+    """A task may begin to run where it is made, as by ``asyncio.eager_task_factory``."""
+    made: list[str] = []
+
+    def factory(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:
+        with suppress(RuntimeError):
+            made.append(trio.lowlevel.current_task().name)
+        return asyncio.Task(coro, loop=loop, **options)
+
+    async def check() -> bool:
+        return True
+
+    async def work(_slot: AioSlot) -> str:
+        return "done"
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_task_factory(factory)
+        async with open_client(endpoint) as client:
+            async with schedule(client, path, "a", health_check=check) as result:
+                assert await result.run_while_scheduled(work) == "done"
+        assert made == []
 
     run(main())
 

@@ -200,20 +200,30 @@ class Guest:
         Cancelled, its task is cancelled, and its end is waited for.
         """
         ended = trio.Event()
+        tasks: list[asyncio.Task[T]] = []
 
         async def run() -> T:
             return await fn(*args)
 
-        task = self._loop.create_task(run())
-        task.add_done_callback(lambda _: self.run_soon(ended.set))
+        def begin() -> None:
+            task = self._loop.create_task(run())
+            task.add_done_callback(lambda _: self.run_soon(ended.set))
+            tasks.append(task)
+
+        # By the loop, as a task may begin to run where it is made (`asyncio.eager_task_factory`).
+        handle = self._loop.call_soon(begin)
         try:
             await ended.wait()
         except trio.Cancelled:
-            task.cancel()
+            handle.cancel()
+            if not tasks:
+                raise
+            tasks[0].cancel()
             with trio.CancelScope(shield=True):
                 await ended.wait()
-            if task.cancelled() or task.exception() is None:
+            if tasks[0].cancelled() or tasks[0].exception() is None:
                 raise
+        (task,) = tasks
         if task.cancelled():  # by itself, or by others of asyncio's
             raise asyncio.CancelledError
         return task.result()
