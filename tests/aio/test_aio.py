@@ -14,7 +14,7 @@ import pytest
 import trio
 
 import trio_sched
-from trio_sched import EndOfResults, EtcdError, HostnameInUse, Hosts, SlotLost
+from trio_sched import EndOfResults, EtcdError, HostnameInUse, Hosts, SlotLost, StrategyError
 from trio_sched.aio import (
     AioClient,
     AioObservation,
@@ -264,6 +264,39 @@ def test_what_ends_the_block_cancels_its_body_and_leaves_it(endpoint: str, path:
                 with pytest.raises(LookupError):
                     async with schedule(client, f"{path}/x", "b"):
                         raise LookupError
+
+    run(main())
+
+
+def test_a_block_that_fails_leaves_no_cancellation_behind(endpoint: str, path: str) -> None:
+    """Whatever the body makes of it; and whatever was asked of its task before."""
+
+    def broken(_hosts: object, _options: object) -> list[str]:
+        raise ValueError("of the strategy")
+
+    async def fail(client: AioClient, after: type[BaseException] | None) -> None:
+        async with schedule(client, path, "a", strategy=broken, strict=True):
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                if after is not None:
+                    raise after from None
+
+    async def main() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        async with open_client(endpoint) as client:
+            for after in (None, LookupError, asyncio.CancelledError):
+                with pytest.raises(LookupError if after is LookupError else StrategyError):
+                    await fail(client, after)
+                assert not task.cancelling()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.sleep(0)
+            with pytest.raises(StrategyError):  # as in clean-up after a cancellation
+                await fail(client, asyncio.CancelledError)
+            assert task.cancelling() == 1
+            task.uncancel()
 
     run(main())
 
