@@ -6,7 +6,7 @@ import asyncio
 import gc
 import signal
 from collections.abc import Coroutine
-from contextlib import closing
+from contextlib import closing, suppress
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
@@ -14,11 +14,12 @@ import pytest
 import trio
 
 import trio_sched
-from trio_sched import EndOfResults, EtcdError, HostnameInUse, Hosts, Slot
+from trio_sched import EndOfResults, EtcdError, HostnameInUse, Hosts, SlotLost, StrategyError
 from trio_sched.aio import (
     AioClient,
     AioObservation,
     AioResult,
+    AioSlot,
     AioStream,
     observe,
     open_client,
@@ -131,7 +132,7 @@ def test_work_is_a_task_of_asyncio_and_ends_before_its_slot_is_freed(
     seen: list[str] = []
     begun = asyncio.Event()
 
-    async def work(slot: Slot, name: str) -> str:
+    async def work(slot: AioSlot, name: str) -> str:
         seen.append(f"{name} begins")
         begun.set()
         try:
@@ -152,7 +153,7 @@ def test_work_is_a_task_of_asyncio_and_ends_before_its_slot_is_freed(
             assert seen == ["it begins", "it ends", "it begins", "it ends"]
             assert not (await client.get_prefix(f"{path}/slots/")).count
 
-            async def fail(_slot: Slot) -> None:
+            async def fail(_slot: AioSlot) -> None:
                 await asyncio.sleep(0)
                 raise KeyError("of the work")
 
@@ -168,6 +169,75 @@ def test_work_is_a_task_of_asyncio_and_ends_before_its_slot_is_freed(
                 await running
             assert seen == ["again begins", "again ends"]
             assert not (await client.get_prefix(f"{path}/slots/")).count
+
+    run(main())
+
+
+def test_the_slot_is_one_for_asyncio(endpoint: str, path: str) -> None:
+    async def main() -> None:
+        async with open_client(endpoint) as client, schedule(client, path, "a") as result:
+
+            async def work(slot: AioSlot) -> AioSlot:
+                left = slot.deadline - asyncio.get_running_loop().time()
+                assert 0 < left <= 10
+                assert slot.session_alive
+                assert not slot.lost
+                assert (await slot.txn([], [Put(f"{path}/written", "x")])).succeeded
+                assert slot.token in (await slot.read_roster()).tokens
+                done = await slot.run_process(["echo", "it"], capture_stdout=True)
+                assert done.stdout == b"it\n"
+                assert (await client.txn([*slot.guard()], [Put(f"{path}/written", "y")])).succeeded
+                return slot
+
+            slot = await result.run_while_scheduled(work)
+            await slot.wait_lost()
+            assert slot.lost
+            with pytest.raises(SlotLost):
+                await slot.txn([], [Put(f"{path}/written", "late")])
+            assert (await client.get(f"{path}/written")).value == b"y"
+
+    run(main())
+
+
+def test_a_process_under_a_slot_that_is_lost_is_ended(endpoint: str, path: str) -> None:
+    async def main() -> None:
+        async with open_client(endpoint) as client, schedule(client, path, "a") as result:
+            slots: list[AioSlot] = []
+            deletions: list[asyncio.Task[object]] = []
+
+            async def work(slot: AioSlot) -> int:
+                slots.append(slot)
+                if len(slots) == 1:
+                    deletions.append(asyncio.create_task(client.delete(slot.key)))
+                    await slot.run_process(["sleep", "300"])
+                return len(slots)
+
+            assert await result.run_while_scheduled(work) == 2
+
+    run(main())
+
+
+def test_work_and_checks_begin_out_of_trio(endpoint: str, path: str) -> None:
+    """A task may begin to run where it is made, as by ``asyncio.eager_task_factory``."""
+    made: list[str] = []
+
+    def factory(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:
+        with suppress(RuntimeError):
+            made.append(trio.lowlevel.current_task().name)
+        return asyncio.Task(coro, loop=loop, **options)
+
+    async def check() -> bool:
+        return True
+
+    async def work(_slot: AioSlot) -> str:
+        return "done"
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_task_factory(factory)
+        async with open_client(endpoint) as client:
+            async with schedule(client, path, "a", health_check=check) as result:
+                assert await result.run_while_scheduled(work) == "done"
+        assert made == []
 
     run(main())
 
@@ -194,6 +264,39 @@ def test_what_ends_the_block_cancels_its_body_and_leaves_it(endpoint: str, path:
                 with pytest.raises(LookupError):
                     async with schedule(client, f"{path}/x", "b"):
                         raise LookupError
+
+    run(main())
+
+
+def test_a_block_that_fails_leaves_no_cancellation_behind(endpoint: str, path: str) -> None:
+    """Whatever the body makes of it; and whatever was asked of its task before."""
+
+    def broken(_hosts: object, _options: object) -> list[str]:
+        raise ValueError("of the strategy")
+
+    async def fail(client: AioClient, after: type[BaseException] | None) -> None:
+        async with schedule(client, path, "a", strategy=broken, strict=True):
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                if after is not None:
+                    raise after from None
+
+    async def main() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        async with open_client(endpoint) as client:
+            for after in (None, LookupError, asyncio.CancelledError):
+                with pytest.raises(LookupError if after is LookupError else StrategyError):
+                    await fail(client, after)
+                assert not task.cancelling()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.sleep(0)
+            with pytest.raises(StrategyError):  # as in clean-up after a cancellation
+                await fail(client, asyncio.CancelledError)
+            assert task.cancelling() == 1
+            task.uncancel()
 
     run(main())
 
@@ -312,6 +415,26 @@ def test_a_decision_that_came_while_it_was_cancelled_is_not_read_when_it_is_old(
     run(main())
 
 
+def test_what_the_client_gives_is_for_asyncio_too(endpoint: str, path: str) -> None:
+    async def main() -> None:
+        async with open_client(endpoint) as client:
+            inner = client.namespace(path)
+            await inner.put("/key", "x")
+            assert [kv.key for kv in await inner.get_prefix("/")] == [b"/key"]
+            assert (await client.get(f"{path}/key")).value == b"x"
+            async with schedule(inner, "/jobs", "a") as result:
+                assert (await result.next()) == ("a",)
+                assert (await client.get(f"{path}/jobs/scheduled")).value == b"a"
+            assert (await client.maintenance.hash_kv()).revision
+            assert len(await client.cluster.member_list()) == 1
+            assert not (await client.auth.status()).enabled
+            async with client.maintenance.open_snapshot() as parts:
+                async for part in parts:
+                    assert part
+
+    run(main())
+
+
 def test_context_variables_of_the_caller_are_those_of_work_and_of_checks(
     endpoint: str, path: str
 ) -> None:
@@ -322,7 +445,7 @@ def test_context_variables_of_the_caller_are_those_of_work_and_of_checks(
         checked.append(mine.get())
         return True
 
-    async def work(_slot: Slot) -> str:
+    async def work(_slot: AioSlot) -> str:
         return mine.get()
 
     async def main() -> None:

@@ -135,6 +135,30 @@ async def test_a_zone_is_drained(endpoint: str, path: str) -> None:
         await client.delete_prefix(f"{path}/")
 
 
+async def test_what_others_have_put_below_a_path_holds_up_no_other(
+    endpoint: str, path: str
+) -> None:
+    async with (
+        open_client(endpoint) as client,
+        client.open_lease(20) as lease,
+        schedule(client, f"{path}/ours", "a", zone="north"),
+    ):
+        for name in ("", "b,c", "d/e", b"\xff"):
+            odd = name if isinstance(name, bytes) else name.encode()
+            await client.put(
+                f"{path}/odd/exchange/".encode() + odd, '{"zone":"north"}', lease=lease.id
+            )
+        await client.put(f"{path}/odd/election/1", "b,c", lease=lease.id)
+        words = ("--everywhere", "--zone", "north", "--under", path, "-o", "json")
+        planned = await ops(endpoint, "drain", *words, "--dry-run")
+        assert (planned.code, len(planned.json)) == (0, 5)
+        done = await ops(endpoint, "drain", *words, "--no-wait", *BY)
+        validate(done.json, "commands.schema.json#/$defs/everywhere")
+        outcomes = {each["host"]: each["outcome"] for each in done.json}
+        assert (done.code, outcomes["a"], outcomes[""]) == (75, "not-waited", "failed")
+        await client.delete_prefix(f"{path}/")
+
+
 async def test_what_is_not_carried_out_everywhere_is_said(endpoint: str, path: str) -> None:
     async with open_fleet(endpoint, path) as (client, _):
         await Control(client, f"{path}/mail").pause()

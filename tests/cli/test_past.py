@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import datetime
 
@@ -12,6 +13,9 @@ from tests.helpers import until
 from tests.places import DOCS
 from trio_sched import Client, Control, open_client, schedule
 from trio_sched.cli.past import Past, read_past
+from trio_sched.etcd_shim import Put
+from trio_sched.model.keys import PathKeys
+from trio_sched.model.records import DecisionRecord
 from trio_sched.simulation import MemoryEtcd, simulate
 from trio_sched.testing import open_etcd
 
@@ -54,6 +58,26 @@ async def test_history(endpoint: str, path: str) -> None:
         assert head.split() == ["WHEN", "REVISION", "SCHEDULED", "BY", "WHY"]
         assert len(rows) == len(decisions)
         assert any(re.search(rf" {drained}  b +a +.*a drained$", row) for row in rows)
+        await client.delete_prefix(f"{path}/")
+
+
+@pytest.mark.parametrize("when", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+async def test_times_that_another_has_written_are_borne(
+    endpoint: str, path: str, when: str
+) -> None:
+    keys = PathKeys(path)
+    record = DecisionRecord({"a": 1}, "a", 1, when=when).encode()
+    host = json.dumps({"since": when})
+    async with open_client(endpoint) as client:
+        await client.txn(
+            [],
+            [Put(keys.scheduled, "a"), Put(keys.record, record), Put(keys.host("a"), host)],
+        )
+        since = await ops(endpoint, "history", path, "--since", "1d", "-o", "json")
+        assert since.code == 0
+        assert len(since.json["decisions"]) == (when > "2000")
+        replayed = await ops(endpoint, "simulate", "--from-history", path, "--since", "5000w")
+        assert (replayed.code, replayed.err) == (0, "")
         await client.delete_prefix(f"{path}/")
 
 
@@ -144,6 +168,7 @@ async def test_a_newer_etcd_says_itself_when_that_is_all(monkeypatch: pytest.Mon
 async def test_wrong_usage(path: str) -> None:
     for words in (
         ("history", path, "--since", "soon"),
+        ("history", path, "--since", "999999999w"),
         ("status", path, "--at", "0"),
         ("simulate",),
         ("simulate", "--since", "1h", "-"),

@@ -12,7 +12,7 @@ import trio
 
 from tests.host.test_patience import in_no_time
 from tests.host.tick_tools import PATH, PERIOD, open_fleet
-from trio_sched import Control, Tick, TickSchedule, schedule
+from trio_sched import Client, Control, Tick, TickSchedule, schedule
 from trio_sched.simulation import MemoryEtcd
 
 NAMES = [f"2026-01-01T0{minutes // 6}:{minutes % 6}0:00Z" for minutes in range(24)]
@@ -356,6 +356,37 @@ async def test_what_is_done_and_cannot_be_recorded_is_recorded_later() -> None:
         (outcome,) = fleet.outcomes["a"]
         assert (outcome.ran, outcome.value) == (True, "a")
         assert (await fleet.ticks())[NAMES[0]].state == "done"
+
+
+@in_no_time
+async def test_what_is_not_done_and_cannot_be_recorded_so_is_begun_no_more_often() -> None:
+    """As etcd is silent for a moment, while the slot is held all along."""
+    async with open_fleet() as fleet:
+        paths = fleet.etcd.network.paths("a").values()
+
+        async def heal() -> None:
+            await trio.sleep(1.5)
+            for path in paths:
+                path.release()
+
+        async def live(client: Client) -> None:
+            async with trio.open_nursery() as nursery:
+
+                async def work(_slot: object, name: str) -> None:
+                    fleet.begun.append(("a", name))
+                    for path in paths:
+                        path.hold()
+                    nursery.start_soon(heal)
+
+                async with schedule(client, PATH, "a", session_ttl=10) as result:
+                    await result.run_ticks(
+                        TickSchedule(PERIOD), work, on_crash="skip", code_of=lambda _: None
+                    )
+
+        fleet.hosts.start_soon("a", live)
+        await trio.sleep(60)
+        assert fleet.begun == [("a", NAMES[0])]
+        assert (await fleet.ticks())[NAMES[0]].state == "crashed"
 
 
 @in_no_time

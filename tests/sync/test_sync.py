@@ -306,6 +306,23 @@ def test_what_is_open_when_the_interpreter_ends_is_left(
         assert nothing_is_left(client, path)
 
 
+def test_what_the_client_gives_is_for_blocking_code_too(endpoint: str, path: str) -> None:
+    with open_client(endpoint) as client:
+        inner = client.namespace(path)
+        inner.put("/key", "x")
+        assert [kv.key for kv in inner.get_prefix("/")] == [b"/key"]
+        assert (client.get(f"{path}/key")).value == b"x"
+        with schedule(inner, "/jobs", "a") as result:
+            assert result.next() == ("a",)
+            assert (client.get(f"{path}/jobs/scheduled")).value == b"a"
+        assert (client.maintenance.hash_kv()).revision
+        assert len(client.cluster.member_list()) == 1
+        assert not (client.auth.status()).enabled
+        with client.maintenance.open_snapshot() as parts:
+            for part in parts:
+                assert part
+
+
 def test_context_variables_of_the_caller_are_those_of_what_it_has_called(
     endpoint: str, path: str
 ) -> None:

@@ -12,6 +12,7 @@ from trio_sched.aio._objects import (
     AioObservation,
     AioPathObservation,
     AioResult,
+    AioSlot,
     AioStream,
 )
 
@@ -21,6 +22,7 @@ __all__ = [
     "AioObservation",
     "AioPathObservation",
     "AioResult",
+    "AioSlot",
     "AioStream",
     "observe",
     "open_client",

@@ -200,20 +200,30 @@ class Guest:
         Cancelled, its task is cancelled, and its end is waited for.
         """
         ended = trio.Event()
+        tasks: list[asyncio.Task[T]] = []
 
         async def run() -> T:
             return await fn(*args)
 
-        task = self._loop.create_task(run())
-        task.add_done_callback(lambda _: self.run_soon(ended.set))
+        def begin() -> None:
+            task = self._loop.create_task(run())
+            task.add_done_callback(lambda _: self.run_soon(ended.set))
+            tasks.append(task)
+
+        # By the loop, as a task may begin to run where it is made (`asyncio.eager_task_factory`).
+        handle = self._loop.call_soon(begin)
         try:
             await ended.wait()
         except trio.Cancelled:
-            task.cancel()
+            handle.cancel()
+            if not tasks:
+                raise
+            tasks[0].cancel()
             with trio.CancelScope(shield=True):
                 await ended.wait()
-            if task.cancelled() or task.exception() is None:
+            if tasks[0].cancelled() or tasks[0].exception() is None:
                 raise
+        (task,) = tasks
         if task.cancelled():  # by itself, or by others of asyncio's
             raise asyncio.CancelledError
         return task.result()
@@ -290,6 +300,7 @@ class Block(AbstractAsyncContextManager[T], Generic[P, T]):
         self._scope = trio.CancelScope()
         self._inside: asyncio.Task[object] | None = None
         self._failing = False
+        self._cancelling = 0  # how often the body's task was cancelled before
 
     async def __aenter__(self) -> T:
         """Enter the block. Raises what entering it raises."""
@@ -307,7 +318,8 @@ class Block(AbstractAsyncContextManager[T], Generic[P, T]):
             finally:
                 await self._guest.leave()  # noqa: ASYNC102 # asyncio's, which waits it out
             raise
-        self._inside = asyncio.current_task()
+        self._inside = inside = asyncio.current_task()
+        self._cancelling = 0 if inside is None else inside.cancelling()
         return self._wrap(self._guest, product)
 
     def _refuse(self, error: Exception) -> None:
@@ -350,9 +362,10 @@ class Block(AbstractAsyncContextManager[T], Generic[P, T]):
             failure = await wait_out(self._over)  # noqa: ASYNC102 # asyncio's, which waits it out
         finally:
             await self._guest.leave()  # noqa: ASYNC102 # asyncio's, which waits it out
-        is_ours = self._failing and isinstance(exc, asyncio.CancelledError)
-        if is_ours and inside is not None and inside.uncancel() > 0:
-            return None  # others have cancelled it, too
+        is_ours = False
+        if self._failing and inside is not None:
+            only_we = inside.uncancel() <= self._cancelling  # or others have cancelled it, too
+            is_ours = only_we and isinstance(exc, asyncio.CancelledError)
         if failure is not None and (exc is None or is_ours):
             raise failure
         return None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
+import subprocess
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 from math import isinf
@@ -15,7 +17,8 @@ import trio
 
 from trio_sched._support.arguments import check_async
 from trio_sched.aio._guest import Block, Guest
-from trio_sched.etcd_shim import Client
+from trio_sched.etcd_shim import Auth, Client, Cluster, Compare, Maintenance, TxnResult
+from trio_sched.etcd_shim.kv import Operation
 from trio_sched.host.local import HostStatistics, LocalHost
 from trio_sched.host.newest import NewestOnly
 from trio_sched.host.observation import Observation, PathObservation
@@ -23,6 +26,7 @@ from trio_sched.host.result import HostChanges, Result, ResultStatistics
 from trio_sched.host.slot import Slot
 from trio_sched.model.path_state import PathState
 from trio_sched.model.records import Hosts
+from trio_sched.model.roster import Roster
 
 __all__ = [
     "AioClient",
@@ -30,6 +34,7 @@ __all__ = [
     "AioObservation",
     "AioPathObservation",
     "AioResult",
+    "AioSlot",
     "AioStream",
 ]
 
@@ -77,7 +82,8 @@ class AioClient:
 
     What waits there is awaited here: ``await client.get("/key")``. What is a block there is one
     here: ``async with client.watch("/jobs/", prefix=True) as events:``, and what it gives is an
-    `AioStream`.
+    `AioStream`. ``client.maintenance`` and the like, and ``client.namespace()``, are for asyncio,
+    too.
     """
 
     def __init__(self, guest: Guest, client: Client) -> None:
@@ -88,20 +94,33 @@ class AioClient:
         return _bridged(self._guest, getattr(self.trio_client, name))
 
 
+class _Part:
+    """A part of the client, as ``client.maintenance`` is."""
+
+    def __init__(self, guest: Guest, part: Any) -> None:
+        self._guest = guest
+        self._part = part
+
+    def __getattr__(self, name: str) -> Any:
+        return _bridged(self._guest, getattr(self._part, name))
+
+
 def _bridged(guest: Guest, found: Any) -> Any:
     """Return something of Trio's so that asyncio's code can use it."""
     if inspect.iscoroutinefunction(found):
         return lambda *args, **options: guest.call(partial(found, *args, **options))
-    if not inspect.ismethod(found):
-        return found
+    if inspect.ismethod(found):
+        return lambda *args, **options: _wrapped(guest, found(*args, **options))
+    return _wrapped(guest, found)
 
-    def call(*args: Any, **options: Any) -> Any:
-        given = found(*args, **options)
-        if isinstance(given, AbstractAsyncContextManager):
-            return Block(lambda: given, AioStream, guest)
-        return given
 
-    return call
+def _wrapped(guest: Guest, given: Any) -> Any:
+    """Return what an attribute of Trio's is, or a method gives, as one for asyncio."""
+    if isinstance(given, AbstractAsyncContextManager):
+        return Block(lambda: given, AioStream, guest)
+    if isinstance(given, Client):
+        return AioClient(guest, given)
+    return _Part(guest, given) if isinstance(given, (Auth, Cluster, Maintenance)) else given
 
 
 class _NewestReader(_Reader[T]):
@@ -150,6 +169,77 @@ class AioPathObservation(_NewestReader[PathState]):
         return await self._read(self._observation.next)
 
 
+class AioSlot:
+    """As `trio_sched.Slot`: the right to run.
+
+    Attributes:
+        index: its number.
+        token: a fencing token.
+        key: its key in etcd.
+        lease: id of the session lease that it hangs on.
+        trio_slot: the object of Trio's.
+    """
+
+    def __init__(self, guest: Guest, slot: Slot) -> None:
+        self._guest = guest
+        self.index: int = slot.index
+        self.token: int = slot.token
+        self.key: bytes = slot.key
+        self.lease: int = slot.lease
+        self.trio_slot: Slot = slot
+
+    @property
+    def deadline(self) -> float:
+        """By the loop's clock, when the work must have ended; later after each renewal."""
+        return _by_the_loop(self.trio_slot.deadline)
+
+    @property
+    def session_alive(self) -> bool:
+        """True as long as the session that it hangs on is not known to be lost."""
+        return self.trio_slot.session_alive
+
+    @property
+    def lost(self) -> bool:
+        """True once the slot is known to be gone, so that another host may have it."""
+        return self.trio_slot.lost
+
+    async def wait_lost(self) -> None:
+        """Wait until the slot is known to be gone. Returns when its work has ended, too."""
+        await self._guest.call(self.trio_slot.wait_lost)
+
+    async def run_process(
+        self,
+        command: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        **options: Any,
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run a process as work under this slot. As `trio_sched.Slot.run_process`."""
+        return await self._guest.call(partial(self.trio_slot.run_process, command, **options))
+
+    def guard(self) -> tuple[Compare, ...]:
+        """Return what makes a transaction of yours fail once the slot is lost."""
+        return self.trio_slot.guard()
+
+    async def txn(
+        self,
+        compare: Sequence[Compare] = (),
+        success: Sequence[Operation] = (),
+        failure: Sequence[Operation] = (),
+    ) -> TxnResult:
+        """Carry out a transaction if the slot is held still. As `trio_sched.Slot.txn`."""
+        return await self._guest.call(self.trio_slot.txn, compare, success, failure)
+
+    async def read_roster(self) -> Roster:
+        """Ask etcd which slots of the path are held now. As `trio_sched.Slot.read_roster`."""
+        return await self._guest.call(self.trio_slot.read_roster)
+
+
+def _by_the_loop(moment: float) -> float:
+    """Return a moment of Trio's clock, by that of the running loop."""
+    if isinf(moment):
+        return moment
+    return asyncio.get_running_loop().time() + moment - trio.current_time()
+
+
 class AioResult(AioObservation):
     """As `trio_sched.Result`: a host's place on a path.
 
@@ -175,10 +265,7 @@ class AioResult(AioObservation):
 
         Minus infinity if it is not chosen.
         """
-        deadline = self.trio_result.deadline
-        if isinf(deadline):
-            return deadline
-        return asyncio.get_running_loop().time() + deadline - trio.current_time()
+        return _by_the_loop(self.trio_result.deadline)
 
     async def wait_scheduled(self) -> Hosts:
         """Wait until this host is scheduled. As `trio_sched.Result.wait_scheduled`."""
@@ -190,7 +277,7 @@ class AioResult(AioObservation):
 
     async def run_while_scheduled(
         self,
-        fn: Callable[[Slot, *Ts], Awaitable[T]],
+        fn: Callable[[AioSlot, *Ts], Awaitable[T]],
         *args: *Ts,
         grace: float | None = None,
         restart: bool = False,
@@ -207,7 +294,7 @@ class AioResult(AioObservation):
         guest = self._guest
 
         async def work(slot: Slot) -> T:
-            return await guest.run_in_asyncio(fn, slot, *args)
+            return await guest.run_in_asyncio(fn, AioSlot(guest, slot), *args)
 
         async def run() -> T:
             return await self.trio_result.run_while_scheduled(work, grace=grace, restart=restart)

@@ -205,11 +205,11 @@ def _then(state: PathState, hosts: Sequence[str], verb: Verb) -> tuple[str, ...]
     control = state.control
     if control.paused:
         return tuple(state.hosts)
-    for host in hosts:
-        control = control.drain(host, Note()) if verb == "drain" else control.undrain(host)
     try:
+        for host in hosts:
+            control = control.drain(host, Note()) if verb == "drain" else control.undrain(host)
         return tuple(sorted(preview(replace(state, control=control), None, None).hosts))
-    except (ValueError, TrioSchedError):  # a strategy that is not here, or fails
+    except (ValueError, TrioSchedError):  # a strategy that is not here, or fails; or an odd name
         return None
 
 
@@ -225,8 +225,8 @@ async def _carry_out_all(
     limit = trio.CapacityLimiter(_AT_ONCE)
 
     async def carry(place: _Place) -> None:
-        own, this = replace(steering, path=place.state.path), change(place.host)
         try:
+            own, this = replace(steering, path=place.state.path), change(place.host)
             async with limit:
                 _, place.outcome, state = await carry_out(
                     client, own, this, await_outcome=await_outcome
@@ -234,7 +234,7 @@ async def _carry_out_all(
             place.words = words_of(place.outcome, state, own, this)
         except NoAnswer:
             place.outcome, place.words = "failed", "etcd did not answer in time"
-        except TrioSchedError as exc:
+        except (TrioSchedError, ValueError) as exc:  # a name or a path that another has put there
             place.outcome, place.words = "failed", str(exc)
 
     async with open_plain_nursery() as nursery:

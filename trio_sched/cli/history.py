@@ -75,7 +75,7 @@ async def _history(
 def _is_of(decision: PastDecision, begin: datetime) -> bool:
     """Return whether a decision is of a time; one that does not say when is."""
     try:
-        return datetime.fromisoformat(decision.when).astimezone(UTC) >= begin
+        return datetime.fromisoformat(decision.when) >= begin
     except ValueError:
         return True
 

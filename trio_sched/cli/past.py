@@ -124,7 +124,7 @@ class Past:
             ValueError: no host was ever there, or nothing says when.
         """
         keys, clock = PathKeys(self.path), _Clock(self._anchors())
-        began = clock.first if since is None else since
+        began = clock.first if since is None else max(since, clock.first)
         known = nothing = _Known({}, ControlState())
         events: list[TraceEvent] = []
         count, is_before = 1, since is not None

@@ -267,13 +267,21 @@ class _Run(Generic[T]):
             await self._record(slot, found, "interrupted")  # noqa: ASYNC102 # as above
             raise
         if code is None:
-            tick = await self._record(slot, found, "interrupted")
-            return TickOutcome(name, tick or found.tick, ran=False)
+            return TickOutcome(
+                name, await self._record_surely(slot, found, "interrupted"), ran=False
+            )
         self._done[name] = value
-        tick = await self._record(slot, found, "done", code)
-        if tick is None:  # as long as the slot is held
-            tick = await self._claims.finish(slot, found, "done", code)
-        return self._outcome(name, tick)
+        return self._outcome(name, await self._record_surely(slot, found, "done", code))
+
+    async def _record_surely(
+        self, slot: Slot, claim: Claim, state: str, code: int | None = None
+    ) -> Tick:
+        """Record how it ended: in any case for a while, and then as long as the slot is held.
+
+        Else it would be begun anew, in the same slot, as if its claim had just been made.
+        """
+        tick = await self._record(slot, claim, state, code)
+        return tick or await self._claims.finish(slot, claim, state, code)
 
     async def _record(
         self, slot: Slot, claim: Claim, state: str, code: int | None = None

@@ -15,7 +15,7 @@ from typing import Any, Generic, Self, TypeVar, TypeVarTuple, Unpack
 import trio
 
 from trio_sched._support.arguments import check_callable
-from trio_sched.etcd_shim import Client, Compare, TxnResult
+from trio_sched.etcd_shim import Auth, Client, Cluster, Compare, Maintenance, TxnResult
 from trio_sched.etcd_shim.kv import Operation
 from trio_sched.host.local import HostStatistics, LocalHost
 from trio_sched.host.observation import Observation, PathObservation
@@ -85,24 +85,39 @@ class SyncClient:
         return _bridged(self._portal, self.trio_client, name)
 
 
+class _Part:
+    """A part of the client, as ``client.maintenance`` is."""
+
+    def __init__(self, portal: Portal, part: Any) -> None:
+        self._portal = portal
+        self._part = part
+
+    def __getattr__(self, name: str) -> Any:
+        return _bridged(self._portal, self._part, name)
+
+
 def _bridged(portal: Portal, owner: Any, name: str) -> Any:
     """Return something of Trio's so that blocking code can use it."""
     found = inspect.getattr_static(type(owner), name, None)
     if isinstance(found, property):
-        return portal.ask(getattr, owner, name)
+        return _wrapped(portal, portal.ask(getattr, owner, name))
     value = getattr(owner, name)
     if inspect.iscoroutinefunction(value):
         return lambda *args, **options: portal.call(partial(value, *args, **options))
-    if not inspect.ismethod(value):
-        return value
+    if inspect.ismethod(value):
+        return lambda *args, **options: _wrapped(
+            portal, portal.ask(partial(value, *args, **options))
+        )
+    return _wrapped(portal, value)
 
-    def call(*args: Any, **options: Any) -> Any:
-        given = portal.ask(partial(value, *args, **options))
-        if isinstance(given, AbstractAsyncContextManager):
-            return Block(lambda: portal, lambda: given, SyncStream)
-        return given
 
-    return call
+def _wrapped(portal: Portal, given: Any) -> Any:
+    """Return what an attribute of Trio's is, or a method gives, as one for blocking code."""
+    if isinstance(given, AbstractAsyncContextManager):
+        return Block(lambda: portal, lambda: given, SyncStream)
+    if isinstance(given, Client):
+        return SyncClient(portal, given)
+    return _Part(portal, given) if isinstance(given, (Auth, Cluster, Maintenance)) else given
 
 
 class SyncObservation(_Reader[Hosts]):

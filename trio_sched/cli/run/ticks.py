@@ -22,6 +22,7 @@ __all__ = ["TickSettings", "period_of", "run_at_ticks", "tick_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_LONGEST: Final = 36525 * 86400  # seconds
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
@@ -48,7 +49,10 @@ def period_of(text: str) -> int:
     """
     if not re.fullmatch(r"(\d{1,9}[smhdw])+", text, re.ASCII):
         raise ValueError(f"{text!r} is no period, as in '90s', '15m', '1h', '1h30m', '1d' or '1w'")
-    return sum(int(number) * _UNITS[unit] for number, unit in re.findall(r"(\d+)([smhdw])", text))
+    seconds = sum(int(n) * _UNITS[unit] for n, unit in re.findall(r"(\d+)([smhdw])", text))
+    if seconds > _LONGEST:
+        raise ValueError(f"{text!r} is longer than a century")
+    return seconds
 
 
 def _time_of(text: str) -> time:
