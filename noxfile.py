@@ -34,10 +34,10 @@ ETCD_TESTS = (
     "--ignore=tests/etcd_shim/test_soak_client.py",
 )
 
-# Some of each kind, in seconds: those without an etcd, with one in memory, and with a real one.
+# What depends on how the package is put together, and on the versions of what it needs.
 QUICK_TESTS = (
-    *("-q", "tests/model", "tests/strategies", "tests/test_packaging.py"),
-    *("tests/etcd_shim/test_kv.py", "tests/cli/test_offline.py", "tests/test_readme.py"),
+    *("-q", "tests/test_packaging.py", "tests/test_readme.py", "tests/test_imports.py"),
+    *("tests/etcd_shim/test_kv.py", "tests/cli/test_offline.py"),
 )
 
 # What the oldest protobuf and Click say of themselves on Python 3.12 and later.
@@ -242,6 +242,7 @@ def package(session: nox.Session) -> None:
     (wheel,), (source,) = (sorted(Path("dist").glob(each)) for each in ("*.whl", "*.tar.gz"))
     session.run("twine", "check", "--strict", str(wheel), str(source))
     session.run("check-wheel-contents", str(wheel))
+    session.run("python", "tests/index_page.py", str(wheel))
     session.run("towncrier", "build", "--draft", "--version", "next", silent=True)
     folder = Path(session.create_tmp()).resolve()
     shutil.rmtree(folder)

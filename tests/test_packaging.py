@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -77,7 +78,7 @@ def test_there_is_one_version() -> None:
 
 
 def long_description() -> str:
-    """The README as an index page shows it; `nox -s package` looks at the wheel's."""
+    """The README as an index page shows it; `nox -s package` renders the wheel's."""
     hook = PROJECT["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]
     text = "".join(
         str(each.get("text") or ROOT.joinpath(each["path"]).read_text())
@@ -133,3 +134,18 @@ def test_changes_are_named_as_towncrier_asks() -> None:
         assert file.name == "README" or re.fullmatch(r"[\w+-]+\.(\w+)(\.\d+)?", file.name)
         assert file.name == "README" or file.name.split(".")[1] in kinds
     assert towncrier["start_string"].strip() in ROOT.joinpath("CHANGELOG.md").read_text()
+
+
+def test_where_there_can_be_no_fresh_debian_it_says_so(tmp_path: Path) -> None:
+    user = tmp_path / "id"
+    user.write_text("#!/bin/sh\necho 1000\n")
+    user.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    done = subprocess.run(
+        [ROOT / ".ci" / "fresh_debian", "forky"],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PATH": path},
+    )
+    assert done.stdout == "forky: skipped: only root may\n"

@@ -377,6 +377,7 @@ async def test_what_is_not_done_and_cannot_be_recorded_so_is_begun_no_more_often
                     for path in paths:
                         path.hold()
                     nursery.start_soon(heal)
+                    await trio.lowlevel.checkpoint()
 
                 async with schedule(client, PATH, "a", session_ttl=10) as result:
                     await result.run_ticks(
