@@ -11,13 +11,17 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Awaitable, Callable
+from typing import NoReturn
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from trio_sched import Client, Result, Slot, open_client, open_host, schedule
 from trio_sched.etcd_shim._backoff import Backoff
 from trio_sched.host import membership, sharing
+from trio_sched.simulation import MemoryEtcd
+from trio_sched.simulation.network import MemoryTransport
 
 PARTS = 2  # so that each test takes its time alone
 
@@ -213,3 +217,30 @@ def test_f9_f10_f27_nothing_is_left_at_any_step(
         assert trio.run(leftovers, endpoint, path, before) == ([], set()), f"at step {step}"
         step += PARTS
     assert step > 100, "a whole life has more steps than that"
+
+
+@pytest.mark.parametrize("kind", ["schedule", "open_host"])
+def test_f27_ctrl_c_that_finds_the_connecting_task_ends_the_block_at_once(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python raises it in whatever runs. Who waits for the connection then has to clean up."""
+
+    async def interrupted(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    async def main() -> None:
+        async with MemoryEtcd().open_client() as client:
+            if kind == "schedule":
+                async with schedule(client, "/p", "a"):
+                    pass
+            async with open_host(client, "a"):
+                pass
+
+    async def timed() -> float:
+        began = trio.current_time()
+        with pytest.raises(KeyboardInterrupt):
+            await main()
+        return trio.current_time() - began
+
+    monkeypatch.setattr(MemoryTransport, "open_stream", interrupted)
+    assert trio.run(timed, clock=MockClock(autojump_threshold=0)) < 1

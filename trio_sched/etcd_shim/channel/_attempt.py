@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import ssl
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import trio
 
 from trio_sched._support.tasks import Wakeup
 from trio_sched.etcd_shim.channel._endpoint import Endpoint
-from trio_sched.etcd_shim.errors import EtcdError
+from trio_sched.etcd_shim.errors import ClientClosed, ConnectionFailed, EtcdError
 
 if TYPE_CHECKING:
+    from trio_sched._support.tasks import ServiceNursery
     from trio_sched.etcd_shim.channel._connection import Connection
 
-__all__ = ["Attempt", "LeftMembers"]
+__all__ = ["Attempt", "LeftMembers", "deciding"]
 
 _MAX_REMEMBERED = 256  # addresses; names may get others, again and again
 
@@ -82,6 +84,23 @@ class Attempt:
             if endpoint is not connection.endpoint:
                 runner.cancel()
         return True
+
+
+@contextmanager
+def deciding(settle: Callable[[EtcdError], object], services: ServiceNursery) -> Iterator[None]:
+    """Settle an attempt if the task that decides it ends by what has no part in that.
+
+    That is the end of the channel; or Ctrl-C, which may find any task, and those who wait for the
+    attempt have to clean up then.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, Exception) as exc:
+        settle(ConnectionFailed({"the attempt": exc}))
+        raise
+    finally:
+        if services.closing:
+            settle(ClientClosed("the client's block was left"))
 
 
 def _says_more(reason: BaseException, known: BaseException) -> bool:

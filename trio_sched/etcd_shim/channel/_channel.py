@@ -38,7 +38,7 @@ import trio
 from trio_sched._support.tasks import ServiceBlock, ServiceNursery
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
 from trio_sched.etcd_shim._pb.services_grpc import KVStub
-from trio_sched.etcd_shim.channel._attempt import Attempt, LeftMembers
+from trio_sched.etcd_shim.channel._attempt import Attempt, LeftMembers, deciding
 from trio_sched.etcd_shim.channel._caller import Caller, OneConnection
 from trio_sched.etcd_shim.channel._connection import Connection
 from trio_sched.etcd_shim.channel._endpoint import Endpoint, root_cause
@@ -302,16 +302,16 @@ class Channel(Caller):
         turn = self._next
         found = self._left.order((*self._endpoints[turn:], *self._endpoints[:turn]))
         self._attempt = attempt = Attempt(found)
-        if self._pace.pause:
-            self._services.start_soon(self._race_later, attempt)
-        elif len(found) == 1 and not self._transport.resolves(found[0]):
+        if not self._pace.pause and len(found) == 1 and not self._transport.resolves(found[0]):
             self._try_next(attempt)
         else:
-            self._services.start_soon(self._race, attempt)
+            self._services.start_soon(self._decide, attempt)
 
-    async def _race_later(self, attempt: Attempt) -> None:
-        await trio.sleep(self._pace.pause)
-        await self._race(attempt)
+    async def _decide(self, attempt: Attempt) -> None:
+        with deciding(partial(self._settle, attempt), self._services):
+            if self._pace.pause:
+                await trio.sleep(self._pace.pause)
+            await self._race(attempt)
 
     async def _race(self, attempt: Attempt) -> None:
         """Send the addresses off, one after the other."""
@@ -333,13 +333,10 @@ class Channel(Caller):
 
     async def _run(self, attempt: Attempt, endpoint: Endpoint) -> None:
         """Open a connection and serve it to its end."""
-        try:
+        with deciding(partial(self._settle, attempt), self._services):
             connection = await self._open_connection(attempt, endpoint)
             if connection is not None:
                 await self._serve(attempt, connection)
-        finally:
-            if self._services.closing:
-                self._settle(attempt, ClientClosed("the client's block was left"))
 
     async def _open_connection(self, attempt: Attempt, endpoint: Endpoint) -> Connection | None:
         timeout = self._settings.connect_timeout
@@ -434,16 +431,14 @@ class Channel(Caller):
         self, attempt: Attempt, connection: Connection, credentials: Credentials
     ) -> None:
         """Get a token over the connection that won."""
-        try:
-            self.token = await fetch_token(OneConnection(connection), credentials)
-        except EtcdError as exc:
-            self._settle(attempt, exc)
-            connection.retire()  # it did not let us log in
-        else:
-            self._settle(attempt, None)
-        finally:
-            if self._services.closing:
-                self._settle(attempt, ClientClosed("the client's block was left"))
+        with deciding(partial(self._settle, attempt), self._services):
+            try:
+                self.token = await fetch_token(OneConnection(connection), credentials)
+            except EtcdError as exc:
+                self._settle(attempt, exc)
+                connection.retire()  # it did not let us log in
+            else:
+                self._settle(attempt, None)
 
     async def refresh_token(self, stale: str | None) -> bool:
         """Ask for a new token in place of `stale`; False if there is no user.
