@@ -48,6 +48,35 @@ async def test_f2_f5_a_process_that_was_stopped_wakes_up_unscheduled(
     assert left.nothing
 
 
+async def test_work_that_ends_as_soon_as_a_frozen_process_wakes_is_not_said_to_go_on(
+    endpoint: str, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It hears of the end only then; what it does to end takes a turn of the loop or two."""
+    started, ended = trio.Event(), trio.Event()
+
+    async def work(_slot: object) -> None:
+        started.set()
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.lowlevel.checkpoint()
+            ended.set()
+
+    async with (
+        open_client(endpoint) as client,
+        schedule(client, path, "a", session_ttl=1) as result,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(result.run_while_scheduled, work)
+        await started.wait()
+        time.sleep(1.5)  # noqa: ASYNC251 # all of the process stands still
+        await ended.wait()
+        await until(result, "a")
+        nursery.cancel_scope.cancel()
+    assert "beyond its deadline" not in caplog.text
+
+
 class Deaf:
     """A watcher that receives nothing."""
 

@@ -32,6 +32,7 @@ __all__ = ["Worker", "check_grace"]
 
 T = TypeVar("T")
 
+_LAST_MOMENT = 0.1  # seconds
 _CLEANUP_TIMEOUT = 1.0  # seconds; leaving the block revokes what could not be freed by then
 
 
@@ -74,9 +75,13 @@ class Worker:
     async def wait_ended(self, session: Session) -> bool:
         """Wait until no work goes on under a session, its deadline at most; True if so.
 
+        And a moment more: if this process stood still until then, the work hears of it only now.
         Then its slot is being released: that is waited for as well, for a moment.
         """
         with trio.CancelScope(deadline=session.deadline, shield=True):
+            while self._working is session:
+                await self._ended.park()
+        with trio.move_on_after(_LAST_MOMENT, shield=True):
             while self._working is session:
                 await self._ended.park()
         if self._working is session:
