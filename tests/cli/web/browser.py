@@ -99,11 +99,14 @@ class Page:
         await trio.Path(file).write_bytes(base64.b64decode(found["data"]))
 
 
+LIVE = "document.body?.dataset.ready === 'yes'"  # the page of `web` has been sent what there is
+
+
 @asynccontextmanager
 async def open_page(
-    browser: str, url: str, size: tuple[int, int] = (1100, 800)
+    browser: str, url: str, size: tuple[int, int] = (1100, 800), *, ready: str = LIVE
 ) -> AsyncIterator[Page]:
-    """Show a page that is live, and has been sent what there is."""
+    """Show a page, once an expression is true there."""
     commands_out, commands_in = os.pipe()
     answers_out, answers_in = os.pipe()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
@@ -127,7 +130,7 @@ async def open_page(
             page = Page(commands, answers)
             await page.attach()
             await page.call("Page.navigate", url=url)
-            await page.wait_for("document.body?.dataset.ready === 'yes'")
+            await page.wait_for(ready)
             yield page
             await page.close()
             await process.wait()
