@@ -279,9 +279,27 @@ def uvx(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the documentation; a warning is an error, and so is a name without a page."""
+    """Build the documentation, and look at it.
+
+    A warning is an error, and so is a name without a page, a link within it that leads nowhere, and
+    what stands out of a window of 400 or 1,300 pixels, where Chromium is on PATH.
+    """
     session.install(".[cli,metrics,otel,testing]", *group("docs"))
+    shutil.rmtree("docs/_build", ignore_errors=True)
     session.run("sphinx-build", "-nWEq", "--keep-going", "docs", "docs/_build")
+    session.run("python", "-m", "tests.docs.site", "docs/_build")
+
+
+@nox.session
+def newcomer(session: nox.Session) -> None:
+    """What the README and the tutorial say, word by word, in a fresh folder and environment."""
+    session.install("-e", ".[cli]", *group("tests"))
+    folder = Path(session.create_tmp()).resolve()
+    shutil.rmtree(folder)
+    (folder / "checkout").mkdir(parents=True)
+    copy = 'git ls-files -z | xargs -0 tar c | tar x -C "$1"'
+    session.run("bash", "-euc", copy, "-", str(folder / "checkout"), external=True, log=False)
+    session.run("python", "-m", "tests.docs.newcomer", str(folder))
 
 
 @nox.session
