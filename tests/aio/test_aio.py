@@ -227,9 +227,11 @@ def test_work_and_checks_begin_out_of_trio(endpoint: str, path: str) -> None:
         return asyncio.Task(coro, loop=loop, **options)
 
     async def check() -> bool:
+        await asyncio.sleep(0)
         return True
 
     async def work(_slot: AioSlot) -> str:
+        await asyncio.sleep(0)
         return "done"
 
     async def main() -> None:
@@ -442,10 +444,12 @@ def test_context_variables_of_the_caller_are_those_of_work_and_of_checks(
     checked: list[str] = []
 
     async def check() -> bool:
+        await asyncio.sleep(0)
         checked.append(mine.get())
         return True
 
     async def work(_slot: AioSlot) -> str:
+        await asyncio.sleep(0)
         return mine.get()
 
     async def main() -> None:
@@ -461,6 +465,7 @@ def test_context_variables_of_the_caller_are_those_of_work_and_of_checks(
 
 def test_a_health_check_that_is_cancelled_is_one_that_fails(endpoint: str, path: str) -> None:
     async def check() -> bool:
+        await asyncio.sleep(0)
         raise asyncio.CancelledError
 
     async def main() -> None:
