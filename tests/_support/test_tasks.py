@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 import trio
 from trio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
 
-from trio_sched._support.tasks import Wakeup, open_plain_nursery, open_service_nursery, run_shielded
+from trio_sched._support.tasks import (
+    ServiceNursery,
+    Wakeup,
+    open_plain_nursery,
+    open_service_nursery,
+    run_shielded,
+)
 
 
 async def fail(error: BaseException) -> None:
@@ -27,6 +35,26 @@ async def fail_when_cancelled(error: BaseException) -> None:
 
 
 # ---- a service nursery: lives ------------------------------------------------------------
+
+
+def test_f27_ctrl_c_as_a_block_is_being_left_waits_until_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else its nursery stays open, which Trio cannot bear."""
+    cancel = ServiceNursery.cancel
+
+    def interrupted(services: ServiceNursery) -> None:
+        if not services.closing:
+            signal.raise_signal(signal.SIGINT)
+        cancel(services)
+
+    async def main() -> None:
+        async with open_service_nursery() as services:
+            services.start_soon(trio.sleep_forever)
+
+    monkeypatch.setattr(ServiceNursery, "cancel", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trio.run(main)
 
 
 async def test_services_end_with_the_block() -> None:

@@ -226,6 +226,7 @@ def test_f27_ctrl_c_that_finds_the_connecting_task_ends_the_block_at_once(
     """Python raises it in whatever runs. Who waits for the connection then has to clean up."""
 
     async def interrupted(*_: object) -> NoReturn:
+        await trio.lowlevel.checkpoint()
         raise KeyboardInterrupt
 
     async def main() -> None:

@@ -373,6 +373,7 @@ async def test_what_is_not_done_and_cannot_be_recorded_so_is_begun_no_more_often
             async with trio.open_nursery() as nursery:
 
                 async def work(_slot: object, name: str) -> None:
+                    await trio.lowlevel.checkpoint()
                     fleet.begun.append(("a", name))
                     for path in paths:
                         path.hold()

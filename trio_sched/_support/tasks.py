@@ -98,6 +98,7 @@ class ServiceNursery:
         self._scopes: set[trio.CancelScope] = set()
         self._closing = False
 
+    @trio.lowlevel.enable_ki_protection  # as of `__aexit__`
     async def __aenter__(self) -> Self:
         if self._manager is not None:
             raise RuntimeError("this block was entered already")
@@ -106,6 +107,7 @@ class ServiceNursery:
         self._nursery = await self._manager.__aenter__()
         return self
 
+    @trio.lowlevel.enable_ki_protection  # Trio's nurseries have it, and this may not leave one open
     async def __aexit__(
         self,
         exc_type: type[BaseException] | None,
