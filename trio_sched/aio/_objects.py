@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 from math import isinf
-from typing import Any, Generic, Self, TypeVar, TypeVarTuple, Unpack
+from typing import Any, Generic, NoReturn, Self, TypeVar, TypeVarTuple, Unpack
 
 import trio
 
@@ -22,11 +22,14 @@ from trio_sched.etcd_shim.kv import Operation
 from trio_sched.host.local import HostStatistics, LocalHost
 from trio_sched.host.newest import NewestOnly
 from trio_sched.host.observation import Observation, PathObservation
+from trio_sched.host.once import TickOutcome
 from trio_sched.host.result import HostChanges, Result, ResultStatistics
 from trio_sched.host.slot import Slot
+from trio_sched.host.ticks import OnCrash
 from trio_sched.model.path_state import PathState
 from trio_sched.model.records import Hosts
 from trio_sched.model.roster import Roster
+from trio_sched.model.ticks import TickSchedule
 
 __all__ = [
     "AioClient",
@@ -300,6 +303,67 @@ class AioResult(AioObservation):
             return await self.trio_result.run_while_scheduled(work, grace=grace, restart=restart)
 
         return await guest.call(run)
+
+    async def run_once(
+        self,
+        key: str,
+        fn: Callable[[AioSlot, *Ts], Awaitable[T]],
+        *args: *Ts,
+        keep: int = 86400,
+        on_crash: OnCrash = "again",
+        attempts: int = 5,
+        grace: float | None = None,
+    ) -> TickOutcome[T]:
+        """Run asyncio's ``fn(slot, *args)`` on one of all hosts that call this with the same key.
+
+        Arguments and errors as of `trio_sched.Result.run_once`; `fn` as of `run_while_scheduled`.
+        """
+        check_async("fn", fn)
+        guest = self._guest
+
+        async def work(slot: Slot) -> T:
+            return await guest.run_in_asyncio(fn, AioSlot(guest, slot), *args)
+
+        async def run() -> TickOutcome[T]:
+            return await self.trio_result.run_once(
+                key, work, keep=keep, on_crash=on_crash, attempts=attempts, grace=grace
+            )
+
+        return await guest.call(run)
+
+    async def run_ticks(
+        self,
+        schedule: TickSchedule,
+        fn: Callable[[AioSlot, str], Awaitable[T]],
+        *,
+        on_crash: OnCrash = "again",
+        attempts: int = 5,
+        grace: float | None = None,
+        each: Callable[[TickOutcome[T]], object] = lambda _: None,
+        code_of: Callable[[T], int | None] = lambda _: 0,
+    ) -> NoReturn:
+        """Run asyncio's ``fn(slot, name)`` at each tick, on one of all hosts that call this.
+
+        Arguments and errors as of `trio_sched.Result.run_ticks`; `fn` as of `run_while_scheduled`.
+        """
+        check_async("fn", fn)
+        guest = self._guest
+
+        async def work(slot: Slot, name: str) -> T:
+            return await guest.run_in_asyncio(fn, AioSlot(guest, slot), name)
+
+        async def run() -> NoReturn:
+            await self.trio_result.run_ticks(
+                schedule,
+                work,
+                on_crash=on_crash,
+                attempts=attempts,
+                grace=grace,
+                each=each,
+                code_of=code_of,
+            )
+
+        await guest.call(run)
 
     async def update(self, **changes: Unpack[HostChanges]) -> None:
         """Change what this host says of itself. As `trio_sched.Result.update`."""

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import partial
 from math import isinf
-from typing import Any, Generic, Self, TypeVar, TypeVarTuple, Unpack
+from typing import Any, Generic, NoReturn, Self, TypeVar, TypeVarTuple, Unpack
 
 import trio
 
@@ -19,11 +19,14 @@ from trio_sched.etcd_shim import Auth, Client, Cluster, Compare, Maintenance, Tx
 from trio_sched.etcd_shim.kv import Operation
 from trio_sched.host.local import HostStatistics, LocalHost
 from trio_sched.host.observation import Observation, PathObservation
+from trio_sched.host.once import TickOutcome
 from trio_sched.host.result import HostChanges, Result, ResultStatistics
 from trio_sched.host.slot import Slot
+from trio_sched.host.ticks import OnCrash
 from trio_sched.model.path_state import PathState
 from trio_sched.model.records import Hosts
 from trio_sched.model.roster import Roster
+from trio_sched.model.ticks import TickSchedule
 from trio_sched.sync._portal import Block, Portal
 
 __all__ = [
@@ -36,6 +39,7 @@ __all__ = [
     "SyncStream",
 ]
 
+R = TypeVar("R")
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
@@ -259,12 +263,73 @@ class SyncResult(SyncObservation):
             ValueError: `grace` is not allowed.
             EndOfResults: the block was left.
         """
+
+        def start(work: Callable[[Slot], Awaitable[T]]) -> Awaitable[T]:
+            return self._result.run_while_scheduled(work, grace=grace, restart=restart)
+
+        return self._in_turns(start, fn, args)
+
+    def run_once(
+        self,
+        key: str,
+        fn: Callable[[SyncSlot, threading.Event, *Ts], T],
+        *args: *Ts,
+        keep: int = 86400,
+        on_crash: OnCrash = "again",
+        attempts: int = 5,
+        grace: float | None = None,
+    ) -> TickOutcome[T]:
+        """Run ``fn(slot, stop, *args)`` on one of all hosts that call this with the same key.
+
+        Arguments and errors as of `trio_sched.Result.run_once`; `fn` as of `run_while_scheduled`:
+        if it returns after `stop` was set, it is not done.
+        """
+
+        def start(work: Callable[[Slot], Awaitable[T]]) -> Awaitable[TickOutcome[T]]:
+            return self._result.run_once(
+                key, work, keep=keep, on_crash=on_crash, attempts=attempts, grace=grace
+            )
+
+        return self._in_turns(start, fn, args)
+
+    def run_ticks(
+        self,
+        schedule: TickSchedule,
+        fn: Callable[[SyncSlot, threading.Event, str], object],
+        *,
+        on_crash: OnCrash = "again",
+        attempts: int = 5,
+        grace: float | None = None,
+    ) -> NoReturn:
+        """Run ``fn(slot, stop, name)`` at each tick, on one of all hosts that call this.
+
+        Arguments and errors as of `trio_sched.Result.run_ticks`; `fn` as of `run_once`.
+        """
+
+        def start(work: Callable[[Slot, str], Awaitable[object]]) -> Awaitable[NoReturn]:
+            return self._result.run_ticks(
+                schedule, work, on_crash=on_crash, attempts=attempts, grace=grace
+            )
+
+        self._in_turns(start, fn, ())
+
+    def _in_turns(
+        self, start: Callable[..., Awaitable[R]], fn: Callable[..., T], args: tuple[Any, ...]
+    ) -> R:
+        """Run `fn` in this thread, whenever it is the turn of what is started with work of Trio's.
+
+        Args:
+            start: is called with that, an async function of a slot, and perhaps more; in Trio.
+            fn: gets the slot, an event that says that it shall stop, what more there is, and:
+            args: these.
+        """
         check_callable("fn", fn)
         turns: _Turns[T] = _Turns()
-        portal, outcome = self._portal, list[T]()
+        portal, outcome = self._portal, list[R]()
 
-        async def work(slot: Slot) -> None:
+        async def work(slot: Slot, *more: str) -> T:
             turn: _Turn[T] = _Turn(slot)
+            turn.more = more
             turns.give(turn)
             try:
                 await turn.ended.wait()
@@ -276,11 +341,13 @@ class SyncResult(SyncObservation):
                     raise
             if turn.failure is not None:
                 raise turn.failure
-            outcome[:] = turn.values
+            if not turn.values:  # it was not begun, as no more turns are taken: we are cancelled
+                await trio.sleep_forever()
+            return turn.values[0]
 
         async def run() -> None:
             try:
-                await self._result.run_while_scheduled(work, grace=grace, restart=restart)
+                outcome.append(await start(work))
             finally:
                 turns.give(None)
 
@@ -323,18 +390,19 @@ class _Turn(Generic[T]):
         self._slot = slot
         self.stop = threading.Event()
         self.ended = trio.Event()
+        self.more: tuple[str, ...] = ()
         self.values: list[T] = []
         self.failure: BaseException | None = None
 
     def take(
         self,
         portal: Portal,
-        fn: Callable[[SyncSlot, threading.Event, *Ts], T],
-        *args: *Ts,
+        fn: Callable[..., T],
+        *args: Any,
     ) -> None:
         """Run it."""
         try:
-            value = fn(SyncSlot(portal, self._slot), self.stop, *args)
+            value = fn(SyncSlot(portal, self._slot), self.stop, *self.more, *args)
             self.values.append(value)
         except BaseException as exc:  # noqa: BLE001 # raised by the task that waits for it
             self.failure = exc
