@@ -45,7 +45,7 @@ def test_its_programs_run(kind: str, endpoint: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("kind", "folder"), [("## asyncio", "aio"), ("## Code", "sync")])
 def test_its_tests_exist(kind: str, folder: str) -> None:
     section = PAGE.partition(kind)[2].partition("\n## ")[0]
-    text = (ROOT / "tests" / folder / f"test_{folder}.py").read_text()
+    text = "".join(file.read_text() for file in (ROOT / "tests" / folder).glob("test_*.py"))
     named = set(re.findall(r"`(test_\w+)`", section))
     assert named
     assert named <= set(re.findall(r"def (test_\w+)", text))
