@@ -217,6 +217,7 @@ def docs(session: nox.Session) -> None:
     """Build the documentation; a warning is an error, and so is a name without a page."""
     session.install(".[cli,metrics,otel,testing]", *group("docs"))
     session.run("sphinx-build", "-nWEq", "--keep-going", "docs", "docs/_build")
+    session.run("python", "-m", "tests.docs.site", "docs/_build")
 
 
 @nox.session

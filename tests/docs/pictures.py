@@ -198,8 +198,6 @@ def _deadline(ttl: float, margin: float, pause: float) -> Iterator[str]:
         yield _line(x, 194, x, 226, _GREY)
     words = "The margin holds what the clock loses, the longest freeze that you"
     yield _text(12, 290, words, size=13)
-        12, 290, "The margin holds what the clock loses, the longest freeze that you", size=13
-    )
     yield _text(12, 308, "want to survive, and what it takes to end the work.", size=13)
 
 

@@ -101,7 +101,7 @@ async def what_stands_out(
     async with open_page(browser, first.resolve().as_uri(), ready=_READY) as page:
         for width in WIDTHS:
             for file in all_pages:
-                await _show(page, file, width)
+                await _show(page, file.absolute().as_uri(), width)
                 name = f"{file.relative_to(folder)} at {width}"
                 wrong: list[str] = json.loads(await page.evaluate(_STANDS_OUT))
                 if wrong:
@@ -111,11 +111,11 @@ async def what_stands_out(
     return found
 
 
-async def _show(page: Page, file: Path, width: int) -> None:
+async def _show(page: Page, url: str, width: int) -> None:
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     await page.call("Emulation.setDeviceMetricsOverride", **metrics)
-    await page.call("Page.navigate", url=file.resolve().as_uri())
-    await page.wait_for(f"{_READY} && location.href.endsWith({json.dumps(file.name)})")
+    await page.call("Page.navigate", url=url)
+    await page.wait_for(f"{_READY} && location.href === {json.dumps(url)}")
 
 
 def main(folder: Path, pictures: Path | None = None) -> int:
@@ -123,13 +123,14 @@ def main(folder: Path, pictures: Path | None = None) -> int:
     wrong = [f"broken link: {link}" for link in broken_links(folder)]
     browser = find_browser()
     if browser is None:
-        print("not looked at, as there is no Chromium on PATH")
+        sys.stdout.write("not looked at, as there is no Chromium on PATH\n")
     else:
         if pictures is not None:
             pictures.mkdir(parents=True, exist_ok=True)
         out = trio.run(what_stands_out, browser, folder, pictures)
         wrong += [f"{page}: {what}" for page, found in out.items() for what in found]
-    print(*wrong, f"{len(pages(folder))} pages, {len(wrong)} faults", sep="\n")
+    said = [*wrong, f"{len(pages(folder))} pages, {len(wrong)} faults"]
+    sys.stdout.write("\n".join(said) + "\n")
     return len(wrong)
 
 
