@@ -66,8 +66,8 @@ class _Links(HTMLParser):
 
 
 def pages(folder: Path) -> list[Path]:
-    """The pages of the site that were written, each as a whole path."""
-    found = (page for page in folder.resolve().rglob("*.html") if "_static" not in page.parts)
+    """The pages of the site that were written."""
+    found = (page for page in folder.rglob("*.html") if "_static" not in page.parts)
     return sorted(page for page in found if page.name not in _SKIPPED)
 
 
@@ -98,11 +98,11 @@ async def what_stands_out(
     """Show each page in each width; return what does not fit, by page and width."""
     found: dict[str, list[str]] = {}
     first, *_ = all_pages = pages(folder)
-    async with open_page(browser, first.as_uri(), ready=_READY) as page:
+    async with open_page(browser, first.resolve().as_uri(), ready=_READY) as page:
         for width in WIDTHS:
             for file in all_pages:
-                await _show(page, file, width)
-                name = f"{file.parent.name}/{file.name} at {width}"
+                await _show(page, file.absolute().as_uri(), width)
+                name = f"{file.relative_to(folder)} at {width}"
                 wrong: list[str] = json.loads(await page.evaluate(_STANDS_OUT))
                 if wrong:
                     found[name] = wrong
@@ -111,11 +111,11 @@ async def what_stands_out(
     return found
 
 
-async def _show(page: Page, file: Path, width: int) -> None:
+async def _show(page: Page, url: str, width: int) -> None:
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     await page.call("Emulation.setDeviceMetricsOverride", **metrics)
-    await page.call("Page.navigate", url=file.as_uri())
-    await page.wait_for(f"{_READY} && location.href.endsWith({json.dumps(file.name)})")
+    await page.call("Page.navigate", url=url)
+    await page.wait_for(f"{_READY} && location.href === {json.dumps(url)}")
 
 
 def main(folder: Path, pictures: Path | None = None) -> int:
@@ -123,13 +123,14 @@ def main(folder: Path, pictures: Path | None = None) -> int:
     wrong = [f"broken link: {link}" for link in broken_links(folder)]
     browser = find_browser()
     if browser is None:
-        print("not looked at, as there is no Chromium on PATH")
+        sys.stdout.write("not looked at, as there is no Chromium on PATH\n")
     else:
         if pictures is not None:
             pictures.mkdir(parents=True, exist_ok=True)
         out = trio.run(what_stands_out, browser, folder, pictures)
         wrong += [f"{page}: {what}" for page, found in out.items() for what in found]
-    print(*wrong, f"{len(pages(folder))} pages, {len(wrong)} faults", sep="\n")
+    said = [*wrong, f"{len(pages(folder))} pages, {len(wrong)} faults"]
+    sys.stdout.write("\n".join(said) + "\n")
     return len(wrong)
 
 
