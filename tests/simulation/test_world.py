@@ -32,6 +32,18 @@ def planned(seed: int, *actions: list[Any], **options: Any) -> Plan:
 
 
 FAILED_PLANS = {
+    "a watch misses a host that joins, and brings what comes after it": planned(
+        770000165,
+        [10.924, "refuse", 1, 20.862, 5],
+        [27.39, "miss", 0, 0.0, 3],
+        hosts=2,
+        members=1,
+        max_count=2,
+        ttl=10,
+        seconds=41.0,
+        takeover_pause=10.0,
+        shared=1,
+    ),
     "a tick that a host leaves, and comes back to under the same session": planned(
         17051,
         [23.683, "leave", 1, 13.096, 5],

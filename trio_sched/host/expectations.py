@@ -88,21 +88,31 @@ def expected(
     return {key: Expectation(not_on=lease) for key, lease in left.items()} | known
 
 
-def expected_to_lead(view: PathView, proven: Iterable[bytes]) -> dict[bytes, Expectation]:
+def expected_to_lead(
+    view: PathView, proven: Iterable[bytes], read_at: int
+) -> dict[bytes, Expectation]:
     """Return what shows, besides, that all that a leader has to know is the newest.
 
-    It is the other hosts' keys, each as it was, and that none was put since. Nothing, where there
-    are many of them: then they are read now and then.
+    It is the other hosts' keys, each as it was, and that none was put since all was read. Nothing,
+    where there are many of them, or where some was put since: then they are read now and then. That
+    events came since which say more proves nothing: the watch may have missed one before them.
+
+    Args:
+        view: is to be shown to be the newest.
+        proven: keys that are proven besides.
+        read_at: the revision of the last read of all of it.
     """
-    keys, known = view.keys, view.covered.get(view.keys.leading)
-    there = [] if known is None else view.within(keys.leading)
-    if known is None or len(there) > _FEW:
+    keys = view.keys
+    there = view.within(keys.leading) if keys.leading in view.covered else []
+    prefixes = [KeyRange.below(keys.exchange), KeyRange.below(keys.election)]
+    is_changed = any(kv.mod_revision > read_at for each in prefixes for kv in view.within(each))
+    if keys.leading not in view.covered or len(there) > _FEW or is_changed:
         return {}
     skipped = {*proven}
     others = {kv.key: Expectation(kv.mod_revision) for kv in there if kv.key not in skipped}
     others.setdefault(keys.control, Expectation())
-    for prefix in map(KeyRange.below, (keys.exchange, keys.election)):
-        others[prefix.first] = Expectation(end=prefix.end, newest=known)
+    for prefix in prefixes:
+        others[prefix.first] = Expectation(end=prefix.end, newest=read_at)
     return others
 
 

@@ -91,6 +91,7 @@ class PathFollower:
         self.on_change: Callable[[], None] = lambda: None
         self._proving = trio.CancelScope()
         self._leading: Follower | None = None  # of all that a leader has to know
+        self._read_whole_at = 0  # revision of the last read of that
         self._asked_at = -inf  # by `lease_time`, when a proof was asked for last
         self._known = 0  # revision of the view then
         self._nap = trio.CancelScope()  # until it is due
@@ -107,16 +108,22 @@ class PathFollower:
 
     def cover(self, covered: KeyRange, found: GetResult, asked_at: float | None = None) -> None:
         """Load a read of a range, sent at `asked_at`: a proof, if it has all to be proven."""
-        self.view.load(covered, found, found.revision)
+        self._load(covered, found)
         is_proof = all(key in covered for key in self._proven if self.view.covers(key))
         if asked_at is not None and is_proof:
             self._note_fresh(asked_at)
         self.note_change()
 
+    def _load(self, covered: KeyRange, found: GetResult) -> None:
+        newest = self.view.covered.get(covered, 0)
+        if covered == self.view.keys.leading and found.revision >= newest:  # else it is ignored
+            self._read_whole_at = found.revision
+        self.view.load(covered, found, found.revision)
+
     def replace(self, covered: KeyRange, found: GetResult) -> None:
         """Cover `covered` in place of all ranges that lie in it, without a gap."""
         former = [each for each in self.view.covered if each != covered and each.within(covered)]
-        self.view.load(covered, found, found.revision)
+        self._load(covered, found)
         for each in former:
             self._uncover(each)
         self.note_change()
@@ -371,7 +378,7 @@ class PathFollower:
         leading = self._leading
         if leading is None or trio.current_time() - leading.fresh_at < 1.5 * self.interval:
             return {}  # that was known just now: it is shown by every second proof
-        return expected_to_lead(self.view, self._proven)
+        return expected_to_lead(self.view, self._proven, self._read_whole_at)
 
     def note_all_proven(self, asked_at: float) -> None:
         """Note that all that a leader has to know is the newest."""
@@ -382,7 +389,7 @@ class PathFollower:
         """Note that a proof is asked for, together with those of others."""
         self._asked_at = asked_at
         self._known = self.view.revision
-        self._nap.deadline = self.due_at - suspended()  # so that it does not wake to sleep again
+        self._nap.deadline = self.due_at - suspended()  # not to wake just to sleep again
 
     def note_proven(self, asked_at: float, revision: int, cluster: int) -> None:
         """Note that all is as expected; or be proven alone if the answer is another store's."""
@@ -488,6 +495,5 @@ class PathFollower:
 
 
 def _check_revision(known: int, found: int) -> None:
-    """Check an answer by what was known when it was asked for; events may have overtaken it."""
-    if found < known:
+    if found < known:  # when it was asked for; events may have overtaken it since
         raise RevisionWentBack(known, found)

@@ -107,7 +107,8 @@ def _smaller_plans(plan: Plan) -> Iterator[Plan]:
     if end < plan.seconds:
         yield replace(plan, seconds=float(end))
     if plan.hosts > 1:
-        yield replace(plan, hosts=plan.hosts - 1)
+        fewer = plan.hosts - 1
+        yield replace(plan, hosts=fewer, shared=min(plan.shared, fewer))
     if plan.members > 1:
         yield replace(plan, members=1)
     if plan.max_count > 1:
