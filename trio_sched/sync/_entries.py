@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Literal, overload
 
+import trio
+
 from trio_sched import scheduler
+from trio_sched._support.arguments import check_callable
 from trio_sched.etcd_shim import opening
 from trio_sched.host.observation import Observation, PathObservation
 from trio_sched.sync._objects import (
@@ -15,7 +18,6 @@ from trio_sched.sync._objects import (
     SyncObservation,
     SyncPathObservation,
     SyncResult,
-    blocking_check,
     opened_by,
 )
 from trio_sched.sync._portal import Block, Portal
@@ -60,7 +62,7 @@ def schedule(
         EtcdError: likewise.
     """
     portal, trio_client = opened_by(client)
-    check = blocking_check(health_check)
+    check = _blocking_check(health_check)
     return Block(
         lambda: portal,
         lambda: scheduler.schedule(trio_client, path, hostname, health_check=check, **options),
@@ -87,7 +89,7 @@ def open_host(
         EtcdError: as `trio_sched.open_host` does.
     """
     portal, trio_client = opened_by(client)
-    check = blocking_check(health_check)
+    check = _blocking_check(health_check)
     return Block(
         lambda: portal,
         lambda: scheduler.open_host(trio_client, hostname, health_check=check, **options),
@@ -125,3 +127,17 @@ def observe(
         trio_client, path, reconcile=reconcile
     )
     return Block(lambda: portal, lambda: decisions, SyncObservation)
+
+
+def _blocking_check(
+    check: Callable[[], bool] | None,
+) -> Callable[[], Awaitable[bool]] | None:
+    """Return Trio's health check for one that blocks, which is called in a thread of its own."""
+    if check is None:
+        return None
+    check_callable("health_check", check)
+
+    async def ask() -> bool:
+        return await trio.to_thread.run_sync(check, abandon_on_cancel=True)
+
+    return ask

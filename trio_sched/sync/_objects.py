@@ -485,17 +485,3 @@ def opened_by(client: SyncClient) -> tuple[Portal, Client]:
     if isinstance(client, SyncClient):
         return client._portal, client.trio_client  # noqa: SLF001 # ours
     raise TypeError(f"client must be a SyncClient, of trio_sched.sync.open_client, not {client!r}")
-
-
-def blocking_check(
-    check: Callable[[], bool] | None,
-) -> Callable[[], Awaitable[bool]] | None:
-    """Return Trio's health check for one that blocks, which is called in a thread of its own."""
-    if check is None:
-        return None
-    check_callable("health_check", check)
-
-    async def ask() -> bool:
-        return await trio.to_thread.run_sync(check, abandon_on_cancel=True)
-
-    return ask
