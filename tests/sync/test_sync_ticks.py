@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from queue import SimpleQueue
+from typing import Any
 
 import pytest
 
@@ -76,3 +79,85 @@ def test_ticks_one_after_the_other(endpoint: str, path: str) -> None:
         client.delete_prefix(f"{path}/ticks")
     assert names == sorted(set(names))
     assert len(names) == 3
+
+
+def test_ctrl_c_before_it_begins_leaves_it_undone(
+    endpoint: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was claimed, and its turn is not taken: so it is not done, and the next call does it."""
+
+    class Interrupted(SimpleQueue[object]):
+        def get(self, block: bool = True, timeout: float | None = None) -> object:  # noqa: FBT002 # a queue's
+            super().get(block, timeout)
+            raise KeyboardInterrupt
+
+    with open_client(endpoint) as client, schedule(client, path, "a") as result:
+        monkeypatch.setattr("queue.SimpleQueue", Interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            result.run_once("key", lambda _slot, _stop: None)
+        monkeypatch.undo()
+        assert not client.get_prefix(f"{path}/slots/").count
+        outcome = result.run_once("key", lambda slot, _stop: slot.token)
+        assert outcome.ran
+        assert outcome.value is not None
+        client.delete_prefix(f"{path}/ticks")
+
+
+class Later:
+    """What can be called, and gives what has to be awaited."""
+
+    async def __call__(self, *_: object) -> bool:
+        return True
+
+
+async def later(*_: object) -> bool:
+    return True
+
+
+ASYNC = {"a function": later, "a partial": partial(later, 1), "an object": Later()}
+
+
+@pytest.mark.parametrize("fn", ASYNC.values(), ids=ASYNC)
+def test_an_async_function_is_refused_before_anything_is_done(
+    endpoint: str, path: str, fn: Any
+) -> None:
+    """It would come back at once, and what it has not done would be recorded as done."""
+    with open_client(endpoint) as client:
+        with schedule(client, path, "a") as result:
+            with pytest.raises(TypeError, match="must not be async"):
+                result.run_once("key", fn)
+            with pytest.raises(TypeError, match="must not be async"):
+                result.run_ticks(TickSchedule(1), fn)
+            with pytest.raises(TypeError, match="must not be async"):
+                result.run_while_scheduled(fn)
+            assert not client.get_prefix(f"{path}/ticks").count
+        with pytest.raises(TypeError, match="must not be async"):
+            schedule(client, path, "b", health_check=fn)
+
+
+def test_what_gives_what_has_to_be_awaited_is_an_error_and_not_healthy(
+    endpoint: str, path: str
+) -> None:
+    """That of a lambda shows when it is called only."""
+    asked = threading.Event()
+    undone: Any = lambda *_: later()  # noqa: E731 # a lambda is what it is about
+
+    def check() -> Any:
+        asked.set()
+        return later()
+
+    with (
+        open_client(endpoint) as client,
+        schedule(client, path, "a") as well,
+        schedule(client, path, "b", strategy="alpha", health_check=check) as ill,
+    ):
+        well.wait_scheduled()
+        with pytest.raises(TypeError, match="must not be async"):
+            well.run_while_scheduled(undone)
+        assert asked.wait(TIMEOUT)
+        well.shutdown()
+        # It leads now, and would choose itself.
+        while (hosts := ill.next()).leader != "b":
+            pass
+        assert not ill.scheduled
+        assert hosts == ()

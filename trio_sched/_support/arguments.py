@@ -19,7 +19,9 @@ from trio_sched._support.text import clip
 __all__ = [
     "MAX_INT64",
     "MIN_INT64",
+    "blocking_value",
     "check_async",
+    "check_blocking",
     "check_bool",
     "check_bools",
     "check_callable",
@@ -163,6 +165,31 @@ def check_callable(name: str, fn: object) -> None:
     """Check that this can be called."""
     if not callable(fn):
         raise TypeError(f"{name} must be a function, not {shown(fn)}")
+
+
+def check_blocking(name: str, fn: object) -> None:
+    """Check that this can be called, and is no function that is known to be async.
+
+    Of what else can be called, such as a lambda, that shows when it is: see `blocking_value`.
+    """
+    check_callable(name, fn)
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    if inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__):
+        raise TypeError(f"{name} must not be async, as {shown(fn)} is")
+
+
+def blocking_value(name: str, value: T) -> T:
+    """Return what a function has returned, unless that has to be awaited.
+
+    Raises:
+        TypeError: it has to be, so the function has not done anything yet.
+    """
+    if not inspect.isawaitable(value):
+        return value
+    if inspect.iscoroutine(value):
+        value.close()  # it is known now that it is not awaited
+    raise TypeError(f"{name} must not be async, but it has returned {shown(value)}")
 
 
 def _is_plain(fn: Any) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, Literal, overload
 import trio
 
 from trio_sched import scheduler
-from trio_sched._support.arguments import check_callable
+from trio_sched._support.arguments import blocking_value, check_blocking
 from trio_sched.etcd_shim import opening
 from trio_sched.host.observation import Observation, PathObservation
 from trio_sched.sync._objects import (
@@ -135,9 +135,10 @@ def _blocking_check(
     """Return Trio's health check for one that blocks, which is called in a thread of its own."""
     if check is None:
         return None
-    check_callable("health_check", check)
+    check_blocking("health_check", check)
 
     async def ask() -> bool:
-        return await trio.to_thread.run_sync(check, abandon_on_cancel=True)
+        healthy = await trio.to_thread.run_sync(check, abandon_on_cancel=True)
+        return blocking_value("health_check", healthy)
 
     return ask

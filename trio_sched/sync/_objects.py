@@ -14,7 +14,7 @@ from typing import Any, Generic, NoReturn, Self, TypeVar, TypeVarTuple, Unpack
 
 import trio
 
-from trio_sched._support.arguments import check_callable
+from trio_sched._support.arguments import blocking_value, check_blocking
 from trio_sched.etcd_shim import Auth, Client, Cluster, Compare, Maintenance, TxnResult
 from trio_sched.etcd_shim.kv import Operation
 from trio_sched.host.local import HostStatistics, LocalHost
@@ -316,14 +316,18 @@ class SyncResult(SyncObservation):
     def _in_turns(
         self, start: Callable[..., Awaitable[R]], fn: Callable[..., T], args: tuple[Any, ...]
     ) -> R:
-        """Run `fn` in this thread, whenever it is the turn of what is started with work of Trio's.
+        """Run ``fn(slot, stop, *more, *args)`` in this thread, at each turn.
 
         Args:
-            start: is called with that, an async function of a slot, and perhaps more; in Trio.
-            fn: gets the slot, an event that says that it shall stop, what more there is, and:
-            args: these.
+            start: called in Trio, with an async function of a slot and perhaps more; each call of
+                that is a turn.
+            fn: the work.
+            args: what it gets at last.
+
+        Returns:
+            What that, once started, has returned.
         """
-        check_callable("fn", fn)
+        check_blocking("fn", fn)
         turns: _Turns[T] = _Turns()
         portal, outcome = self._portal, list[R]()
 
@@ -403,7 +407,7 @@ class _Turn(Generic[T]):
         """Run it."""
         try:
             value = fn(SyncSlot(portal, self._slot), self.stop, *self.more, *args)
-            self.values.append(value)
+            self.values.append(blocking_value("fn", value))
         except BaseException as exc:  # noqa: BLE001 # raised by the task that waits for it
             self.failure = exc
         finally:
