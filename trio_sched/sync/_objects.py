@@ -332,8 +332,7 @@ class SyncResult(SyncObservation):
         portal, outcome = self._portal, list[R]()
 
         async def work(slot: Slot, *more: str) -> T:
-            turn: _Turn[T] = _Turn(slot)
-            turn.more = more
+            turn: _Turn[T] = _Turn(slot, more)
             turns.give(turn)
             try:
                 await turn.ended.wait()
@@ -390,11 +389,11 @@ class SyncResult(SyncObservation):
 class _Turn(Generic[T]):
     """One time that work runs, in the thread that has asked for it."""
 
-    def __init__(self, slot: Slot) -> None:
+    def __init__(self, slot: Slot, more: tuple[str, ...]) -> None:
         self._slot = slot
+        self._more = more
         self.stop = threading.Event()
         self.ended = trio.Event()
-        self.more: tuple[str, ...] = ()
         self.values: list[T] = []
         self.failure: BaseException | None = None
 
@@ -406,7 +405,7 @@ class _Turn(Generic[T]):
     ) -> None:
         """Run it."""
         try:
-            value = fn(SyncSlot(portal, self._slot), self.stop, *self.more, *args)
+            value = fn(SyncSlot(portal, self._slot), self.stop, *self._more, *args)
             self.values.append(blocking_value("fn", value))
         except BaseException as exc:  # noqa: BLE001 # raised by the task that waits for it
             self.failure = exc
