@@ -11,8 +11,8 @@ import trio
 
 from trio_sched._support.arguments import (
     check_async,
+    check_blocking,
     check_bool,
-    check_callable,
     check_instance,
 )
 from trio_sched.etcd_shim.client import Client
@@ -285,8 +285,8 @@ class Result(Observation):
         """
         check_instance("schedule", schedule, TickSchedule, "a TickSchedule")
         check_async("fn", fn)
-        check_callable("each", each)
-        check_callable("code_of", code_of)
+        check_blocking("each", each)
+        check_blocking("code_of", code_of)
         options = check_tick_options(schedule.keep, on_crash, attempts)
         await self._once.run_every(schedule, TickWork(fn, options, code_of, grace), each)
 
