@@ -7,7 +7,7 @@ import inspect
 import os
 import subprocess
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 from math import isinf
@@ -80,7 +80,18 @@ class AioStream(_Reader[T]):
         return _bridged(self._guest, getattr(self._stream, name))
 
 
-class AioClient:
+class _Bridge:
+    """Gives what an object of Trio's has, to be called from asyncio."""
+
+    def __init__(self, guest: Guest, of_trio: Any) -> None:
+        self._guest = guest
+        self._of_trio = of_trio
+
+    def __getattr__(self, name: str) -> Any:
+        return _bridged(self._guest, getattr(self._of_trio, name))
+
+
+class AioClient(_Bridge):
     """An etcd client for asyncio. Its methods are those of `trio_sched.Client`.
 
     What waits there is awaited here: ``await client.get("/key")``. What is a block there is one
@@ -90,22 +101,8 @@ class AioClient:
     """
 
     def __init__(self, guest: Guest, client: Client) -> None:
-        self._guest = guest
+        super().__init__(guest, client)
         self.trio_client: Client = client
-
-    def __getattr__(self, name: str) -> Any:
-        return _bridged(self._guest, getattr(self.trio_client, name))
-
-
-class _Part:
-    """A part of the client, as ``client.maintenance`` is."""
-
-    def __init__(self, guest: Guest, part: Any) -> None:
-        self._guest = guest
-        self._part = part
-
-    def __getattr__(self, name: str) -> Any:
-        return _bridged(self._guest, getattr(self._part, name))
 
 
 def _bridged(guest: Guest, found: Any) -> Any:
@@ -123,7 +120,7 @@ def _wrapped(guest: Guest, given: Any) -> Any:
         return Block(lambda: given, AioStream, guest)
     if isinstance(given, Client):
         return AioClient(guest, given)
-    return _Part(guest, given) if isinstance(given, (Auth, Cluster, Maintenance)) else given
+    return _Bridge(guest, given) if isinstance(given, (Auth, Cluster, Maintenance)) else given
 
 
 class _NewestReader(_Reader[T]):
@@ -293,16 +290,29 @@ class AioResult(AioObservation):
         Raises:
             asyncio.CancelledError: also if `fn` has cancelled itself.
         """
-        check_async("fn", fn)
-        guest = self._guest
-
-        async def work(slot: Slot) -> T:
-            return await guest.run_in_asyncio(fn, AioSlot(guest, slot), *args)
+        work = self._work_of(fn, *args)
 
         async def run() -> T:
             return await self.trio_result.run_while_scheduled(work, grace=grace, restart=restart)
 
-        return await guest.call(run)
+        return await self._guest.call(run)
+
+    def _work_of(
+        self, fn: Callable[..., Awaitable[T]], *args: object
+    ) -> Callable[..., Coroutine[Any, Any, T]]:
+        """Return Trio's work for asyncio's: ``fn(slot, *more, *args)`` as a task of asyncio's.
+
+        Raises:
+            TypeError: `fn` is not async.
+        """
+        check_async("fn", fn)
+        guest = self._guest
+
+        async def work(slot: Slot, *more: str) -> T:
+            begin = partial(fn, AioSlot(guest, slot), *more, *args)
+            return await guest.run_in_asyncio(begin)
+
+        return work
 
     async def run_once(
         self,
@@ -318,18 +328,14 @@ class AioResult(AioObservation):
 
         Arguments and errors as of `trio_sched.Result.run_once`; `fn` as of `run_while_scheduled`.
         """
-        check_async("fn", fn)
-        guest = self._guest
-
-        async def work(slot: Slot) -> T:
-            return await guest.run_in_asyncio(fn, AioSlot(guest, slot), *args)
+        work = self._work_of(fn, *args)
 
         async def run() -> TickOutcome[T]:
             return await self.trio_result.run_once(
                 key, work, keep=keep, on_crash=on_crash, attempts=attempts, grace=grace
             )
 
-        return await guest.call(run)
+        return await self._guest.call(run)
 
     async def run_ticks(
         self,
@@ -346,11 +352,7 @@ class AioResult(AioObservation):
 
         Arguments and errors as of `trio_sched.Result.run_ticks`; `fn` as of `run_while_scheduled`.
         """
-        check_async("fn", fn)
-        guest = self._guest
-
-        async def work(slot: Slot, name: str) -> T:
-            return await guest.run_in_asyncio(fn, AioSlot(guest, slot), name)
+        work = self._work_of(fn)
 
         async def run() -> NoReturn:
             await self.trio_result.run_ticks(
@@ -363,7 +365,7 @@ class AioResult(AioObservation):
                 code_of=code_of,
             )
 
-        await guest.call(run)
+        await self._guest.call(run)
 
     async def update(self, **changes: Unpack[HostChanges]) -> None:
         """Change what this host says of itself. As `trio_sched.Result.update`."""

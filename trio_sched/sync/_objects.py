@@ -73,7 +73,18 @@ class SyncStream(_Reader[T]):
         return _bridged(self._portal, self._stream, name)
 
 
-class SyncClient:
+class _Bridge:
+    """Gives what an object of Trio's has, to be called by blocking code."""
+
+    def __init__(self, portal: Portal, of_trio: Any) -> None:
+        self._portal = portal
+        self._of_trio = of_trio
+
+    def __getattr__(self, name: str) -> Any:
+        return _bridged(self._portal, self._of_trio, name)
+
+
+class SyncClient(_Bridge):
     """An etcd client for blocking code. Its methods are those of `trio_sched.Client`.
 
     What waits there blocks here: ``client.get("/key")``. What is a block there is one here:
@@ -82,22 +93,8 @@ class SyncClient:
     """
 
     def __init__(self, portal: Portal, client: Client) -> None:
-        self._portal = portal
+        super().__init__(portal, client)
         self.trio_client: Client = client
-
-    def __getattr__(self, name: str) -> Any:
-        return _bridged(self._portal, self.trio_client, name)
-
-
-class _Part:
-    """A part of the client, as ``client.maintenance`` is."""
-
-    def __init__(self, portal: Portal, part: Any) -> None:
-        self._portal = portal
-        self._part = part
-
-    def __getattr__(self, name: str) -> Any:
-        return _bridged(self._portal, self._part, name)
 
 
 def _bridged(portal: Portal, owner: Any, name: str) -> Any:
@@ -121,7 +118,7 @@ def _wrapped(portal: Portal, given: Any) -> Any:
         return Block(lambda: portal, lambda: given, SyncStream)
     if isinstance(given, Client):
         return SyncClient(portal, given)
-    return _Part(portal, given) if isinstance(given, (Auth, Cluster, Maintenance)) else given
+    return _Bridge(portal, given) if isinstance(given, (Auth, Cluster, Maintenance)) else given
 
 
 class SyncObservation(_Reader[Hosts]):
