@@ -103,10 +103,13 @@ def expected_to_lead(
         read_at: the revision of the last read of all of it.
     """
     keys = view.keys
-    there = view.within(keys.leading) if keys.leading in view.covered else []
-    prefixes = [KeyRange.below(keys.exchange), KeyRange.below(keys.election)]
-    is_changed = any(kv.mod_revision > read_at for each in prefixes for kv in view.within(each))
-    if keys.leading not in view.covered or len(there) > _FEW or is_changed:
+    if keys.leading not in view.covered:
+        return {}
+    there = view.within(keys.leading)
+    prefixes = [KeyRange.below(each) for each in (keys.exchange, keys.election)]
+    if len(there) > _FEW or any(
+        kv.mod_revision > read_at for kv in there if any(kv.key in each for each in prefixes)
+    ):
         return {}
     skipped = {*proven}
     others = {kv.key: Expectation(kv.mod_revision) for kv in there if kv.key not in skipped}
