@@ -7,10 +7,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
+import trio
+
 from trio_sched import Client, Hosts, Observation, open_client
 from trio_sched.testing import Etcd
 
-__all__ = ["PASSWORD", "Leftovers", "guard", "until", "watch_leftovers"]
+__all__ = ["PASSWORD", "Leftovers", "guard", "listens", "until", "watch_leftovers"]
 
 PASSWORD: Final = "horse-battery"  # of each user
 
@@ -27,6 +29,16 @@ async def guard(server: Etcd) -> None:
         "auth enable",
     ):
         await server.etcdctl(*command.split())
+
+
+async def listens(port: int) -> bool:
+    """Return whether a process listens on a port of loopback."""
+    try:
+        stream = await trio.open_tcp_stream("127.0.0.1", port)
+    except OSError:
+        return False
+    await stream.aclose()
+    return True
 
 
 @dataclass

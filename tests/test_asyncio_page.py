@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.pages import run_program
 from tests.places import DOCS, ROOT
 
 PAGE = DOCS.joinpath("asyncio_and_threads.md").read_text()
@@ -28,16 +27,7 @@ def test_each_kind_of_program_is_there() -> None:
 
 @pytest.mark.parametrize("kind", PROGRAMS)
 def test_its_programs_run(kind: str, endpoint: str, tmp_path: Path) -> None:
-    file = tmp_path / "program.py"
-    file.write_text(PROGRAMS[kind])
-    done = subprocess.run(
-        [sys.executable, "-W", "error", file],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "ETCDCTL_ENDPOINTS": endpoint},
-        check=False,
-        timeout=50,
-        capture_output=True,
-        text=True,
-    )
+    done = run_program(PROGRAMS[kind], tmp_path, {**os.environ, "ETCDCTL_ENDPOINTS": endpoint})
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == PRINTED[kind]
 

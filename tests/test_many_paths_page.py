@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import inspect
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+from tests.pages import run_program
 from tests.places import DOCS, ROOT
 from trio_sched import LocalHost, open_host
 
@@ -16,16 +15,8 @@ PAGE = DOCS.joinpath("many_paths.md").read_text()
 
 def test_its_program_runs(tmp_path: Path) -> None:
     (program,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
-    file = tmp_path / "program.py"
-    file.write_text(program)
-    done = subprocess.run(
-        [sys.executable, "-W", "error", file],
-        env={"PYTHONPATH": str(ROOT)},
-        check=True,
-        timeout=50,
-        capture_output=True,
-        text=True,
-    )
+    done = run_program(program, tmp_path)
+    assert done.returncode == 0, done.stderr
     assert done.stdout == "backup: host-a\nmail: host-a\nreport: host-a\n"
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.places import DOCS, ROOT
+from tests.pages import run_program
+from tests.places import DOCS
 from tests.testing.plugin_tools import install, run_pytest
 from trio_sched.testing import _fixtures, _no_trio_fixtures, _trio_fixtures
 
@@ -37,16 +36,7 @@ def test_its_tests_pass(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_its_programs_run(program: str, tmp_path: Path) -> None:
-    file = tmp_path / "program.py"
-    file.write_text(program)
-    done = subprocess.run(
-        [sys.executable, "-W", "error", file],
-        env={"PYTHONPATH": str(ROOT)},
-        check=False,
-        timeout=50,
-        capture_output=True,
-        text=True,
-    )
+    done = run_program(program, tmp_path)
     assert done.returncode == 0, done.stderr
     assert bool(done.stdout) == ("print(" in program)
 

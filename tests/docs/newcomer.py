@@ -18,6 +18,7 @@ from pathlib import Path
 import trio
 
 from tests.docs.terminals import ENDPOINT, Block, Reader, blocks, fits, open_reader
+from tests.helpers import listens
 
 __all__ = ["be_new", "environment"]
 
@@ -59,25 +60,6 @@ async def _run(command: str, folder: Path, env: Mapping[str, str]) -> str:
     return done.stdout.decode()
 
 
-async def _wait_for_etcd() -> None:
-    while True:
-        try:
-            stream = await trio.open_tcp_stream("127.0.0.1", _PORT)
-        except OSError:
-            await trio.sleep(0.05)  # of a foreign process
-        else:
-            return await stream.aclose()
-
-
-async def _is_free() -> bool:
-    try:
-        stream = await trio.open_tcp_stream("127.0.0.1", _PORT)
-    except OSError:
-        return True
-    await stream.aclose()
-    return False
-
-
 async def be_new(folder: Path) -> None:
     """Do all of it, in a folder with a copy of the source in ``checkout``.
 
@@ -87,7 +69,7 @@ async def be_new(folder: Path) -> None:
     """
     checkout = folder / "checkout"
     env, empty = environment(checkout), folder / "empty"
-    if not await _is_free():
+    if await listens(_PORT):
         raise RuntimeError(f"something listens on port {_PORT}, where the pages have an etcd")
     await trio.to_thread.run_sync(_install, checkout)
     empty.mkdir()
@@ -102,7 +84,8 @@ async def _follow(reader: Reader, checkout: Path, env: Mapping[str, str]) -> Non
     server, *others = steps
     assert server.terminal == "etcd"
     await _do(reader, server)
-    await _wait_for_etcd()
+    while not await listens(_PORT):  # noqa: ASYNC110 # a foreign process gives no event
+        await trio.sleep(0.05)
     for block in others:
         await _do(reader, block)
     await _follow_readme((checkout / "README.md").read_text(), reader.folder, env)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
-from tests.places import DOCS, ROOT
+from tests.pages import run_program
+from tests.places import DOCS
 
 PAGE = DOCS.joinpath("index.md").read_text()
 
@@ -15,16 +14,8 @@ PAGE = DOCS.joinpath("index.md").read_text()
 def test_its_program_prints_what_it_shows(tmp_path: Path) -> None:
     (program,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
     (shown,) = re.findall(r"^```text\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
-    file = tmp_path / "program.py"
-    file.write_text(program)
-    done = subprocess.run(
-        [sys.executable, "-W", "error", file],
-        env={"PYTHONPATH": str(ROOT)},
-        check=True,
-        timeout=50,
-        capture_output=True,
-        text=True,
-    )
+    done = run_program(program, tmp_path)
+    assert done.returncode == 0, done.stderr
     assert done.stdout == shown
 
 

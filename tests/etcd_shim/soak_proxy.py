@@ -11,6 +11,7 @@ from pathlib import Path
 
 import trio
 
+from tests.helpers import listens
 from trio_sched.testing._ports import free_ports
 from trio_sched.testing._process import ChildProcess
 
@@ -55,7 +56,7 @@ defaults
         process = ChildProcess(command, env=os.environ, folder=self._folder, log=log)
         self._processes.append(process)
         for port in self._ports:
-            while not await _listens(port):  # noqa: ASYNC110 # a foreign process gives no event
+            while not await listens(port):  # noqa: ASYNC110 # a foreign process gives no event
                 assert process.running, log.read_text()
                 await trio.sleep(0.02)
 
@@ -95,12 +96,3 @@ def open_haproxy(behind: Sequence[str], folder: Path) -> Iterator[HAProxy | None
         yield proxy
     finally:
         proxy.kill()
-
-
-async def _listens(port: int) -> bool:
-    try:
-        stream = await trio.open_tcp_stream("127.0.0.1", port)
-    except OSError:
-        return False
-    await stream.aclose()
-    return True

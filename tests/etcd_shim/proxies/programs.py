@@ -15,6 +15,7 @@ import pytest
 import trio
 import trustme
 
+from tests.helpers import listens
 from trio_sched.testing._ports import free_ports
 from trio_sched.testing.find import find_etcd
 
@@ -161,7 +162,7 @@ async def open_proxy(
             await nursery.start(_runner(command, log))
         finally:
             os.close(log)  # it has its own by now
-        while not await _listens(port):  # noqa: ASYNC110 # a foreign process gives no event
+        while not await listens(port):  # noqa: ASYNC110 # a foreign process gives no event
             await trio.sleep(0.02)
         yield f"{'https' if name == 'stunnel' else 'http'}://127.0.0.1:{port}"
         nursery.cancel_scope.cancel()
@@ -183,12 +184,3 @@ def _runner(command: Sequence[str], log: int) -> Callable[..., Awaitable[object]
 async def _kill(process: trio.Process) -> None:
     process.kill()
     await trio.lowlevel.cancel_shielded_checkpoint()
-
-
-async def _listens(port: int) -> bool:
-    try:
-        stream = await trio.open_tcp_stream("127.0.0.1", port)
-    except OSError:
-        return False
-    await stream.aclose()
-    return True
