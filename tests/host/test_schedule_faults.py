@@ -6,6 +6,7 @@ import logging
 import signal
 import time
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,14 +14,14 @@ import trio
 
 from tests.helpers import until, watch_leftovers
 from tests.host.test_schedule_processes import TTL, open_host
-from trio_sched import open_client, schedule
+from trio_sched import Control, open_client, schedule
 from trio_sched.model.keys import PathKeys
 from trio_sched.testing import Etcd, open_etcd, open_faulty_link
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from trio_sched.etcd_shim import Event, WatchBatch, Watcher
+    from trio_sched.etcd_shim import Event, KeyValue, WatchBatch, Watcher
 
 
 async def test_f2_f5_a_process_that_was_stopped_wakes_up_unscheduled(
@@ -110,6 +111,42 @@ async def test_f3_f14_a_decision_that_no_watch_tells_is_read(
             assert result.statistics().healed >= 1
             assert result.scheduled
             assert result.statistics().sessions == 1
+
+
+class DeafTo:
+    """A watcher that misses one name's keys, and receives all that comes after them."""
+
+    def __init__(self, real: Watcher, name: str) -> None:
+        self._real = real
+        self._name = name.encode()
+
+    async def receive(self) -> WatchBatch:
+        batch = await self._real.receive()
+        return replace(batch, events=tuple(e for e in batch.events if not self._is_of(e.kv)))
+
+    def _is_of(self, kv: KeyValue) -> bool:
+        return kv.key.endswith(b"/exchange/" + self._name) or kv.value == self._name
+
+
+async def test_f14_a_leader_that_misses_a_join_and_hears_what_comes_after_it_reads_its_pool(
+    endpoint: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That no key was put since what it heard last would prove nothing."""
+    async with open_client(endpoint) as client, open_client(endpoint) as deaf:
+        real = deaf.watch
+
+        @asynccontextmanager
+        async def watch(key: bytes, **options: Any) -> AsyncIterator[DeafTo]:
+            async with real(key, **options) as watcher:
+                yield DeafTo(watcher, "b")
+
+        monkeypatch.setattr(deaf, "watch", watch)
+        async with schedule(deaf, path, "a", max_count=2, session_ttl=1) as leader:
+            await until(leader, "a")
+            async with schedule(client, path, "b", max_count=2) as result:
+                await Control(client, path).pause()
+                await Control(client, path).resume()
+                assert (await until(result, "a", "b")).leader == "a"
 
 
 async def test_f14_a_leader_that_hears_nothing_reads_its_pool(

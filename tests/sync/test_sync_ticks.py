@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -111,6 +112,7 @@ class Later:
 
 
 async def later(*_: object) -> bool:
+    await asyncio.sleep(0)
     return True
 
 
