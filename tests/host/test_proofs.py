@@ -156,6 +156,33 @@ async def test_an_etcd_that_takes_fewer_operations_is_asked_one_by_one() -> None
 
 
 @in_no_time
+async def test_f37_a_full_etcd_that_refuses_transactions_is_not_asked_for_them_each_time() -> None:
+    """As 3.5.1 does. Each path reads what it has to prove, and nothing is asked in vain for it."""
+    etcd = MemoryEtcd()
+    refused = 0
+
+    def count(_method: str, request: object) -> None:
+        nonlocal refused
+        refused += isinstance(request, pb.TxnRequest)
+
+    async with etcd.open_client() as client, hosts(client, 10) as results:
+        etcd.cluster.refusals.no_space_for_txns = etcd.cluster.refusals.no_space = True
+        await trio.sleep(TTL)
+        etcd.cluster.refusals.refuse = count
+        cost = await spent(etcd, 20 * TTL)
+        assert all(result.statistics().sessions == 1 for result in results)
+        assert all(result.scheduled for result in results)
+        proofs = 2 * 20 * 10
+        assert refused <= 20 * TTL / 5 + 10, "now and then it is tried whether they are taken again"
+        assert cost["KV/Range"] <= proofs * 3 + 20 * 10 * 6, "decision, own keys; leaders read all"
+        etcd.cluster.refusals.no_space_for_txns = etcd.cluster.refusals.no_space = False
+        await trio.sleep(2 * TTL)
+        cost = await spent(etcd, 20 * TTL)
+        assert "KV/Range" not in cost or not cost["KV/Range"], "proofs are made together again"
+        assert cost["KV/Txn"] < proofs / 4
+
+
+@in_no_time
 async def test_f44_each_path_notices_a_store_that_went_back() -> None:
     etcd = MemoryEtcd()
     async with etcd.open_client() as client:

@@ -32,6 +32,17 @@ def planned(seed: int, *actions: list[Any], **options: Any) -> Plan:
 
 
 FAILED_PLANS = {
+    "a host on two paths, as etcd is full and refuses transactions that only read": planned(
+        770000195,
+        [30.435, "full", 2, 3.856, 5],
+        hosts=1,
+        members=1,
+        max_count=1,
+        ttl=2,
+        seconds=35.0,
+        takeover_pause=2.0,
+        shared=1,
+    ),
     "a watch misses a host that joins, and brings what comes after it": planned(
         770000165,
         [10.924, "refuse", 1, 20.862, 5],

@@ -42,7 +42,11 @@ class Reader(Protocol):
 
 
 async def read_ranges(
-    client: Reader, ranges: Sequence[tuple[bytes, bytes]], page_size: int = PAGE_SIZE
+    client: Reader,
+    ranges: Sequence[tuple[bytes, bytes]],
+    page_size: int = PAGE_SIZE,
+    *,
+    together: bool = True,
 ) -> GetResult:
     """Read all keys of some ranges, at one revision.
 
@@ -50,6 +54,7 @@ async def read_ranges(
         client: to read with.
         ranges: each from its first key to the first behind it.
         page_size: keys in a page, at most.
+        together: whether their first pages may be read by one transaction.
 
     Returns:
         What one read of all of it would have given; the ranges in turn.
@@ -60,7 +65,7 @@ async def read_ranges(
     """
     for attempt in count(1):
         try:
-            return await _read_at_one_revision(client, ranges, page_size)
+            return await _read_at_one_revision(client, ranges, page_size, together=together)
         except RevisionCompacted:
             if attempt >= _MAX_ATTEMPTS:
                 raise
@@ -72,10 +77,10 @@ async def read_ranges(
 
 
 async def _read_at_one_revision(
-    client: Reader, ranges: Sequence[tuple[bytes, bytes]], page_size: int
+    client: Reader, ranges: Sequence[tuple[bytes, bytes]], page_size: int, *, together: bool
 ) -> GetResult:
     kvs: list[KeyValue] = []
-    pages = await _first_pages(client, ranges, page_size)
+    pages = await _first_pages(client, ranges, page_size, together=together)
     revision = pages[0].revision
     for (_, end), first in zip(ranges, pages, strict=True):
         page = first
@@ -88,10 +93,10 @@ async def _read_at_one_revision(
 
 
 async def _first_pages(
-    client: Reader, ranges: Sequence[tuple[bytes, bytes]], page_size: int
+    client: Reader, ranges: Sequence[tuple[bytes, bytes]], page_size: int, *, together: bool
 ) -> Sequence[GetResult]:
     reads = [Get(first, end, limit=page_size) for first, end in ranges]
-    if len(reads) > 1:
+    if together and len(reads) > 1:
         with suppress(NoSpace):  # etcd 3.5.1 refuses transactions that only read (etcd issue 13429)
             answer = await client.txn((), reads)
             return [answer.get(number) for number in range(len(reads))]

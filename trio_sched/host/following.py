@@ -27,10 +27,9 @@ import trio
 
 from trio_sched._support.suspension import lease_time, suspended
 from trio_sched._support.tasks import open_plain_nursery
-from trio_sched.etcd_shim import Client, Get, GetResult, KeyValue
+from trio_sched.etcd_shim import Client, GetResult, KeyValue
 from trio_sched.etcd_shim._following import Follower, Read, open_follower
-from trio_sched.etcd_shim._pages import read_ranges
-from trio_sched.etcd_shim.errors import ClusterChanged, EtcdError, NoSpace, RevisionWentBack
+from trio_sched.etcd_shim.errors import ClusterChanged, EtcdError, RevisionWentBack
 from trio_sched.etcd_shim.watch import EventType, WatchBatch, Watcher
 from trio_sched.host.expectations import (
     Expectation,
@@ -40,7 +39,7 @@ from trio_sched.host.expectations import (
     mod_revision,
 )
 from trio_sched.host.patience import Patience, Wait
-from trio_sched.host.proofs import proofs_of
+from trio_sched.host.proofs import find_differences, proofs_of
 from trio_sched.host.reads import Reads, found_keys, read_path
 from trio_sched.model.keys import KeyRange, PathKeys
 from trio_sched.model.path_view import PathView
@@ -267,7 +266,8 @@ class PathFollower:
             EtcdError: etcd refused.
         """
         known = self.view.revision
-        found = await self.patience.insist(read_path, self._client, self.view.keys, covered)
+        read = partial(read_path, together=not proofs_of(self._client).refused)
+        found = await self.patience.insist(read, self._client, self.view.keys, covered)
         _check_revision(known, found.revision)
         if found.revision >= self.view.covered.get(covered, found.revision + 1):
             for kv in found:
@@ -430,21 +430,10 @@ class PathFollower:
         self, wanted: Mapping[bytes, Expectation]
     ) -> tuple[Mapping[bytes, KeyValue | None], int]:
         """Return the keys, none if all are as expected, and the revision at which they are."""
-        try:
-            answer = await self._client.txn(
-                [expectation.compare(key) for key, expectation in wanted.items()],
-                [],
-                [Get(key) for key in wanted],
-            )
-        except NoSpace:  # etcd 3.5.1 refuses transactions that only read (etcd issue 13429)
-            read = await read_ranges(self._client, [(key, key + b"\0") for key in wanted])
-            stored = {kv.key: kv for kv in read}
-            same = all(one.is_met(stored.get(key)) for key, one in wanted.items())
-            return {} if same else {key: stored.get(key) for key in wanted}, read.revision
-        self.check_cluster(answer.header.cluster_id, answer.revision)
-        if answer.succeeded:
-            return {}, answer.revision
-        return {key: answer.get(index).kv for index, key in enumerate(wanted)}, answer.revision
+        proofs = proofs_of(self._client)
+        found, revision, cluster = await find_differences(self._client, proofs, wanted)
+        self.check_cluster(cluster, revision)
+        return found, revision
 
     def check_cluster(self, cluster: int, revision: int) -> None:
         """Check that it is the cluster that has answered before; some proxies do not say.

@@ -11,24 +11,31 @@ The transaction is flat and its else has plain reads, without the values: so it 
 and is linearizable. What is not as expected, or could not be asked together with the others, is
 proven by itself at once. Nothing is proven late because of others: a follower whose proof is under
 way elsewhere counts from when that was sent, and becomes due at once if it is given up.
+
+An etcd of version 3.5.1 whose space is used up refuses transactions that only read (etcd issue
+13429). Then each follower reads what it has to prove, without asking first whether it is so, and
+whether transactions are taken again is tried now and then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf
 from typing import Final, Protocol
 
 from trio_sched._support.suspension import lease_time
-from trio_sched.etcd_shim import Client, EtcdError
-from trio_sched.etcd_shim.errors import InvalidArgument
+from trio_sched.etcd_shim import Client, EtcdError, Get, KeyValue
+from trio_sched.etcd_shim._pages import read_ranges
+from trio_sched.etcd_shim.errors import InvalidArgument, NoSpace
 from trio_sched.host.expectations import Expectation
 from trio_sched.host.per_client import PerClient
 
-__all__ = ["Proofs", "Provable", "proof_interval", "proofs_of"]
+__all__ = ["Proofs", "Provable", "find_differences", "proof_interval", "proofs_of"]
 
 _MOST: Final = 128  # conditions in a transaction: etcd's --max-txn-ops, if it is not set
+_FULL: Final = 5.0  # seconds for which an etcd is taken to be full, once it has said so
 
 
 def proof_interval(ttl: float) -> float:
@@ -98,12 +105,28 @@ class _Asked:
     def conditions(self) -> list[tuple[bytes, Expectation]]:
         return [*self.expected.items(), *self.to_lead.items()]
 
+    def note_proven(self, asked_at: float, revision: int, cluster: int, *, to_lead: bool) -> None:
+        """Note that all is as expected, and whether that is so of what one that leads needs."""
+        self.follower.note_proven(asked_at, revision, cluster)
+        if self.to_lead and to_lead:
+            self.follower.note_all_proven(asked_at)
+
 
 class Proofs:
     """The followers of one client that keep themselves proven."""
 
     def __init__(self) -> None:
         self._followers: dict[Provable, None] = {}
+        self._full_until = -inf  # by `lease_time`
+
+    @property
+    def refused(self) -> bool:
+        """Whether etcd is taken to refuse transactions that only read, as it did just now."""
+        return lease_time() < self._full_until
+
+    def note_refused(self) -> None:
+        """Note that it refuses them, as its space is used up."""
+        self._full_until = lease_time() + _FULL
 
     @contextmanager
     def sharing(self, follower: Provable) -> Iterator[None]:
@@ -122,6 +145,8 @@ class Proofs:
         Raises:
             EtcdError: what this follower does not wait out.
         """
+        if self.refused:
+            return False
         batch = self._batch(follower)
         if len(batch) == 1 and not batch[0].to_lead:
             return False
@@ -133,11 +158,9 @@ class Proofs:
             for each, shown, revision, cluster in await _ask(client, batch):
                 if all(shown[: len(each.expected)]):
                     open_ones.discard(each.follower)
-                    each.follower.note_proven(asked_at, revision, cluster)
-                    if each.to_lead and all(shown):
-                        each.follower.note_all_proven(asked_at)
+                    each.note_proven(asked_at, revision, cluster, to_lead=all(shown))
         except EtcdError as exc:
-            if not follower.bears(exc) and not isinstance(exc, InvalidArgument):
+            if not self._bears(follower, exc):
                 raise
             return False  # each asks by itself, as it may be about one, or about their number
         finally:
@@ -145,6 +168,11 @@ class Proofs:
                 if other.follower in open_ones:
                     other.follower.prove_alone()
         return follower not in open_ones
+
+    def _bears(self, follower: Provable, error: EtcdError) -> bool:
+        if isinstance(error, NoSpace):
+            self.note_refused()
+        return follower.bears(error) or isinstance(error, InvalidArgument)
 
     def _batch(self, follower: Provable) -> list[_Asked]:
         """Return who is proven together with a follower, it first, each with what to expect."""
@@ -182,6 +210,47 @@ async def _ask(
         (each, [expectation.is_shown(next(reads)) for _, expectation in each.conditions], *found)
         for each in batch
     ]
+
+
+async def find_differences(
+    client: Client, proofs: Proofs, wanted: Mapping[bytes, Expectation]
+) -> tuple[Mapping[bytes, KeyValue | None], int, int]:
+    """Return the keys, none if all are as expected, at which revision, and of which cluster.
+
+    The cluster is 0 if it is not known.
+
+    Raises:
+        EtcdError: etcd refused.
+    """
+    if not proofs.refused:
+        try:
+            answer = await client.txn(
+                [expectation.compare(key) for key, expectation in wanted.items()],
+                [],
+                [Get(key) for key in wanted],
+            )
+        except NoSpace:
+            proofs.note_refused()
+        else:
+            reads = enumerate(wanted) if not answer.succeeded else ()
+            found = {key: answer.get(index).kv for index, key in reads}
+            return found, answer.revision, answer.header.cluster_id
+    read = await read_ranges(client, _ranges(wanted), together=False)
+    stored = {kv.key: kv for kv in read}
+    same = all(one.is_met(stored.get(key)) for key, one in wanted.items())
+    return {} if same else {key: stored.get(key) for key in wanted}, read.revision, 0
+
+
+def _ranges(keys: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
+    """Return ranges that hold these keys: one for a key and another that begins with it."""
+    ranges: list[tuple[bytes, bytes]] = []
+    for key in sorted(keys):
+        first = ranges[-1][0] if ranges else b""
+        if first and key.startswith(first + b"."):
+            ranges[-1] = (first, key + b"\0")
+        else:
+            ranges.append((key, key + b"\0"))
+    return ranges
 
 
 _proofs: Final = PerClient(Proofs)

@@ -10,14 +10,22 @@ from trio_sched.model.keys import KeyRange, PathKeys
 __all__ = ["Reads", "found_keys", "read_path"]
 
 
-async def read_path(client: Client, keys: PathKeys, covered: KeyRange) -> GetResult:
+async def read_path(
+    client: Client, keys: PathKeys, covered: KeyRange, *, together: bool = True
+) -> GetResult:
     """Read what of a range is this path's, in pages; all at one revision.
+
+    Args:
+        client: to read with.
+        keys: of the path.
+        covered: the range.
+        together: whether first pages may be read by one transaction.
 
     Raises:
         EtcdError: etcd refused.
     """
     ranges = [(part.first, part.end) for part in keys.parts(covered)]
-    return await read_ranges(client, ranges)
+    return await read_ranges(client, ranges, together=together)
 
 
 def found_keys(revision: int, *kvs: KeyValue | None) -> GetResult:

@@ -29,7 +29,7 @@ _RESOURCE: Final = b"/resource"
 _LONG_TTLS: Final = 4
 _LONG_SECONDS: Final = 12.0
 _MAX_LOG_LINES: Final = 4.0  # a second and host
-_MAX_REQUESTS: Final = ((1, 40), (10, 12))  # in so many seconds, as many a second and host
+_MAX_REQUESTS: Final = ((1, 40), (10, 12))  # in so many seconds, as many a second, host and path
 
 
 @dataclass(slots=True)
@@ -331,10 +331,11 @@ def _check_rates(plan: Plan, diary: Diary, outcome: Outcome) -> Iterator[str]:
     if lines > most:
         yield f"{lines} lines of log in {outcome.seconds:.0f} s"
     hosts = plan.hosts + sum(action.kind == "go" for action in plan.actions)
+    lives = hosts + plan.shared  # who shares a session is on two paths
     for seconds, most_of_one in _MAX_REQUESTS:
         asked: Counter[int] = Counter()
         for second, number in diary.requests.items():
             asked[second // seconds] += number
         for part, number in asked.items():
-            if number > most_of_one * seconds * hosts:
+            if number > most_of_one * seconds * lives:
                 yield f"{part * seconds}: {number} requests in {seconds} s, by {hosts} hosts"
