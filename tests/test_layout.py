@@ -90,6 +90,7 @@ TESTED_BY = {
     "etcd_shim/opening.py": ["etcd_shim/test_bad_arguments.py", "etcd_shim/test_transport.py"],
     "etcd_shim/tls.py": ["etcd_shim/test_transport.py", "reaper/test_owner.py"],
     "exceptions.py": ["host/test_schedule_options.py", "strategies/test_strategies.py"],
+    "host/decision_leases.py": ["host/test_schedule.py", "host/test_shared_decisions.py"],
     "host/expectations.py": ["host/test_proofs.py"],
     "host/reads.py": ["host/test_following.py", "host/test_large_paths.py"],
     "host/per_client.py": ["host/test_pacing.py"],

@@ -24,6 +24,7 @@ from trio_sched import (
     open_host,
     schedule,
 )
+from trio_sched.etcd_shim.errors import LeaseNotFound
 from trio_sched.model.keys import PathKeys
 from trio_sched.testing import open_faulty_link
 from trio_sched.testing._ports import free_ports
@@ -35,6 +36,13 @@ async def lease_of(client: Client, path: str, name: str) -> int:
     kv = (await client.get(PathKeys(path).host(name))).kv
     assert kv is not None
     return kv.lease
+
+
+async def keys_on(client: Client, lease: int) -> tuple[bytes, ...]:
+    try:
+        return (await client.lease_time_to_live(lease, keys=True)).keys
+    except LeaseNotFound:
+        return ()
 
 
 async def test_paths_of_a_host_share_a_lease_and_go_one_by_one(endpoint: str, path: str) -> None:
@@ -50,8 +58,8 @@ async def test_paths_of_a_host_share_a_lease_and_go_one_by_one(endpoint: str, pa
                     assert second.scheduled
                     lease = await lease_of(client, one, "a")
                     assert await lease_of(client, other, "a") == lease
-                    # Besides it there is one for the decision of each path.
-                    assert len(set(await client.lease_list()) - before) == 3
+                    # Besides it there is one for the decisions of all paths.
+                    assert len(set(await client.lease_list()) - before) == 2
                 assert not second.scheduled
                 assert not (await client.get_prefix(f"{other}/")).count
                 assert first.scheduled
@@ -82,7 +90,10 @@ async def test_it_is_a_host_as_any_other(endpoint: str, path: str) -> None:
                 assert (await until(newcomer, "b", "m")).leader == "m"
                 await result.shutdown()
                 assert (await until(newcomer, "b")).leader == "b"
-    assert left.nothing
+    # The lease of the decision that "a" made lapses: "m" had put it under its own.
+    assert not left.keys
+    async with open_client(endpoint) as client:
+        assert not any([await keys_on(client, lease) for lease in left.leases])
 
 
 async def test_renewals_are_of_one_lease_whatever_the_number_of_paths(

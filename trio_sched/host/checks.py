@@ -8,8 +8,8 @@ from typing import Final
 
 from trio_sched._support.arguments import check_async, check_instance, check_seconds, shown
 from trio_sched.etcd_shim.lease import MAX_TTL
+from trio_sched.host.decision_leases import DECISION_TTLS
 from trio_sched.host.health import HealthCheck
-from trio_sched.host.leading import DECISION_TTLS
 from trio_sched.model.keys import check_hostname
 from trio_sched.reaper.owner import Reaper
 

@@ -39,6 +39,7 @@ from trio_sched.etcd_shim._following import Read
 from trio_sched.etcd_shim.errors import EtcdError, LeaseNotFound, MessageTooLarge
 from trio_sched.etcd_shim.kv import prefix_range
 from trio_sched.exceptions import HostnameInUse
+from trio_sched.host.decision_leases import is_shared
 from trio_sched.host.election import predecessor_before
 from trio_sched.host.following import PathFollower
 from trio_sched.host.reads import found_keys
@@ -379,6 +380,8 @@ async def clear_if_last(client: Client, keys: PathKeys, decision_leases: Abstrac
         # lease that neither it nor a mark hangs on is of no use to any host.
         useless = decision_leases - {kv.lease for index in (0, 1) for kv in answer.get(index)}
     for lease in useless:
+        if is_shared(lease):  # its host sees to that
+            continue
         await revoke_quietly(client, lease)
     return answer.succeeded
 

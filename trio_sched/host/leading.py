@@ -4,7 +4,7 @@ The machine decides, this carries out. One range of the path's view covers all t
 has to know: hosts, the decision, what operators want, and that its own keys are still there.
 What changes in the view is posted to the machine, in batches, and what the machine wants is
 carried out. A burst of events that comes while a write is under way is one batch, and of each
-host only the newest state. Another task keeps the decision lease.
+host only the newest state. What keeps the decision's lease is in ``decision_leases.py``.
 """
 
 from __future__ import annotations
@@ -13,22 +13,20 @@ import contextlib
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from math import inf
 from typing import NoReturn
 
 import trio
 from grpclib.const import Status
 
-from trio_sched._support.tasks import open_plain_nursery, run_shielded
+from trio_sched._support.tasks import open_plain_nursery
 from trio_sched._support.tracing import span
 from trio_sched._support.wall_time import wall_time
 from trio_sched.etcd_shim import Client, Compare, Delete, Get, GetResult, Put, TxnResult
-from trio_sched.etcd_shim._keep import on_beat
-from trio_sched.etcd_shim.errors import EtcdError, LeaseExists, LeaseNotFound, RequestTooLarge
-from trio_sched.etcd_shim.lease import new_lease_id
+from trio_sched.etcd_shim.errors import EtcdError, LeaseNotFound, RequestTooLarge
 from trio_sched.exceptions import StrategyError
 from trio_sched.host.counts import HostCounts
+from trio_sched.host.decision_leases import DecisionLease, carry_marks
 from trio_sched.host.following import PathFollower
 from trio_sched.host.patience import Wait
 from trio_sched.host.policy import Then, Where, outcome
@@ -40,15 +38,12 @@ from trio_sched.model.path_state import host_of
 from trio_sched.model.records import DecisionRecord, encode_scheduled
 from trio_sched.model.stored_decision import StoredDecision
 
-__all__ = ["DECISION_TTLS", "LeaderContext", "Leading"]
+__all__ = ["LeaderContext", "Leading"]
 
 _RECONCILE = 1.1  # TTLs from one read of all that a leader has to know to the next
 _MAX_FAILURES = 5  # of a strategy in a row, until another host is to lead
 _FIRST_DELAY = 0.25  # seconds, doubled with each failure
 _MAX_SIZE = 1_500_000  # bytes of a decision; etcd takes 1.5 MiB in one request by default
-
-DECISION_TTLS = 3
-"""How many session TTLs a decision outlives the hosts who could renew it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +94,13 @@ class Leading:
 
     A strategy that fails is asked again, later each time; what is stored stays. When it has
     failed again and again, this host resigns, as another may have a strategy that does not.
+
+    Attributes:
+        lease: that its decisions hang on.
     """
 
     def __init__(
-        self, context: LeaderContext, machine: LeaderMachine, fence: int, grace: float
+        self, context: LeaderContext, machine: LeaderMachine, fence: int, lease: DecisionLease
     ) -> None:
         self._context = context
         self._follower = context.follower
@@ -113,23 +111,14 @@ class Leading:
         self._keys = context.follower.view.keys
         self._machine = machine
         self._fence = fence
-        self._grace = grace
+        self.lease: DecisionLease = lease
         self._candidate = self._keys.candidate(context.session.lease)
         self._events: list[events.Event] = []
         self._timer = inf
         self._inherited = 0  # the decision lease of the leader before us
-        self._decision_lease = 0
+        self._is_gone = False  # the decision lease, and so what hung on it
         self._failures = 0  # of the strategy, in a row
         self._refused_since = inf  # by trio's clock; of our write
-
-    @property
-    def decision_leases(self) -> frozenset[int]:
-        """The leases that must be seen to when we leave.
-
-        That of the leader before us, if ours has another TTL, is left to lapse: marks of slots
-        may hang on it.
-        """
-        return frozenset({self._decision_lease} - {0})
 
     def take_over(self, everything: GetResult) -> None:
         """Let the view cover all that a leader has to know, in place of what it covers.
@@ -149,14 +138,16 @@ class Leading:
             SessionLost: one of our keys is gone.
             StrategyError: if `strict`, the strategy raised, or broke its rules.
         """
-        with contextlib.suppress(_Resigned):
-            async with open_plain_nursery() as nursery:
-                ttl = self._context.session.ttl
-                # Where the pool is small, it is proven within that time, and not read.
-                pause = _RECONCILE * ttl
-                nursery.start_soon(self._follower.follow, self._keys.leading, everything, pause)
-                nursery.start_soon(self._keep_decision_lease)
-                nursery.start_soon(self._evaluate)
+        try:
+            with contextlib.suppress(_Resigned):
+                async with open_plain_nursery() as nursery:
+                    # Where the pool is small, it is proven within that time, and not read.
+                    pause = _RECONCILE * self._context.session.ttl
+                    nursery.start_soon(self._follower.follow, self._keys.leading, everything, pause)
+                    self.lease.begin(nursery, self._note_gone)
+                    nursery.start_soon(self._evaluate)
+        finally:
+            self.lease.end()
 
     # ---- evaluation ------------------------------------------------------------
 
@@ -212,11 +203,24 @@ class Leading:
     async def _next_batch(self) -> Sequence[events.Event]:
         """Wait until something has happened, and return all that has."""
         await trio.lowlevel.checkpoint()
+        await self._see_what_is_gone()
         while not self._collect():
             with trio.move_on_at(self._timer):
                 await self._follower.changed.park()
+            await self._see_what_is_gone()
         batch, self._events = self._events, []
         return batch
+
+    def _note_gone(self) -> None:
+        self._is_gone = True
+        self._follower.note_change()
+
+    async def _see_what_is_gone(self) -> None:
+        """Let the machine see what is there without the decision lease, and write anew."""
+        while self._is_gone:
+            self._is_gone = False
+            await self._follower.reload(self._keys.leading)
+            self._post_snapshot()
 
     def _collect(self) -> bool:
         """Post what has changed in the view, and the timer if it is due."""
@@ -245,7 +249,7 @@ class Leading:
         """Post all that the view shows, in place of what has changed in it."""
         view = self._view
         view.take_changes()
-        if view.decision_lease != self._decision_lease:
+        if view.decision_lease != self.lease.id:
             self._inherited = view.decision_lease
         hosts = tuple(
             host_of(self._keys, kv) for kv in view.within(KeyRange.below(self._keys.exchange))
@@ -276,9 +280,10 @@ class Leading:
         """Write a decision, guarded by our fence and by what we last saw."""
         keys, names = self._keys, intent.record.hosts
         record = replace(intent.record, when=wall_time())
+        lease = 0
         try:
             _check_size(names, record)
-            lease = await self._ensure_decision_lease()
+            lease = await self.lease.ensure(self._inherited)
             answer = await self._client.txn(
                 [
                     Compare.create_revision(self._candidate, "==", intent.fence),
@@ -293,7 +298,7 @@ class Leading:
                 [Get(self._candidate), Get(keys.scheduled), Get(keys.record)],
             )
         except LeaseNotFound:
-            self._decision_lease = 0  # it was revoked; the machine asks again
+            self.lease.note_gone(lease)  # it was revoked; the machine asks again
             return events.WriteLost(intent.fence)
         except EtcdError as exc:
             too_large = isinstance(exc, RequestTooLarge)
@@ -302,10 +307,17 @@ class Leading:
         self._refused_since = inf
         self._write_wait.worked()
         if answer.succeeded:
-            self._inherited = 0
+            await self._inherit(lease)
             self._context.counts.note_written()
             return events.WriteDone(answer.revision, intent.fence)
         return self._refused(answer, intent.fence)
+
+    async def _inherit(self, lease: int) -> None:
+        """See to what hangs on the lease of the leader before us, if ours is another one."""
+        if self._inherited not in {0, lease}:
+            with contextlib.suppress(LeaseNotFound):  # there will be another decision
+                await self._patience.insist(carry_marks, self._client, self._keys, lease)
+        self._inherited = 0
 
     async def _wait_out(self, error: EtcdError) -> None:
         """Wait before the next attempt to write; resign if it was in vain for a TTL.
@@ -332,45 +344,3 @@ class Leading:
             raise self._context.session.give_up("its candidate key is gone")
         stored = StoredDecision.pair(answer.get(1).kv, answer.get(2).kv, answer.revision)
         return events.WriteRefused(fenced=False, stored=stored, fence=fence)
-
-    # ---- the decision lease -----------------------------------------------------------
-
-    async def _ensure_decision_lease(self) -> int:
-        if not self._decision_lease:
-            ttl = self._context.session.ttl * DECISION_TTLS
-            if self._inherited and await self._patience.insist(self._renew_inherited) == ttl:
-                self._decision_lease, self._inherited = self._inherited, 0
-                return self._decision_lease
-            # Noted before it is asked for, so that leaving revokes it whatever happens.
-            self._decision_lease = lease = new_lease_id()
-            grant = partial(self._grant_decision_lease, ttl, lease)
-            await self._patience.insist(run_shielded, self._grace, grant)
-            self._decision_lease = lease  # it may have been due before it was granted
-        return self._decision_lease
-
-    async def _renew_inherited(self) -> int:
-        try:
-            return await self._client.lease_renew(self._inherited)
-        except LeaseNotFound:
-            self._inherited = 0
-            return 0
-
-    async def _grant_decision_lease(self, ttl: int, lease: int) -> None:
-        with contextlib.suppress(LeaseExists):  # an answer was lost; the id is ours alone
-            await self._client.lease_grant(ttl, lease)
-
-    async def _keep_decision_lease(self) -> None:
-        """Renew it at a third of its TTL, that is, once in a session TTL."""
-        while True:
-            ttl = self._context.session.ttl
-            await trio.sleep_until(on_beat(trio.current_time() + ttl, ttl))
-            lease = self._decision_lease
-            if lease:
-                try:
-                    await self._patience.insist(self._client.lease_renew, lease)
-                except LeaseNotFound:
-                    if self._decision_lease == lease:
-                        self._decision_lease = 0
-                    await self._follower.reload(self._keys.leading)
-                    self._post_snapshot()  # the machine sees what is there, and writes anew
-                    self._follower.note_change()

@@ -403,7 +403,8 @@ class Membership:
             settings.strict,
             self._state.counts,
         )
-        self._leading = Leading(context, machine, fence, settings.shutdown_timeout)
+        lease = self._sessions.decision_lease(session, fence, self._patience)
+        self._leading = Leading(context, machine, fence, lease)
         self._state.leads = True
         return self._leading
 
@@ -434,8 +435,8 @@ class Membership:
 
     async def _leave(self, session: Session, *, lost: bool) -> None:
         """Give everything back, shielded and bounded."""
-        leading, self._leading = self._leading, None
-        self._state.leads = False
+        lease = None if self._leading is None else self._leading.lease
+        self._leading, self._state.leads = None, False
         await self._sessions.end(
             Departure(
                 keys=self._keys,
@@ -446,6 +447,6 @@ class Membership:
                 slots=self._slots,
                 log=self._log,
                 known=(self._created_at, self._fence),
-                decision_leases=leading.decision_leases if leading is not None else frozenset(),
+                decision_leases=frozenset() if lease is None else lease.to_revoke,
             )
         )

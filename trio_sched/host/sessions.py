@@ -21,8 +21,8 @@ from trio_sched.etcd_shim._keep import KeptLease
 from trio_sched.etcd_shim.client import prefix_of
 from trio_sched.etcd_shim.errors import LeaseNotFound
 from trio_sched.exceptions import SessionLost
+from trio_sched.host.decision_leases import DECISION_TTLS, DecisionLease, OwnDecisionLease
 from trio_sched.host.joining import Joined, clear_if_last, resume
-from trio_sched.host.leading import DECISION_TTLS
 from trio_sched.host.patience import Patience
 from trio_sched.host.policy import Where
 from trio_sched.host.session import (
@@ -106,6 +106,15 @@ class Sessions(Protocol):
 
     def keep(self, session: Session, nursery: trio.Nursery) -> None:
         """Start what keeps a session, and raises SessionLost when it is lost."""
+
+    def decision_lease(self, session: Session, fence: int, patience: Patience) -> DecisionLease:
+        """Return the lease for the decisions of a host that begins to lead.
+
+        Args:
+            session: of the host.
+            fence: create_revision of its candidate.
+            patience: what is waited out.
+        """
 
     async def end(self, departure: Departure) -> None:
         """Give back all that hangs on a session. Shields and bounds itself."""
@@ -200,6 +209,10 @@ class OwnSessions:
         self._leases.append(session.lease)
         nursery.start_soon(session.keep_alive)
         nursery.start_soon(self._former.keep_revoking)
+
+    def decision_lease(self, session: Session, _fence: int, patience: Patience) -> DecisionLease:
+        """Return one for this path."""
+        return OwnDecisionLease(self._client, session.ttl, self._grace, patience)
 
     async def end(self, departure: Departure) -> None:
         """Revoke its lease when the work has ended, and take the decision away if we were last."""

@@ -16,7 +16,8 @@ possible, and before this host joins the same path again. If it is not known wha
 request that creates a key, as the connection was lost meanwhile, or the join was cancelled, it may
 be carried out still: then the path is looked at again, once in a TTL, as long as the session lives.
 And as a store that was restored may hold keys again on a lease that lives, the paths that were left
-last are asked about together, as often.
+last are asked about together, as often. What it decided as a leader hangs on one lease for all
+paths, see ``shared_decisions.py``.
 """
 
 from __future__ import annotations
@@ -35,12 +36,15 @@ from trio_sched._support.tasks import open_plain_nursery
 from trio_sched.etcd_shim import Client, Compare, EtcdError, Get
 from trio_sched.etcd_shim._backoff import Backoff
 from trio_sched.exceptions import SessionLost
+from trio_sched.host.decision_leases import DecisionLease
 from trio_sched.host.joining import Joined, clear_if_last, withdraw
 from trio_sched.host.newest import end_of
 from trio_sched.host.patience import Patience
 from trio_sched.host.policy import Where
 from trio_sched.host.session import FormerLeases, Session, grant_session, revoke_surely
 from trio_sched.host.sessions import OVERRUN, Departure
+from trio_sched.host.shared_decisions import SharedDecisionLease
+from trio_sched.model.keys import PathKeys
 from trio_sched.reaper.owner import Reaper
 
 __all__ = ["PathSessions", "SharedSessions"]
@@ -76,6 +80,7 @@ class SharedSessions:
         count: how many there were.
         leases: of sessions, the newest last.
         patience: what is waited out.
+        decisions: the lease that decisions of this host hang on.
     """
 
     def __init__(
@@ -104,6 +109,7 @@ class SharedSessions:
         self.count: int = 0
         self.leases: deque[int] = deque(maxlen=100)
         self.patience: Patience = Patience(lambda words: log(logging.WARNING, words), Where.ENTRY)
+        self.decisions: SharedDecisionLease = SharedDecisionLease(client, ttl, grace, self.patience)
 
     @property
     def current(self) -> Session | None:
@@ -121,9 +127,11 @@ class SharedSessions:
     async def run(self) -> None:
         """Live until cancelled, or until something cannot heal."""
         try:
-            while True:
-                await self._live_a_session()
-                await trio.sleep(self._backoff.next())
+            async with open_plain_nursery() as nursery:
+                nursery.start_soon(self.decisions.run)
+                while True:
+                    await self._live_a_session()
+                    await trio.sleep(self._backoff.next())
         except Exception as exc:
             self._failure = exc
             raise
@@ -182,6 +190,8 @@ class SharedSessions:
             for each in owed:
                 await insist(self._clear, each)
             unfinished = False
+            if not lost:
+                await self.decisions.end()
         if unfinished:
             what = f"lease {session.lease:x} (within {session.ttl} s)"
             self._log(logging.WARNING, "etcd did not confirm all; it lapses", what=what)
@@ -335,6 +345,10 @@ class PathSessions:
     def keep(self, session: Session, nursery: trio.Nursery) -> None:
         """Notice when it is lost; who renews it is another task."""
         nursery.start_soon(session.wait_lost)
+
+    def decision_lease(self, session: Session, fence: int, _patience: Patience) -> DecisionLease:
+        """Return the one for all paths."""
+        return self._shared.decisions.of_path(PathKeys(self._path), session.lease, fence)
 
     async def end(self, departure: Departure) -> None:
         """Leave the path, and give the session back."""

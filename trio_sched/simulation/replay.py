@@ -36,7 +36,7 @@ from trio_sched.etcd_shim import Client
 from trio_sched.etcd_shim.channel import Channel, ChannelSettings, Endpoint, PingPolicy
 from trio_sched.etcd_shim.lease import MAX_TTL
 from trio_sched.exceptions import EndOfResults, HostNotFound, TrioSchedError
-from trio_sched.host.leading import DECISION_TTLS
+from trio_sched.host.decision_leases import DECISION_TTLS
 from trio_sched.host.result import Result
 from trio_sched.model.keys import check_path
 from trio_sched.model.records import HostData
