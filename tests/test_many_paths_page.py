@@ -22,7 +22,10 @@ def test_its_program_runs(tmp_path: Path) -> None:
 
 def test_its_tests_exist() -> None:
     named = set(re.findall(r"`(test_\w+)`", PAGE))
-    files = (ROOT / "tests" / "host" / f"test_{name}.py" for name in ("local", "sharing"))
+    files = (
+        ROOT / "tests" / "host" / f"test_{name}.py"
+        for name in ("local", "sharing", "shared_decisions")
+    )
     there = {name for file in files for name in re.findall(r"def (test_\w+)", file.read_text())}
     assert named
     assert named <= there
