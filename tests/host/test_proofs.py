@@ -239,3 +239,19 @@ async def test_f14_a_leader_of_many_paths_learns_what_no_watch_brought_of_its_po
         assert results[3].statistics().healed >= 1
         assert all(result.statistics().healed == 0 for result in results[:3])
         assert requests(etcd).get("KV/Range", 0) - reads <= 3, "only that path is read"
+
+
+@in_no_time
+async def test_one_that_was_read_just_now_does_not_keep_others_from_being_proven_together() -> None:
+    etcd = MemoryEtcd()
+    async with etcd.open_client() as client, hosts(client, 60) as results:
+        await trio.sleep(10 * TTL)
+        for _ in range(10):
+            for result in results[::3]:
+                follower = result._state.follower
+                assert follower is not None
+                assert await follower.reload(follower.view.keys.leading)
+            before = requests(etcd)["KV/Txn"]
+            await trio.sleep(TTL)
+            asked = requests(etcd)["KV/Txn"] - before
+            assert asked <= 30, "sixty paths are four batches, and it is time for three at most"

@@ -356,6 +356,7 @@ class PathFollower:
                         await trio.sleep_forever()
                 if self.alone or not await proofs.prove(self._client, self):
                     self._asked_at = lease_time()
+                    proofs.note_asked(self)
                     await self.prove()
                     self.alone = False
 
@@ -363,6 +364,8 @@ class PathFollower:
         """Note that the view was the newest when this was asked."""
         self.fresh_at = max(self.fresh_at, asked_at)
         self._proving.deadline = self.fresh_at - suspended() + self.longest
+        if self.fresh_at > self._asked_at:
+            proofs_of(self._client).note_asked(self)
 
     @property
     def due_at(self) -> float:

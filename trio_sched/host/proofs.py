@@ -116,7 +116,8 @@ class Proofs:
     """The followers of one client that keep themselves proven."""
 
     def __init__(self) -> None:
-        self._followers: dict[Provable, None] = {}
+        # By interval, in the order in which they were asked for last: they are due in that order.
+        self._queues: dict[float, dict[Provable, None]] = {}
         self._full_until = -inf  # by `lease_time`
 
     @property
@@ -131,11 +132,19 @@ class Proofs:
     @contextmanager
     def sharing(self, follower: Provable) -> Iterator[None]:
         """Let others take a follower with them, for a block."""
-        self._followers[follower] = None
+        queue = self._queues.setdefault(follower.interval, {})
+        queue[follower] = None
         try:
             yield
         finally:
-            del self._followers[follower]
+            del queue[follower]
+
+    def note_asked(self, follower: Provable) -> None:
+        """Note that a follower was asked for just now, or read: it is due later than all others."""
+        queue = self._queues.get(follower.interval, {})
+        if follower in queue:
+            del queue[follower]
+            queue[follower] = None
 
     async def prove(self, client: Client, follower: Provable) -> bool:
         """Prove a follower that is due, with others; return whether that was done.
@@ -153,6 +162,7 @@ class Proofs:
         asked_at = lease_time()
         for each in batch:
             each.follower.begin_proof(asked_at)
+            self.note_asked(each.follower)
         open_ones = {each.follower for each in batch}
         try:
             for each, shown, revision, cluster in await _ask(client, batch):
@@ -178,18 +188,23 @@ class Proofs:
         """Return who is proven together with a follower, it first, each with what to expect."""
         batch = [_Asked.of(follower)]
         room = _MOST - len(batch[0].conditions)
-        now = lease_time()
-        for each in sorted(self._followers, key=lambda each: each.due_at):
-            if each.due_at - each.interval / 2 > now:
-                break
-            if each is follower or each.alone:
-                continue
+        for each in self._due_next(follower):
             asked = _Asked.of(each)
             room -= len(asked.conditions)
             if room < 0:
                 break
             batch.append(asked)
         return batch
+
+    def _due_next(self, follower: Provable) -> Iterator[Provable]:
+        """Yield others that are half-way to being due, or beyond."""
+        now = lease_time()
+        for queue in self._queues.values():
+            for each in queue:
+                if each.due_at - each.interval / 2 > now:
+                    break
+                if each is not follower and not each.alone:
+                    yield each
 
 
 async def _ask(
