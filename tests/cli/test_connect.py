@@ -20,6 +20,7 @@ from trio_sched.etcd_shim import TLSContext, tls_context
 from trio_sched.exceptions import StrategyError, TrioSchedError
 from trio_sched.testing import open_etcd
 
+PREFIXES = ("ETCDCTL", "TRIO_SCHED")
 VARIABLES = ("ENDPOINTS", "USER", "PASSWORD", "CACERT", "CERT", "KEY")
 
 
@@ -32,8 +33,11 @@ def connect(*arguments: str, env: dict[str, str] | None = None, given: str = "")
     def command(connection: Connection) -> None:
         found.append(connection)
 
-    variables: dict[str, str | None] = {f"ETCDCTL_{name}": None for name in VARIABLES}
-    variables |= {f"ETCDCTL_{name}": value for name, value in (env or {}).items()}
+    variables: dict[str, str | None] = {
+        f"{prefix}_{name}": None for prefix in PREFIXES for name in VARIABLES
+    }
+    for name, value in (env or {}).items():
+        variables[name if name.startswith(PREFIXES) else f"ETCDCTL_{name}"] = value
     result = CliRunner().invoke(command, arguments, env=variables, input=given)
     if result.exit_code:
         raise ValueError(result.output)
@@ -58,6 +62,15 @@ def test_endpoints_as_etcdctl_takes_them(given: str, urls: list[str]) -> None:
 def test_without_anything() -> None:
     assert connect() == Connection(("http://127.0.0.1:2379",))
     assert connect(env={"ENDPOINTS": "", "USER": ""}) == connect()
+
+
+def test_our_own_variables_are_those_of_all_commands_and_come_after_those_of_etcdctl() -> None:
+    """They are those of `run`; a fleet's shell that sets them must not watch another etcd."""
+    ours = {"TRIO_SCHED_ENDPOINTS": "b:2", "TRIO_SCHED_USER": "c", "TRIO_SCHED_PASSWORD": "d"}
+    found = connect(env=ours)
+    assert (found.endpoints, found.user, found.password) == (("http://b:2",), "c", "d")
+    found = connect(env=ours | {"ENDPOINTS": "a:1"})
+    assert (found.endpoints, found.user) == (("http://a:1",), "c")
 
 
 def test_a_flag_wins() -> None:

@@ -19,6 +19,24 @@ def test_a_request() -> None:
     assert request.headers == {"host": "localhost", "x-y": "z"}
 
 
+@pytest.mark.parametrize(
+    ("target", "path", "query"),
+    [
+        ("http://127.0.0.1:80/a?b", "/a", "b"),
+        ("HTTP://127.0.0.1:80", "/", ""),
+        ("http://127.0.0.1:80?b", "/", "b"),
+        ("http://127.0.0.1:80/a?@", "/a", "@"),
+    ],
+)
+def test_a_target_may_be_absolute(target: str, path: str, query: str) -> None:
+    """And what it names counts, not Host (RFC 9112, 3.2.2)."""
+    request = parse_head(head(f"GET {target} HTTP/1.1", "Host: elsewhere.example\r\n"))
+    assert (request.path, request.query) == (path, query)
+    assert request.headers["host"] == "127.0.0.1:80"
+    assert request.names("127.0.0.1")
+    assert not parse_head(head("GET http://elsewhere.example/ HTTP/1.1")).names("127.0.0.1")
+
+
 def test_http_1_0_needs_no_host() -> None:
     assert parse_head(head("HEAD / HTTP/1.0", "")).method == "HEAD"
 
@@ -31,7 +49,11 @@ def test_http_1_0_needs_no_host() -> None:
         ("GET  / HTTP/1.1", HOST),
         ("get / HTTP/1.1", HOST),
         ("GET x HTTP/1.1", HOST),
-        ("GET http://x/ HTTP/1.1", HOST),
+        ("GET * HTTP/1.1", HOST),
+        ("GET https://localhost/ HTTP/1.1", HOST),
+        ("GET http:///healthz HTTP/1.1", HOST),
+        ("GET http://a@localhost/ HTTP/1.1", HOST),
+        ("GET http://localhost/ HTTP/1.1", ""),
         ("GET /\x00 HTTP/1.1", HOST),
         ("GET /\n HTTP/1.1", HOST),
         ("GET / HTTP/2.0", HOST),

@@ -19,7 +19,9 @@ __all__ = ["MAX_HEAD", "BadRequest", "EventStream", "Request", "Response", "pars
 MAX_HEAD: Final = 8 * 1024
 """The most bytes that a request's line and fields may take together."""
 
-_LINE: Final = re.compile(r"([A-Z]{1,20}) (/[!-~]*) HTTP/1\.([01])")
+_LINE: Final = re.compile(r"([A-Z]{1,20}) ([!-~]+) HTTP/1\.([01])")
+_ORIGIN_FORM: Final = re.compile(r"/[!-~]*")
+_ABSOLUTE_FORM: Final = re.compile(r"(?i:http)://([^/?#@]+)([/?][!-~]*)?")  # RFC 9112, 3.2.2
 _FIELD: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t -~\x80-\xff]*)")
 _TEXT: Final = "text/plain; charset=utf-8"
 
@@ -148,5 +150,22 @@ def parse_head(head: bytes) -> Request:
         raise BadRequest(HTTPStatus.BAD_REQUEST, "there is no Host")
     if method not in ("GET", "HEAD"):
         raise BadRequest(HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD are answered")
+    target = _origin_form(target, headers)
     path, _, query = target.partition("?")
     return Request(method, unquote(path, errors="replace"), query, headers)
+
+
+def _origin_form(target: str, headers: dict[str, str]) -> str:
+    """Return a target as it is sent to a server itself; what a proxy would get names the host.
+
+    Raises:
+        BadRequest: it is neither.
+    """
+    absolute = _ABSOLUTE_FORM.fullmatch(target)
+    if absolute is not None:
+        headers["host"] = absolute[1]
+        path = absolute[2] or "/"
+        return path if path.startswith("/") else f"/{path}"
+    if not _ORIGIN_FORM.fullmatch(target):
+        raise BadRequest(HTTPStatus.BAD_REQUEST, "this is no target that a server has")
+    return target
