@@ -32,6 +32,25 @@ def planned(seed: int, *actions: list[Any], **options: Any) -> Plan:
 
 
 FAILED_PLANS = {
+    "operators who were held up all steer at once": planned(
+        890002070,
+        [11.854, "isolate", 0, 0.306, 5],
+        [14.187, "isolate", 0, 7.071, 3],
+        [14.949, "drain", 0, 8.207, 5],
+        [17.503, "pause-path", 1, 0.296, 5],
+        [19.828, "drain", 1, 14.921, 1],
+        [21.6, "isolate", 0, 9.772, 3],
+        [22.081, "drain", 1, 0.295, 3],
+        [31.877, "isolate", 0, 3.479, 1],
+        [33.601, "pause-path", 1, 0.278, 5],
+        [34.074, "pause-path", 1, 0.127, 1],
+        [35.435, "drain", 1, 0.961, 4],
+        hosts=2,
+        members=1,
+        max_count=2,
+        ttl=10,
+        seconds=37.0,
+    ),
     "a host on two paths, as etcd is full and refuses transactions that only read": planned(
         770000195,
         [30.435, "full", 2, 3.856, 5],
