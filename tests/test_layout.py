@@ -15,6 +15,7 @@ TESTED_BY = {
     "sync/_entries.py": ["sync/test_sync.py"],
     "sync/_portal.py": ["sync/test_sync.py"],
     "sync/_objects.py": ["sync/test_sync.py"],
+    "sync/_work.py": ["sync/test_sync.py"],
     "aio/_entries.py": ["aio/test_aio.py"],
     "aio/_guest.py": ["aio/test_aio.py"],
     "aio/_objects.py": ["aio/test_aio.py"],

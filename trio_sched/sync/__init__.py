@@ -12,9 +12,9 @@ from trio_sched.sync._objects import (
     SyncObservation,
     SyncPathObservation,
     SyncResult,
-    SyncSlot,
     SyncStream,
 )
+from trio_sched.sync._work import SyncSlot
 
 __all__ = [
     "SyncClient",
