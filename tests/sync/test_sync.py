@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import CancelledError
 from contextvars import ContextVar
 from pathlib import Path
 from queue import SimpleQueue
@@ -105,6 +106,70 @@ def test_work_runs_in_the_thread_that_asks_and_is_asked_to_stop(endpoint: str, p
         with pytest.raises(KeyError, match="of the work"):
             result.run_while_scheduled(fail)
         assert not client.get_prefix(f"{path}/slots/").count
+
+
+def test_a_process_under_a_slot_that_is_lost_is_ended_and_work_begins_anew(
+    endpoint: str, path: str, tmp_path: Path
+) -> None:
+    slots: list[SyncSlot] = []
+    pids = tmp_path / "pids"
+    begun = threading.Event()
+
+    def work(slot: SyncSlot, stop: threading.Event) -> str:
+        slots.append(slot)
+        if len(slots) > 1:
+            done = slot.run_process(["echo", "it"], capture_stdout=True)
+            with pytest.raises(subprocess.CalledProcessError):
+                slot.run_process(["false"])
+            with pytest.raises(TypeError):
+                slot.run_process(["true"], task_status=None)
+            return done.stdout.decode()
+        begun.set()
+        with pytest.raises(CancelledError):
+            slot.run_process(f"sleep 300 & echo $! > {pids}; wait", shell=True)
+        assert stop.is_set()
+        slot.run_process(["touch", str(tmp_path / "never")])  # which raises at once
+        raise AssertionError("not reached")
+
+    def delete_slot(client: SyncClient) -> None:
+        begun.wait()
+        while not (pids.exists() and pids.read_text().endswith("\n")):
+            time.sleep(0.01)
+        (slot,) = client.get_prefix(f"{path}/slots/").kvs
+        client.delete(slot.key)
+
+    with open_client(endpoint) as client, schedule(client, path, "a") as result:
+        other = threading.Thread(target=delete_slot, args=(client,))
+        other.start()
+        assert result.run_while_scheduled(work) == "it\n"
+        other.join()
+    assert len(slots) == 2
+    assert not (tmp_path / "never").exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pids.read_text()), 0)
+
+
+def test_a_process_of_work_ends_when_the_block_is_left(endpoint: str, path: str) -> None:
+    begun, ended = threading.Event(), list[str]()
+
+    def work(slot: SyncSlot, _stop: threading.Event) -> None:
+        begun.set()
+        slot.run_process(["sleep", "300"])
+
+    with open_client(endpoint) as client:
+        with schedule(client, path, "a") as result:
+
+            def run() -> None:
+                with pytest.raises(EndOfResults):
+                    result.run_while_scheduled(work)
+                ended.append("call")
+
+            thread = threading.Thread(target=run)
+            thread.start()
+            begun.wait()
+        thread.join()
+        assert ended == ["call"]
+        assert nothing_is_left(client, path)
 
 
 def test_leaving_the_block_asks_work_in_another_thread_to_stop(endpoint: str, path: str) -> None:

@@ -272,15 +272,15 @@ class SyncResult(SyncObservation):
         portal, outcome = self._portal, list[R]()
 
         async def work(slot: Slot, *more: str) -> T:
-            turn: Turn[T] = Turn(slot, more)
+            turn: Turn[T] = Turn(SyncSlot(portal, slot), more)
             turns.give(turn)
             try:
                 await turn.ended.wait()
             except trio.Cancelled:
-                turn.stop.set()
+                turn.ask_to_stop()
                 with trio.CancelScope(shield=True):
                     await turn.ended.wait()
-                if turn.failure is None:
+                if turn.was_stopped:
                     raise
             if turn.failure is not None:
                 raise turn.failure

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import queue
+import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import CancelledError
 from math import isinf
 from typing import Any, Generic, TypeVar
 
@@ -40,6 +43,8 @@ class SyncSlot:
         self.token: int = slot.token
         self.key: bytes = slot.key
         self.lease: int = slot.lease
+        self._is_stopped = False
+        self._processes: set[trio.CancelScope] = set()
 
     @property
     def deadline(self) -> float:
@@ -50,6 +55,47 @@ class SyncSlot:
     def lost(self) -> bool:
         """True once the slot is known to be gone, so that another host may have it."""
         return self._portal.ask(lambda: self._slot.lost)
+
+    def run_process(
+        self,
+        command: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        **options: Any,
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run a process as work under this slot, and block until it has ended.
+
+        As `trio_sched.Slot.run_process`. When `stop` is set, all of it is ended, and this raises;
+        work that lets that out is run again at its next turn.
+
+        Raises:
+            concurrent.futures.CancelledError: `stop` was set, before or meanwhile.
+            subprocess.CalledProcessError: it failed; unless ``check=False``.
+            OSError: it cannot be run.
+            TypeError: an argument is of a wrong type, or not taken.
+            ValueError: an argument is not allowed.
+        """
+        return self._portal.call(self._run_process, command, options)
+
+    async def _run_process(
+        self,
+        command: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        options: Mapping[str, Any],
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run it, in Trio's thread."""
+        with trio.CancelScope() as scope:
+            self._processes.add(scope)
+            if self._is_stopped:
+                scope.cancel()
+            try:
+                return await self._slot.run_process(command, **options)
+            finally:
+                self._processes.discard(scope)
+        raise CancelledError("the work is to stop, and its process was ended")
+
+    def _end_processes(self) -> None:
+        """End the processes of the work, and begin no more; in Trio's thread."""
+        self._is_stopped = True
+        for scope in self._processes:
+            scope.cancel()
 
     def guard(self) -> tuple[Compare, ...]:
         """Return what makes a transaction of yours fail once the slot is lost."""
@@ -78,13 +124,23 @@ def monotonic(portal: Portal, moment: Callable[[], float]) -> float:
 class Turn(Generic[T]):
     """One time that work runs, in the thread that has asked for it."""
 
-    def __init__(self, slot: Slot, more: tuple[str, ...]) -> None:
+    def __init__(self, slot: SyncSlot, more: tuple[str, ...]) -> None:
         self._slot = slot
         self._more = more
         self.stop = threading.Event()
         self.ended = trio.Event()
         self.values: list[T] = []
         self.failure: BaseException | None = None
+
+    def ask_to_stop(self) -> None:
+        """Set `stop`, and end the processes of the work; in Trio's thread."""
+        self.stop.set()
+        self._slot._end_processes()  # noqa: SLF001 # of this module
+
+    @property
+    def was_stopped(self) -> bool:
+        """Whether it ended without a failure of its own; of a turn that was asked to stop."""
+        return self.failure is None or isinstance(self.failure, CancelledError)
 
     def take(
         self,
@@ -94,7 +150,7 @@ class Turn(Generic[T]):
     ) -> None:
         """Run it."""
         try:
-            value = fn(SyncSlot(portal, self._slot), self.stop, *self._more, *args)
+            value = fn(self._slot, self.stop, *self._more, *args)
             self.values.append(blocking_value("fn", value))
         except BaseException as exc:  # noqa: BLE001 # raised by the task that waits for it
             self.failure = exc
