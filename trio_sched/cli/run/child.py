@@ -33,7 +33,8 @@ def check_command(command: str) -> None:
         return
     folders = [""] if "/" in command else os.get_exec_path()
     # Not `Path.exists`, which raises where a folder may not be searched.
-    if any(os.path.exists(os.path.join(folder, command)) for folder in folders):  # noqa: PTH110, PTH118 # see above
+    # And '' names nothing, though each folder and '' is the folder.
+    if command and any(os.path.exists(os.path.join(folder, command)) for folder in folders):  # noqa: PTH110, PTH118 # see above
         raise CannotRun(command, errno.EACCES)
     raise CannotRun(command, errno.ENOENT)
 
