@@ -24,6 +24,28 @@ def test_http_1_0_needs_no_host() -> None:
 
 
 @pytest.mark.parametrize(
+    ("target", "path", "query"),
+    [
+        ("http://a.example:80/b/c?x=1?2", "/b/c", "x=1?2"),
+        ("HTTP://a.example:80", "/", ""),
+        ("http://a.example:80?x://y", "/", "x://y"),
+        ("http://a.example:80//b", "//b", ""),
+        ("http://a.example:80/@b", "/@b", ""),
+    ],
+)
+def test_the_host_of_an_absolute_target_replaces_the_header(
+    target: str, path: str, query: str
+) -> None:
+    """RFC 9112, 3.2.2."""
+    for line, fields in ((f"GET {target} HTTP/1.1", HOST), (f"HEAD {target} HTTP/1.0", "")):
+        request = parse_head(head(line, fields))
+        assert (request.path, request.query) == (path, query)
+        assert request.headers == {"host": "a.example:80"}
+        assert request.names("a.example")
+        assert not request.names("b.example")
+
+
+@pytest.mark.parametrize(
     ("line", "fields"),
     [
         ("", HOST),
@@ -31,7 +53,12 @@ def test_http_1_0_needs_no_host() -> None:
         ("GET  / HTTP/1.1", HOST),
         ("get / HTTP/1.1", HOST),
         ("GET x HTTP/1.1", HOST),
-        ("GET http://x/ HTTP/1.1", HOST),
+        ("GET https://localhost/ HTTP/1.1", HOST),
+        ("GET http:/// HTTP/1.1", HOST),
+        ("GET http://?x HTTP/1.1", HOST),
+        ("GET http://a@localhost/ HTTP/1.1", HOST),
+        ("GET http://localhost#x HTTP/1.1", HOST),
+        ("GET http://localhost/ HTTP/1.1", ""),
         ("GET /\x00 HTTP/1.1", HOST),
         ("GET /\n HTTP/1.1", HOST),
         ("GET / HTTP/2.0", HOST),

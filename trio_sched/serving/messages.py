@@ -19,7 +19,8 @@ __all__ = ["MAX_HEAD", "BadRequest", "EventStream", "Request", "Response", "pars
 MAX_HEAD: Final = 8 * 1024
 """The most bytes that a request's line and fields may take together."""
 
-_LINE: Final = re.compile(r"([A-Z]{1,20}) (/[!-~]*) HTTP/1\.([01])")
+_LINE: Final = re.compile(r"([A-Z]{1,20}) (/[!-~]*|(?i:http)://[!-~]+) HTTP/1\.([01])")
+_ABSOLUTE: Final = re.compile(r"[^:]+://([^/?#@]+)((?:[/?].*)?)")  # no user: RFC 9110, 4.2.4
 _FIELD: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t -~\x80-\xff]*)")
 _TEXT: Final = "text/plain; charset=utf-8"
 
@@ -40,7 +41,7 @@ class Request:
         method: ``GET`` or ``HEAD``.
         path: decoded, without the query.
         query: what follows the question mark, as it came.
-        headers: by names in lower case.
+        headers: by names in lower case; ``host`` is that of an absolute-form target, if it has one.
     """
 
     method: str
@@ -146,7 +147,24 @@ def parse_head(head: bytes) -> Request:
         headers[name] = parts[2].strip()
     if minor == "1" and "host" not in headers:
         raise BadRequest(HTTPStatus.BAD_REQUEST, "there is no Host")
+    if not target.startswith("/"):
+        headers["host"], target = _split_absolute(target)
     if method not in ("GET", "HEAD"):
         raise BadRequest(HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD are answered")
     path, _, query = target.partition("?")
     return Request(method, unquote(path, errors="replace"), query, headers)
+
+
+def _split_absolute(target: str) -> tuple[str, str]:
+    """Return the host and the rest of a target in absolute-form, as for a proxy.
+
+    A server must take it, and that host instead of ``Host`` (RFC 9112, 3.2.2).
+
+    Raises:
+        BadRequest: it has no host, or a user.
+    """
+    found = _ABSOLUTE.fullmatch(target)
+    if found is None:
+        raise BadRequest(HTTPStatus.BAD_REQUEST, "the target is not understood")
+    rest = found[2]
+    return found[1], rest if rest.startswith("/") else f"/{rest}"
