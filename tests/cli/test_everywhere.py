@@ -225,13 +225,27 @@ async def completed(endpoint: str, *words: str) -> list[str]:
 
 async def test_completion_knows_paths_and_hosts(endpoint: str, path: str) -> None:
     async with open_fleet(endpoint, path) as (client, _):
-        for name in ("status", "watch", "drain", "ls", "run", "ticks"):
+        for name in ("status", "watch", "drain", "ls", "run", "ticks", "web"):
             assert await completed(endpoint, name, f"{path}/m") == [f"{path}/mail"]
         for name in ("drain", "undrain", "evict"):
             assert await completed(endpoint, name, f"{path}/mail", "") == ["a", "b", "c"]
+        option = ("simulate", "--from-history")
+        assert await completed(endpoint, *option, f"{path}/m") == [f"{path}/mail"]
+        for name in ("drain", "undrain"):
+            words = (name, "--everywhere", "--under")
+            assert await completed(endpoint, *words, f"{path}/m") == [f"{path}/mail"]
+            assert await completed(endpoint, *words, path, "") == ["a", "b", "c"]
+            assert {"a", "b", "c"} <= {*await completed(endpoint, name, "--everywhere", "")}
+            assert await completed(endpoint, *words, path, "a", "") == []
+            assert await completed(endpoint, *words, "/no/such", "") == []
         assert await completed("127.0.0.1:1", "status", f"{path}/m") == []
         assert await completed(endpoint, "drain", "/no/such", "") == []
         await client.delete_prefix(f"{path}/")
+
+
+def test_completion_knows_strategies() -> None:
+    for name in ("run", "decide", "simulate"):
+        assert Shell([name, "--strategy", "sp"]).found() == ["spread"]
 
 
 def test_completion_asks_for_no_password() -> None:

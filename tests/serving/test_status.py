@@ -109,6 +109,10 @@ async def test_a_page_of_another_site_learns_nothing(endpoint: str, path: str, w
             answer = await ask(address, page, host="evil.example")
             assert answer.status == 421
             assert path not in answer.text
+            absolute = f"http://evil.example{page}"  # what it names counts, and not Host
+            assert (await ask(address, absolute, host=address)).status == 421
+            absolute = f"http://{address}{page}"
+            assert (await ask(address, absolute, host="evil.example")).status == 200
         assert (await ask(address, "/healthz", host="evil.example")).status == 200
 
 

@@ -12,11 +12,10 @@ import click
 import trio
 
 from trio_sched._support.tasks import open_plain_nursery
-from trio_sched.cli.common import complete_place
 from trio_sched.cli.connect import usage_errors
 from trio_sched.cli.exits import NO_HOST, Exit
 from trio_sched.cli.output import NoAnswer, perform, show, show_json, within
-from trio_sched.cli.paths import check_prefix, read_paths
+from trio_sched.cli.paths import check_prefix, complete_host, complete_path, read_paths
 from trio_sched.cli.reporter import Reporter
 from trio_sched.cli.steering import Change, Outcome, Steering, carry_out, steer, words_of
 from trio_sched.etcd_shim import Client
@@ -78,6 +77,7 @@ _OPTIONS: Final = (
         "--under",
         metavar="PREFIX",
         callback=usage_errors(check_prefix),
+        shell_complete=complete_path,
         help="With --everywhere: on the paths at and below PREFIX only.",
     ),
     click.option(
@@ -97,10 +97,18 @@ def place_arguments(command: F) -> F:
 
     for option in reversed(_OPTIONS):
         wrapper = option(wrapper)
-    for name in ("host", "path"):
-        argument = click.argument(name, required=False, shell_complete=complete_place(name))
-        wrapper = argument(wrapper)
+    for name, complete in (("host", _complete_second), ("path", _complete_first)):
+        wrapper = click.argument(name, required=False, shell_complete=complete)(wrapper)
     return wrapper  # type: ignore[return-value] # with these options, it is one
+
+
+def _complete_first(context: click.Context, parameter: click.Parameter, text: str) -> list[str]:
+    complete = complete_host if context.params.get("everywhere") else complete_path
+    return complete(context, parameter, text)
+
+
+def _complete_second(context: click.Context, parameter: click.Parameter, text: str) -> list[str]:
+    return [] if context.params.get("everywhere") else complete_host(context, parameter, text)
 
 
 def _places(

@@ -115,10 +115,15 @@ def complete_path(
 def complete_host(
     context: click.Context, _parameter: click.Parameter, incomplete: str
 ) -> list[str]:
-    """Return the hosts of the path that is given, for the shell."""
+    """Return the hosts of the path that is given, or of all paths, for the shell."""
     path = context.params.get("path")
+    under = context.params.get("under") or ""
 
     async def find(client: Client) -> Sequence[str]:
+        if context.params.get("everywhere"):
+            return sorted(
+                {name for state in await read_paths(client, under) for name in state.pool}
+            )
         return [*(await read_path(client, path)).pool] if path else []
 
     return [name for name in _ask(context.params, find) if name.startswith(incomplete)]

@@ -11,6 +11,7 @@ from typing import TextIO
 import click
 
 from trio_sched.cli.common import (
+    complete_place,
     complete_strategy,
     max_count_option,
     output_option,
@@ -58,6 +59,7 @@ Exit codes:
     "--from-history",
     metavar="PATH",
     callback=usage_errors(check_path),
+    shell_complete=complete_place("path"),
     help="Instead of TRACE: what hosts of PATH did, as far as etcd keeps it.",
 )
 @click.option(

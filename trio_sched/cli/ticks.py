@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import partial
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from trio_sched.cli.common import CODES, reading_options
 from trio_sched.cli.connect import Connection
 from trio_sched.cli.output import perform, show, show_json, within
+from trio_sched.cli.view.words import age_of
 from trio_sched.host.ticks import read_ticks
 from trio_sched.model.ticks import Tick
 
-__all__ = ["ticks"]
+if TYPE_CHECKING:
+    from rich.table import Table
 
+__all__ = ["ticks", "ticks_table"]
+
+_USUAL_NAME: Final = len("2026-12-01T11:00:00Z")
 _EXAMPLES = """\b
 Examples:
   trio-sched ticks /jobs/backup
@@ -48,18 +56,38 @@ async def _ticks(path: str, connection: Connection, output: str, timeout: float,
     if output == "json":
         show_json([_document(tick) for tick in found])
     elif found:
-        from trio_sched._support.text import plain  # noqa: PLC0415 # as above
-        from trio_sched.cli.view.tables import table  # noqa: PLC0415 # brings rich
-
-        drawn = table("TICK", "STATE", "CODE", "HOST", "BEGUN", "ENDED", right=["CODE"])
-        for tick in found:
-            code = "" if tick.code is None else str(tick.code)
-            cells = (tick.name, tick.state, code, tick.host, tick.begun, tick.ended or "")
-            drawn.add_row(*map(plain, cells))
-        show(drawn)
+        show(ticks_table(found))
     else:
         click.echo(f"no tick of {path} is remembered", err=True)
     return 0
+
+
+def ticks_table(found: Sequence[Tick]) -> Table:
+    """Return a line for each, at 80 columns, too; a name too long for that goes on below."""
+    from trio_sched._support.text import plain  # noqa: PLC0415 # as above
+    from trio_sched.cli.view.tables import table  # noqa: PLC0415 # brings rich
+
+    drawn = table("TICK", "STATE", "CODE", "HOST", "BEGUN", "TOOK", right=["CODE", "TOOK"])
+    for tick in found:
+        code = "" if tick.code is None else str(tick.code)
+        begun = tick.begun.removesuffix("+00:00")
+        cells = (tick.name, tick.state, code, tick.host, begun, _took(tick))
+        drawn.add_row(*map(plain, cells))
+    whole = {"STATE", "CODE", "BEGUN", "TOOK"}
+    if all(len(tick.name) <= _USUAL_NAME for tick in found):
+        whole.add("TICK")
+    for column in drawn.columns:
+        column.no_wrap = column.header in whole
+    return drawn
+
+
+def _took(tick: Tick) -> str:
+    """Return how long it took, by its host's clock; nothing if it has not ended."""
+    try:
+        ended = datetime.fromisoformat(tick.ended or "").astimezone(UTC)
+    except (ValueError, OverflowError):
+        return ""
+    return age_of(tick.begun, ended)
 
 
 async def _read(connection: Connection, path: str, last: int) -> tuple[Tick, ...]:

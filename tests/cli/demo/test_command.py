@@ -21,6 +21,7 @@ import trio
 from rich.cells import cell_len
 from rich.console import Console
 
+from tests.cli.ops_tools import validate
 from tests.places import DOCS
 from trio_sched import cli
 from trio_sched.cli.demo.board import Board, Event
@@ -74,6 +75,8 @@ async def demo(*args: str, code: str | None = None) -> tuple[int, str, str]:
 
 def events(text: str, kind: str | None = None) -> list[Json]:
     found: list[Json] = [json.loads(line) for line in text.splitlines()]
+    for event in found:
+        validate(event, "commands.schema.json#/$defs/demo")
     return [event for event in found if kind in {None, event["event"]}]
 
 

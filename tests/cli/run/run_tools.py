@@ -13,6 +13,7 @@ from typing import Any
 
 import trio
 
+from tests.cli.ops_tools import validate
 from tests.reaper.process_tools import ended_with_block
 from trio_sched.reaper.helper.groups import kill_group
 
@@ -64,6 +65,7 @@ class Run:
             line = await self._err.read()
             assert line is not None, f"ended after {self.events}"
             event: dict[str, Any] = json.loads(line)
+            validate(event, "commands.schema.json#/$defs/run")
             self.events.append(event)
             if event["event"] == "started":
                 self.child = event["pid"]

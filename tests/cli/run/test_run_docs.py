@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
+from pathlib import Path
 
 import click
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from tests.cli.run.run_tools import open_run
 from tests.places import DOCS, TESTS
 from tests.reaper.process_tools import alive, eventually
+from trio_sched import cli
 from trio_sched.cli.exits import Exit
 from trio_sched.cli.run.command import run
 from trio_sched.etcd_shim import open_client
@@ -60,6 +63,18 @@ def test_every_option_is_told_of() -> None:
     }
     there = {name for name in there if name.startswith("--")} - {"--reaper"}
     assert there <= named
+
+
+@pytest.mark.parametrize(
+    ("name", "made"), [("run", r"reporter\.event\(\s*\"(\w+)\""), ("demo", r"post\(\s*\"(\w+)\"")]
+)
+def test_every_event_is_in_the_schema(name: str, made: str) -> None:
+    """And their fields are: each line that a test reads is checked by it."""
+    schema = json.loads(DOCS.joinpath("commands.schema.json").read_text())["$defs"][name]
+    described = {event["properties"]["event"]["const"] for event in schema["oneOf"]}
+    source = "".join(file.read_text() for file in Path(cli.__path__[0], name).glob("*.py"))
+    always = {"log", "error"} if name == "run" else set()
+    assert described == {*re.findall(made, source), *always}
 
 
 @pytest.mark.parametrize("code", [code.value for code in Exit])

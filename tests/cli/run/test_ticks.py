@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
@@ -11,13 +12,17 @@ from typing import Any
 
 import pytest
 import trio
+from rich.console import Console
 
 from tests.cli.ops_tools import ops, validate
 from tests.cli.run.run_tools import done, open_run
 from tests.places import DOCS
 from trio_sched import read_ticks
+from trio_sched.cli.output import drawn
 from trio_sched.cli.run.ticks import period_of
+from trio_sched.cli.ticks import ticks_table
 from trio_sched.etcd_shim import open_client
+from trio_sched.model.ticks import Tick
 
 # A day's tick that began six hours ago, so that none begins while a test runs.
 DAILY = ("--once-per", "1d", "--at", f"{datetime.now(UTC) - timedelta(hours=6):%H:00}")
@@ -78,6 +83,41 @@ async def test_its_outcome_can_be_read(endpoint: str, path: str) -> None:
         (kv,) = (await client.get_prefix(f"{path}/ticks/")).kvs
         left = (await client.lease_time_to_live(kv.lease)).granted_ttl
         assert left == 2 * 86400, "its period and a day"
+
+
+def test_each_has_a_line_at_80_columns() -> None:
+    ended = "2026-12-01T12:01:05+00:00"
+    found = [
+        Tick("2026-12-01T12:00:00Z", "running", "host-b", 9, 1, "2026-12-01T12:00:00+00:00"),
+        Tick("2026-12-01T11:00:00Z", "done", "host-a", 7, 1, "2026-12-01T12:00:00+00:00", ended, 0),
+        Tick("2026-12-01T10:00:00Z", "interrupted", "host-c", 5, 2, "?", "??"),
+    ]
+    shown = at_80_columns(found)
+    assert max(map(len, shown)) <= 80
+    assert [line.split() for line in shown] == [
+        ["TICK", "STATE", "CODE", "HOST", "BEGUN", "TOOK"],
+        ["2026-12-01T12:00:00Z", "running", "host-b", "2026-12-01T12:00:00"],
+        ["2026-12-01T11:00:00Z", "done", "0", "host-a", "2026-12-01T12:00:00", "1m5s"],
+        ["2026-12-01T10:00:00Z", "interrupted", "host-c", "?"],
+    ]
+
+
+def test_a_long_name_of_a_tick_or_a_host_breaks_no_time() -> None:
+    ended = "2026-12-01T12:01:05+00:00"
+    long = Tick("n" * 70, "done", "h" * 50, 7, 1, "2026-12-01T12:00:00+00:00", ended, 0)
+    shown = at_80_columns([long])
+    assert max(map(len, shown)) <= 80
+    assert "2026-12-01T12:00:00" in shown[1]
+    assert shown[1].split()[-1] == "1m5s"
+    assert (sum(line.count("n") for line in shown), sum(line.count("h") for line in shown)) == (
+        70 + "done".count("n"),
+        50,
+    )
+
+
+def at_80_columns(found: list[Tick]) -> list[str]:
+    console = Console(width=80, file=io.StringIO())
+    return [line.rstrip() for line in drawn(ticks_table(found), console).splitlines()]
 
 
 async def test_none_is_remembered(endpoint: str, path: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 import trio
 
-from trio_sched.cli.common import path_argument
+from trio_sched.cli.common import complete_strategy, path_argument
 from trio_sched.cli.connect import Connection, Seconds, connection_options, usage_errors
 from trio_sched.cli.exits import CannotRun, Exit, explain
 from trio_sched.cli.reporter import Reporter
@@ -106,6 +106,7 @@ Exit codes:
     default="rr",
     callback=usage_errors(get_strategy),
     show_default=True,
+    shell_complete=complete_strategy,
 )
 @click.option(
     "--ttl",

@@ -11,7 +11,7 @@ import trio
 
 from trio_sched._support.tasks import open_plain_nursery
 from trio_sched._support.wall_time import wall_time
-from trio_sched.cli.common import CODES, timeout_option
+from trio_sched.cli.common import CODES, complete_place, timeout_option
 from trio_sched.cli.connect import Connection, connection_options
 from trio_sched.cli.exits import Exit
 from trio_sched.cli.output import perform, within
@@ -45,7 +45,13 @@ def _check_prefix(_context: click.Context, _parameter: click.Parameter, values: 
 
 
 @click.command(short_help="Show paths in a browser, live.", epilog=f"{_EXAMPLES}\n{CODES}")
-@click.argument("paths", nargs=-1, metavar="[PATH]...", callback=_check_prefix)
+@click.argument(
+    "paths",
+    nargs=-1,
+    metavar="[PATH]...",
+    callback=_check_prefix,
+    shell_complete=complete_place("path"),
+)
 @connection_options
 @address_option("--listen", default="127.0.0.1:8765", help="Where to serve it: [HOST:]PORT.")
 @timeout_option
