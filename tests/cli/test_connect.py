@@ -24,7 +24,7 @@ VARIABLES = ("ENDPOINTS", "USER", "PASSWORD", "CACERT", "CERT", "KEY")
 
 
 def connect(*arguments: str, env: dict[str, str] | None = None, given: str = "") -> Connection:
-    """The connection that these flags and these of etcdctl's variables ask for."""
+    """The connection that these flags and these variables, of etcdctl or ours, ask for."""
     found: list[Connection] = []
 
     @click.command
@@ -33,7 +33,9 @@ def connect(*arguments: str, env: dict[str, str] | None = None, given: str = "")
         found.append(connection)
 
     variables: dict[str, str | None] = {f"ETCDCTL_{name}": None for name in VARIABLES}
-    variables |= {f"ETCDCTL_{name}": value for name, value in (env or {}).items()}
+    variables |= {f"TRIO_SCHED_{name}": None for name in VARIABLES}
+    for name, value in (env or {}).items():
+        variables[name if name.startswith("TRIO_SCHED_") else f"ETCDCTL_{name}"] = value
     result = CliRunner().invoke(command, arguments, env=variables, input=given)
     if result.exit_code:
         raise ValueError(result.output)
@@ -64,6 +66,18 @@ def test_a_flag_wins() -> None:
     env = {"ENDPOINTS": "a:1", "USER": "a:1", "PASSWORD": "2"}
     found = connect("--endpoints", "b:2", "--user", "b", "--password", "3", env=env)
     assert (found.endpoints, found.user, found.password) == (("http://b:2",), "b", "3")
+
+
+def test_our_own_variables_hold_for_each_command_and_win() -> None:
+    """`run` has them as for all of its options; another command must not ask another etcd."""
+    env = {"TRIO_SCHED_ENDPOINTS": "b:2", "TRIO_SCHED_USER": "b", "TRIO_SCHED_PASSWORD": "3"}
+    for more in ({}, {"ENDPOINTS": "a:1", "USER": "a", "PASSWORD": "2"}):
+        found = connect(env=more | env)
+        assert (found.endpoints, found.user, found.password) == (("http://b:2",), "b", "3")
+    assert connect("--endpoints", "c:1", env=env).endpoints == ("http://c:1",)
+    assert connect(env={"TRIO_SCHED_ENDPOINTS": "", "ENDPOINTS": "a:1"}).endpoints == (
+        "http://a:1",
+    )
 
 
 @pytest.mark.parametrize(

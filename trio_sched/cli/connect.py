@@ -1,4 +1,4 @@
-"""How a command connects: its options, or etcdctl's own environment variables."""
+"""How a command connects: its options, or the environment's variables, etcdctl's or ours."""
 
 from __future__ import annotations
 
@@ -21,29 +21,41 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _FILE = click.Path(exists=True, dir_okay=False, readable=True)
 
+
+def _variables(name: str) -> list[str]:
+    """Return the environment variables of an option; the first that is set counts.
+
+    `run` has ``TRIO_SCHED_*`` for each option; for these, so do all others, that no command talks
+    to another etcd than it.
+    """
+    return [f"TRIO_SCHED_{name}", f"ETCDCTL_{name}"]
+
+
 _OPTIONS = (
     click.option(
         "--endpoints",
-        envvar="ETCDCTL_ENDPOINTS",
+        envvar=_variables("ENDPOINTS"),
         default="127.0.0.1:2379",
         metavar="URLS",
         show_default=True,
         help="Members of the etcd cluster, joined with commas.",
     ),
     click.option(
-        "--user", envvar="ETCDCTL_USER", metavar="NAME[:PASSWORD]", help="Who we are to etcd."
+        "--user", envvar=_variables("USER"), metavar="NAME[:PASSWORD]", help="Who we are to etcd."
     ),
     click.option(
         "--password",
-        envvar="ETCDCTL_PASSWORD",
+        envvar=_variables("PASSWORD"),
         metavar="PASSWORD",
         help="Goes with --user. Others see it in a command line, but not in the environment.",
     ),
     click.option(
-        "--cacert", envvar="ETCDCTL_CACERT", type=_FILE, help="Authorities to trust, for https."
+        "--cacert", envvar=_variables("CACERT"), type=_FILE, help="Authorities to trust, for https."
     ),
-    click.option("--cert", envvar="ETCDCTL_CERT", type=_FILE, help="Our certificate, for https."),
-    click.option("--key", envvar="ETCDCTL_KEY", type=_FILE, help="The key of our certificate."),
+    click.option(
+        "--cert", envvar=_variables("CERT"), type=_FILE, help="Our certificate, for https."
+    ),
+    click.option("--key", envvar=_variables("KEY"), type=_FILE, help="The key of our certificate."),
 )
 
 
