@@ -20,12 +20,11 @@ from trio_sched.etcd_shim import TLSContext, tls_context
 from trio_sched.exceptions import StrategyError, TrioSchedError
 from trio_sched.testing import open_etcd
 
-PREFIXES = ("ETCDCTL", "TRIO_SCHED")
 VARIABLES = ("ENDPOINTS", "USER", "PASSWORD", "CACERT", "CERT", "KEY")
 
 
 def connect(*arguments: str, env: dict[str, str] | None = None, given: str = "") -> Connection:
-    """The connection that these flags and these of etcdctl's variables ask for."""
+    """The connection that these flags and these variables, of etcdctl or ours, ask for."""
     found: list[Connection] = []
 
     @click.command
@@ -33,11 +32,10 @@ def connect(*arguments: str, env: dict[str, str] | None = None, given: str = "")
     def command(connection: Connection) -> None:
         found.append(connection)
 
-    variables: dict[str, str | None] = {
-        f"{prefix}_{name}": None for prefix in PREFIXES for name in VARIABLES
-    }
+    variables: dict[str, str | None] = {f"ETCDCTL_{name}": None for name in VARIABLES}
+    variables |= {f"TRIO_SCHED_{name}": None for name in VARIABLES}
     for name, value in (env or {}).items():
-        variables[name if name.startswith(PREFIXES) else f"ETCDCTL_{name}"] = value
+        variables[name if name.startswith("TRIO_SCHED_") else f"ETCDCTL_{name}"] = value
     result = CliRunner().invoke(command, arguments, env=variables, input=given)
     if result.exit_code:
         raise ValueError(result.output)
@@ -64,19 +62,22 @@ def test_without_anything() -> None:
     assert connect(env={"ENDPOINTS": "", "USER": ""}) == connect()
 
 
-def test_our_own_variables_are_those_of_all_commands_and_come_after_those_of_etcdctl() -> None:
-    """They are those of `run`; a fleet's shell that sets them must not watch another etcd."""
-    ours = {"TRIO_SCHED_ENDPOINTS": "b:2", "TRIO_SCHED_USER": "c", "TRIO_SCHED_PASSWORD": "d"}
-    found = connect(env=ours)
-    assert (found.endpoints, found.user, found.password) == (("http://b:2",), "c", "d")
-    found = connect(env=ours | {"ENDPOINTS": "a:1"})
-    assert (found.endpoints, found.user) == (("http://a:1",), "c")
-
-
 def test_a_flag_wins() -> None:
     env = {"ENDPOINTS": "a:1", "USER": "a:1", "PASSWORD": "2"}
     found = connect("--endpoints", "b:2", "--user", "b", "--password", "3", env=env)
     assert (found.endpoints, found.user, found.password) == (("http://b:2",), "b", "3")
+
+
+def test_our_own_variables_hold_for_each_command_and_win() -> None:
+    """`run` has them as for all of its options; another command must not ask another etcd."""
+    env = {"TRIO_SCHED_ENDPOINTS": "b:2", "TRIO_SCHED_USER": "b", "TRIO_SCHED_PASSWORD": "3"}
+    for more in ({}, {"ENDPOINTS": "a:1", "USER": "a", "PASSWORD": "2"}):
+        found = connect(env=more | env)
+        assert (found.endpoints, found.user, found.password) == (("http://b:2",), "b", "3")
+    assert connect("--endpoints", "c:1", env=env).endpoints == ("http://c:1",)
+    assert connect(env={"TRIO_SCHED_ENDPOINTS": "", "ENDPOINTS": "a:1"}).endpoints == (
+        "http://a:1",
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""How a command connects: its options, or etcdctl's own environment variables."""
+"""How a command connects: its options, or the environment's variables, etcdctl's or ours."""
 
 from __future__ import annotations
 
@@ -23,8 +23,12 @@ _FILE = click.Path(exists=True, dir_okay=False, readable=True)
 
 
 def _variables(name: str) -> list[str]:
-    """Return where an option may stand: etcdctl's variable first, and that of all our options."""
-    return [f"ETCDCTL_{name}", f"TRIO_SCHED_{name}"]
+    """Return the environment variables of an option; the first that is set counts.
+
+    `run` has ``TRIO_SCHED_*`` for each option; for these, so do all others, that no command talks
+    to another etcd than it.
+    """
+    return [f"TRIO_SCHED_{name}", f"ETCDCTL_{name}"]
 
 
 _OPTIONS = (

@@ -1,7 +1,8 @@
 """Where the options of ``trio-sched run`` may stand, and what holds of them.
 
-On the line, in ``TRIO_SCHED_*`` (those for etcd in ``ETCDCTL_*``), or in a file of TOML; the first
-of these that says something holds. That is click's own order, the file being its `default_map`.
+On the line, in ``TRIO_SCHED_*`` (those for etcd also in ``ETCDCTL_*``), or in a file of TOML; the
+first of these that says something holds. That is click's own order, the file being its
+`default_map`.
 """
 
 from __future__ import annotations
