@@ -12,6 +12,7 @@ from tests.helpers import until
 from tests.host.test_patience import in_no_time
 from tests.host.test_slots import Work
 from trio_sched import Client, LocalHost, Result, open_host, schedule
+from trio_sched.etcd_shim.errors import ClientClosed
 from trio_sched.etcd_shim.lease import new_lease_id
 from trio_sched.host.decision_leases import is_shared, shared_lease_id
 from trio_sched.host.joining import clear_if_last
@@ -237,6 +238,33 @@ async def test_f14_all_is_decided_anew_though_no_watch_said_that_it_was_revoked(
         assert await lease_of(client, ONE.record) not in {0, ours}
         assert await lease_of(client, OTHER.record) not in {0, ours}
         assert all(result.scheduled for result in results)
+
+
+@in_no_time
+async def test_a_renewal_that_fails_is_made_again_soon() -> None:
+    """By an error that is not waited out, or as it takes too long."""
+    etcd = MemoryEtcd()
+    async with etcd.open_client() as client, leading(client, "/one") as (_, results):
+        ours = await lease_of(client, ONE.record)
+        asked: list[float] = []
+        renew = client.lease_renew
+
+        async def renew_badly(lease: int) -> int:
+            if lease == ours:
+                asked.append(trio.current_time())
+                if len(asked) == 1:
+                    raise ClientClosed("not borne")
+                if len(asked) == 2:
+                    await trio.sleep_forever()
+            return await renew(lease)
+
+        client.lease_renew = renew_badly  # type: ignore[method-assign] # as a bad server does
+        await trio.sleep(4 * TTL)
+        assert asked[1] - asked[0] <= TTL / 10
+        assert asked[2] - asked[1] <= TTL / 2 + TTL / 10
+        assert asked[3] - asked[2] > TTL / 2
+        assert await lease_of(client, ONE.record) == ours
+        assert results[0].scheduled
 
 
 @in_no_time

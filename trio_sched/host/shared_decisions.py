@@ -134,15 +134,22 @@ class SharedDecisionLease:
 
     async def run(self) -> None:
         """Renew it once in a session TTL, and look after what hangs on it; until cancelled."""
+        pause = float(self._ttl)
         while True:
-            await trio.sleep_until(on_beat(trio.current_time() + self._ttl, self._ttl))
-            if self._is_granted:
-                # What is refused is tried again in time: it has two session TTLs to live.
-                with trio.move_on_after(self._ttl / 2), suppress(EtcdError):
-                    await self._renew(self.id)
-            if self._is_granted:
+            await trio.sleep_until(on_beat(trio.current_time() + pause, self._ttl))
+            pause = self._ttl
+            if self._is_granted and not await self._renew_in_time(self.id):
+                pause = self._ttl / 10  # it has two session TTLs to live
+            elif self._is_granted:
                 with trio.move_on_after(self._ttl / 4), suppress(EtcdError):
                     await self._look_back(self.id)
+
+    async def _renew_in_time(self, lease: int) -> bool:
+        """Renew it; return whether it is known what became of it."""
+        with trio.move_on_after(self._ttl / 2), suppress(EtcdError):
+            await self._renew(lease)
+            return True
+        return False
 
     async def _renew(self, lease: int) -> None:
         try:
