@@ -40,7 +40,7 @@ PUTS = 64  # candidates that are put in one transaction
 MAX_EXPONENT_OF_CANDIDATES = 0.1
 MAX_REQUESTS_FOR_A_SLOT = 3
 MAX_PROOFS = 2.5  # of a path, in a TTL
-MAX_CALLS = 10  # a second, of 1,000 paths of one host with a TTL of 10 s, besides renewals
+MAX_REQUESTS = 10  # a second, of 1,000 paths of one host with a TTL of 10 s, with renewals
 
 
 @dataclass
@@ -161,16 +161,18 @@ async def idle(count: int, shared: bool) -> list[Row]:  # noqa: FBT001 # of a ta
         seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
         requests, _ = difference(before, await counters(server))
     calls = requests.get("Txn", 0) + requests.get("Range", 0)
+    renewals = requests.get("LeaseKeepAlive", 0)
     a_ttl = seconds / IDLE_TTL * count
     whose = kind_of(shared=shared)
     return [
         Row(
             f"{count} idle {whose}: {calls / a_ttl:.2f} calls a path and TTL, "
-            f"{calls / seconds:.1f} a second",
-            calls / a_ttl <= MAX_PROOFS and (not shared or calls / seconds <= MAX_CALLS),
+            f"{(calls + renewals) / seconds:.1f} requests a second with renewals",
+            calls / a_ttl <= MAX_PROOFS
+            and (not shared or (calls + renewals) / seconds <= MAX_REQUESTS),
         ),
         Row(
-            f"{count} idle {whose}: {requests.get('LeaseKeepAlive', 0) / a_ttl:.2f} renewals a "
+            f"{count} idle {whose}: {renewals / a_ttl:.2f} renewals a "
             f"path and TTL, {cpu / seconds * 100:.1f} % of a core, late by {worst * 1000:.0f} ms "
             "at most"
         ),
