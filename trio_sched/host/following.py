@@ -39,7 +39,7 @@ from trio_sched.host.expectations import (
     mod_revision,
 )
 from trio_sched.host.patience import Patience, Wait
-from trio_sched.host.proofs import find_differences, proofs_of
+from trio_sched.host.proofs import Proofs, find_differences, proofs_of
 from trio_sched.host.reads import Reads, found_keys, read_path
 from trio_sched.model.keys import KeyRange, PathKeys
 from trio_sched.model.path_view import PathView
@@ -89,6 +89,7 @@ class PathFollower:
         self.longest: float = inf
         self.on_change: Callable[[], None] = lambda: None
         self._proving = trio.CancelScope()
+        self._proofs: Proofs | None = None  # with which it is proven
         self._leading: Follower | None = None  # of all that a leader has to know
         self._read_whole_at = 0  # revision of the last read of that
         self._asked_at = -inf  # by `lease_time`, when a proof was asked for last
@@ -346,7 +347,7 @@ class PathFollower:
             RevisionWentBack: the store is another one.
             EtcdError: etcd refused.
         """
-        proofs = proofs_of(self._client)
+        self._proofs = proofs = proofs_of(self._client)
         self._asked_at = self.fresh_at
         with proofs.sharing(self), self._proving:
             self._note_fresh(self.fresh_at)
@@ -364,8 +365,8 @@ class PathFollower:
         """Note that the view was the newest when this was asked."""
         self.fresh_at = max(self.fresh_at, asked_at)
         self._proving.deadline = self.fresh_at - suspended() + self.longest
-        if self.fresh_at > self._asked_at:
-            proofs_of(self._client).note_asked(self)
+        if self._proofs is not None and self.fresh_at > self._asked_at:
+            self._proofs.note_asked(self)
 
     @property
     def due_at(self) -> float:
