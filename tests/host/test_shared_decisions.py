@@ -199,6 +199,26 @@ async def test_f45_marks_are_carried_on_and_last_as_long_as_the_pause() -> None:
 
 
 @in_no_time
+async def test_f37_a_leader_decides_though_marks_cannot_be_carried_on() -> None:
+    etcd = MemoryEtcd()
+    async with etcd.open_client() as client:
+        theirs = (await client.lease_grant(1000)).id
+        await client.put(ONE.record, "{}", lease=theirs)
+        await client.put(ONE.scheduled, "x", lease=theirs)
+        await client.put(ONE.mark(7), "1.1 x", lease=theirs)
+        etcd.cluster.refusals.forbidden.add(ONE.marks)
+        async with alone(etcd, "/one", "a", 0) as a, alone(etcd, "/one", "b", 0) as b:
+            await until(a, "a", "b")
+            await b.update(priority=1)
+            await b.shutdown()
+            await until(a, "a")
+            etcd.cluster.refusals.forbidden.clear()
+            await trio.sleep(TTL)
+            ours = await lease_of(client, ONE.record)
+            assert await lease_of(client, ONE.mark(7)) == ours != theirs
+
+
+@in_no_time
 async def test_a_mark_that_nobody_takes_goes_when_it_would_have_lapsed() -> None:
     etcd = MemoryEtcd()
     async with etcd.open_client() as client, leading(client, "/one", "/other") as (_, results):

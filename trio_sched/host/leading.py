@@ -141,6 +141,7 @@ class Leading:
         try:
             with contextlib.suppress(_Resigned):
                 async with open_plain_nursery() as nursery:
+                    self._nursery = nursery
                     # Where the pool is small, it is proven within that time, and not read.
                     pause = _RECONCILE * self._context.session.ttl
                     nursery.start_soon(self._follower.follow, self._keys.leading, everything, pause)
@@ -307,17 +308,23 @@ class Leading:
         self._refused_since = inf
         self._write_wait.worked()
         if answer.succeeded:
-            await self._inherit(lease)
+            self._inherit(lease)
             self._context.counts.note_written()
             return events.WriteDone(answer.revision, intent.fence)
         return self._refused(answer, intent.fence)
 
-    async def _inherit(self, lease: int) -> None:
-        """See to what hangs on the lease of the leader before us, if ours is another one."""
+    def _inherit(self, lease: int) -> None:
+        """See to what hangs on the lease of the leader before us, if ours is another one.
+
+        By a task: if etcd refuses that for a while, decisions go on.
+        """
         if self._inherited not in {0, lease}:
-            with contextlib.suppress(LeaseNotFound):  # there will be another decision
-                await self._patience.insist(carry_marks, self._client, self._keys, lease)
+            self._nursery.start_soon(self._carry_marks, lease)
         self._inherited = 0
+
+    async def _carry_marks(self, lease: int) -> None:
+        with contextlib.suppress(LeaseNotFound):  # there will be another decision
+            await self._patience.insist(carry_marks, self._client, self._keys, lease)
 
     async def _wait_out(self, error: EtcdError) -> None:
         """Wait before the next attempt to write; resign if it was in vain for a TTL.
