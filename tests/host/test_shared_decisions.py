@@ -164,6 +164,27 @@ async def test_it_stays_while_others_are_there_who_have_not_taken_over_yet() -> 
 
 
 @in_no_time
+async def test_f36_a_path_that_is_refused_keeps_no_other_from_being_cleaned_up() -> None:
+    etcd = MemoryEtcd()
+    async with etcd.open_client() as client:
+        async with leading(client, "/one", "/other", "/third") as (_, results):
+            live = (await client.lease_grant(1000)).id
+            for keys in (ONE, OTHER):
+                await client.put(keys.exchange + b"x", "", lease=live)
+            for result in results[:2]:
+                await result.shutdown()
+            etcd.cluster.refusals.forbidden.add(b"/one/")
+            await client.lease_revoke(live)
+            await trio.sleep(3 * TTL)
+            assert await there(client, OTHER) == []
+            etcd.cluster.refusals.forbidden.clear()
+            assert await there(client, ONE) == [ONE.scheduled, ONE.record]
+            await trio.sleep(2 * TTL)
+            assert await there(client, ONE) == []
+            assert results[2].scheduled
+
+
+@in_no_time
 async def test_f45_marks_are_carried_on_and_last_as_long_as_the_pause() -> None:
     """Host x has gone with its lease, and so has the leader; the slot is not free for a pause."""
     etcd, work = MemoryEtcd(), Work()

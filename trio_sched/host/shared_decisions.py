@@ -141,7 +141,7 @@ class SharedDecisionLease:
             if self._is_granted and not await self._renew_in_time(self.id):
                 pause = self._ttl / 10  # it has two session TTLs to live
             elif self._is_granted:
-                with trio.move_on_after(self._ttl / 4), suppress(EtcdError):
+                with trio.move_on_after(self._ttl / 4):
                     await self._look_back(self.id)
 
     async def _renew_in_time(self, lease: int) -> bool:
@@ -173,12 +173,17 @@ class SharedDecisionLease:
     async def _look_back(self, lease: int) -> None:
         """Forget the paths on which nothing hangs on it any more, and clean up those without hosts.
 
-        Raises:
-            EtcdError: etcd did not answer, or refused.
+        What etcd refuses is asked again in the next TTL, and holds up no other path.
         """
         over = [use for use in self._uses.values() if use.on_gone is None]
         for first in range(0, len(over), _PATHS_AT_ONCE):
-            await self._look_at(over[first : first + _PATHS_AT_ONCE], lease)
+            some = over[first : first + _PATHS_AT_ONCE]
+            try:
+                await self._look_at(some, lease)
+            except EtcdError:  # it may be about one of them, or about their number
+                for use in some:
+                    with suppress(EtcdError):
+                        await self._look_at([use], lease)
 
     async def _look_at(self, uses: Sequence[_Use], lease: int) -> None:
         answer = await self._client.txn(
