@@ -63,11 +63,11 @@ class SyncSlot:
     ) -> subprocess.CompletedProcess[bytes]:
         """Run a process as work under this slot, and block until it has ended.
 
-        As `trio_sched.Slot.run_process`. When `stop` is set, all of it is ended, and this raises;
-        work that lets that out is run again at its next turn.
+        As `trio_sched.Slot.run_process`. When `stop` is set, before or meanwhile, all of it is
+        ended, and this raises ``concurrent.futures.CancelledError``; work that lets that out is run
+        again at its next turn.
 
         Raises:
-            concurrent.futures.CancelledError: `stop` was set, before or meanwhile.
             subprocess.CalledProcessError: it failed; unless ``check=False``.
             OSError: it cannot be run.
             TypeError: an argument is of a wrong type, or not taken.
