@@ -5,13 +5,19 @@ from __future__ import annotations
 import pytest
 import trio
 import trio.testing
+from grpclib.const import Status
 
 from tests.etcd_shim.concurrency.losing import lose_answer
 from tests.etcd_shim.concurrency.rows import WAIT, row
 from tests.etcd_shim.sweep import AtStep, sweep
 from trio_sched.etcd_shim import open_client
 from trio_sched.etcd_shim.concurrency import DequeueUncertain, PriorityQueue, Queue, queues
-from trio_sched.etcd_shim.errors import ConnectionFailed, ConnectionLost
+from trio_sched.etcd_shim.errors import (
+    ConnectionFailed,
+    ConnectionLost,
+    PermissionDenied,
+    rpc_error,
+)
 from trio_sched.testing import open_etcd
 
 
@@ -38,6 +44,36 @@ async def test_f17_an_item_that_may_be_ours_is_said_to_be_uncertain(
         assert caught.value.kv.value == b"x"
         assert isinstance(caught.value.__cause__, ConnectionLost)
         assert not await row(client, path)
+
+
+async def test_f17_an_item_that_may_be_ours_is_uncertain_whatever_comes_after_the_lost_answer(
+    endpoint: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a role that was taken away meanwhile, so that it cannot be asked again."""
+    async with open_client(endpoint) as client:
+        queue = Queue(client, path)
+
+        async def refuse(*_: object) -> object:
+            await trio.lowlevel.checkpoint()
+            raise rpc_error(Status.PERMISSION_DENIED, "etcdserver: permission denied")
+
+        async def take_away() -> None:
+            await trio.lowlevel.checkpoint()
+            monkeypatch.setattr(client, "txn", refuse)
+
+        for take in (queue.dequeue, queue.dequeue_nowait):
+            await queue.enqueue("x")
+            lose_answer(monkeypatch, client, carried_out=True, then=take_away)
+            with pytest.raises(DequeueUncertain) as caught:
+                await take()
+            assert caught.value.kv.value == b"x"
+            assert isinstance(caught.value.__cause__, ConnectionLost)
+            assert isinstance(caught.value.__context__, PermissionDenied)
+            await queue.enqueue("y")
+            with pytest.raises(PermissionDenied):  # nothing was sent before, so nothing was taken
+                await take()
+            monkeypatch.undo()
+            assert await queue.dequeue_nowait() == b"y"
 
 
 async def test_an_item_that_etcd_does_not_answer_for_is_uncertain(

@@ -99,10 +99,13 @@ class _Items:
             while True:
                 try:
                     done = await self._client.txn([unchanged], [delete])
-                except TRANSIENT as exc:
-                    if lost is None and isinstance(exc, ConnectionFailed):
-                        raise  # nothing was sent
+                except EtcdError as exc:
+                    is_transient = isinstance(exc, TRANSIENT)
+                    if lost is None and (not is_transient or isinstance(exc, ConnectionFailed)):
+                        raise  # nothing was sent, or it was refused
                     lost = lost or exc
+                    if not is_transient:
+                        raise DequeueUncertain(kv) from lost
                 else:
                     if done.succeeded or lost is None:
                         return done.succeeded
