@@ -14,12 +14,12 @@ import trio
 
 from tests.helpers import until, watch_leftovers
 from tests.host.test_schedule_processes import TTL, open_host
-from trio_sched import Control, open_client, schedule
+from trio_sched import Client, Control, open_client, schedule
 from trio_sched.model.keys import PathKeys
 from trio_sched.testing import Etcd, open_etcd, open_faulty_link
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from trio_sched.etcd_shim import Event, KeyValue, WatchBatch, Watcher
 
@@ -89,19 +89,28 @@ class Deaf:
             await self._real.receive()
 
 
-async def test_f3_f14_a_decision_that_no_watch_tells_is_read(
-    endpoint: str, path: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with open_client(endpoint) as client, open_client(endpoint) as deaf:
-        real = deaf.watch
+@asynccontextmanager
+async def open_deaf(
+    endpoint: str, wrap: Callable[[bytes, Watcher], object]
+) -> AsyncIterator[Client]:
+    """Open a client whose watches are what `wrap` makes of them, by their keys."""
+    async with open_client(endpoint) as client:
+        real = client.watch
 
         @asynccontextmanager
-        async def watch(key: bytes, **options: Any) -> AsyncIterator[Watcher | Deaf]:
+        async def watch(key: bytes, **options: Any) -> AsyncIterator[object]:
             async with real(key, **options) as watcher:
-                is_decision = key == PathKeys(path).scheduled
-                yield Deaf(watcher) if is_decision else watcher
+                yield wrap(key, watcher)
 
-        monkeypatch.setattr(deaf, "watch", watch)
+        client.watch = watch  # type: ignore[method-assign, assignment] # as a silent server does
+        yield client
+
+
+async def test_f3_f14_a_decision_that_no_watch_tells_is_read(endpoint: str, path: str) -> None:
+    def wrap(key: bytes, watcher: Watcher) -> object:
+        return Deaf(watcher) if key == PathKeys(path).scheduled else watcher
+
+    async with open_client(endpoint) as client, open_deaf(endpoint, wrap) as deaf:
         async with (
             schedule(client, path, "a", max_count=2) as leader,
             schedule(deaf, path, "b", max_count=2, session_ttl=1) as result,
@@ -129,18 +138,13 @@ class DeafTo:
 
 
 async def test_f14_a_leader_that_misses_a_join_and_hears_what_comes_after_it_reads_its_pool(
-    endpoint: str, path: str, monkeypatch: pytest.MonkeyPatch
+    endpoint: str, path: str
 ) -> None:
-    """That no key was put since what it heard last would prove nothing."""
-    async with open_client(endpoint) as client, open_client(endpoint) as deaf:
-        real = deaf.watch
-
-        @asynccontextmanager
-        async def watch(key: bytes, **options: Any) -> AsyncIterator[DeafTo]:
-            async with real(key, **options) as watcher:
-                yield DeafTo(watcher, "b")
-
-        monkeypatch.setattr(deaf, "watch", watch)
+    """That no key was put since the newest event would prove nothing."""
+    async with (
+        open_client(endpoint) as client,
+        open_deaf(endpoint, lambda _, watcher: DeafTo(watcher, "b")) as deaf,
+    ):
         async with schedule(deaf, path, "a", max_count=2, session_ttl=1) as leader:
             await until(leader, "a")
             async with schedule(client, path, "b", max_count=2) as result:
@@ -149,18 +153,11 @@ async def test_f14_a_leader_that_misses_a_join_and_hears_what_comes_after_it_rea
                 assert (await until(result, "a", "b")).leader == "a"
 
 
-async def test_f14_a_leader_that_hears_nothing_reads_its_pool(
-    endpoint: str, path: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with open_client(endpoint) as client, open_client(endpoint) as deaf:
-        real = deaf.watch
-
-        @asynccontextmanager
-        async def watch(key: bytes, **options: Any) -> AsyncIterator[Deaf]:
-            async with real(key, **options) as watcher:
-                yield Deaf(watcher)
-
-        monkeypatch.setattr(deaf, "watch", watch)
+async def test_f14_a_leader_that_hears_nothing_reads_its_pool(endpoint: str, path: str) -> None:
+    async with (
+        open_client(endpoint) as client,
+        open_deaf(endpoint, lambda _, watcher: Deaf(watcher)) as deaf,
+    ):
         async with schedule(deaf, path, "a", max_count=2, session_ttl=1) as leader:
             async with schedule(client, path, "b", max_count=2) as result:
                 assert (await until(result, "a", "b")).leader == "a"

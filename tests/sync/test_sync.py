@@ -8,16 +8,17 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import CancelledError
 from contextvars import ContextVar
 from pathlib import Path
-from queue import SimpleQueue
 from typing import cast
 
 import pytest
 import trio
 
 from tests.places import ROOT
+from tests.sync.interrupted import Interrupted
 from trio_sched import EndOfResults, EtcdError, HostnameInUse, Hosts
 from trio_sched.etcd_shim import Compare, Put
 from trio_sched.sync import (
@@ -149,6 +150,27 @@ def test_a_process_under_a_slot_that_is_lost_is_ended_and_work_begins_anew(
         os.kill(int(pids.read_text()), 0)
 
 
+def leave_while_it_works(
+    client: SyncClient,
+    path: str,
+    work: Callable[[SyncSlot, threading.Event], None],
+    begun: threading.Event,
+    ended: list[str],
+) -> threading.Thread:
+    """Leave a path while another thread works there; return that, which notes when it ends."""
+    with schedule(client, path, "a") as result:
+
+        def run() -> None:
+            with pytest.raises(EndOfResults):
+                result.run_while_scheduled(work)
+            ended.append("call")
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        begun.wait()
+    return thread
+
+
 def test_a_process_of_work_ends_when_the_block_is_left(endpoint: str, path: str) -> None:
     begun, ended = threading.Event(), list[str]()
 
@@ -157,17 +179,7 @@ def test_a_process_of_work_ends_when_the_block_is_left(endpoint: str, path: str)
         slot.run_process(["sleep", "300"])
 
     with open_client(endpoint) as client:
-        with schedule(client, path, "a") as result:
-
-            def run() -> None:
-                with pytest.raises(EndOfResults):
-                    result.run_while_scheduled(work)
-                ended.append("call")
-
-            thread = threading.Thread(target=run)
-            thread.start()
-            begun.wait()
-        thread.join()
+        leave_while_it_works(client, path, work, begun, ended).join()
         assert ended == ["call"]
         assert nothing_is_left(client, path)
 
@@ -181,16 +193,7 @@ def test_leaving_the_block_asks_work_in_another_thread_to_stop(endpoint: str, pa
         ended.append("work")
 
     with open_client(endpoint) as client:
-        with schedule(client, path, "a") as result:
-
-            def run() -> None:
-                with pytest.raises(EndOfResults):
-                    result.run_while_scheduled(work)
-                ended.append("call")
-
-            thread = threading.Thread(target=run)
-            thread.start()
-            begun.wait()
+        thread = leave_while_it_works(client, path, work, begun, ended)
         assert ended[0] == "work"
         thread.join()
         assert ended == ["work", "call"]
@@ -409,11 +412,6 @@ def test_ctrl_c_in_the_moment_in_which_work_may_begin_does_not_hang(
     endpoint: str, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The turn was given, and is not taken any more: so it ends, and the slot is freed."""
-
-    class Interrupted(SimpleQueue[object]):
-        def get(self, block: bool = True, timeout: float | None = None) -> object:  # noqa: FBT002 # a queue's
-            super().get(block, timeout)
-            raise KeyboardInterrupt
 
     monkeypatch.setattr("queue.SimpleQueue", Interrupted)
     with open_client(endpoint) as client, schedule(client, path, "a") as result:

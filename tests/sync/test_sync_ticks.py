@@ -6,11 +6,11 @@ import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from queue import SimpleQueue
 from typing import Any
 
 import pytest
 
+from tests.sync.interrupted import Interrupted
 from trio_sched import TickSchedule
 from trio_sched.sync import SyncClient, SyncSlot, open_client, schedule
 
@@ -86,11 +86,6 @@ def test_ctrl_c_before_it_begins_leaves_it_undone(
     endpoint: str, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was claimed, and its turn is not taken: so it is not done, and the next call does it."""
-
-    class Interrupted(SimpleQueue[object]):
-        def get(self, block: bool = True, timeout: float | None = None) -> object:  # noqa: FBT002 # a queue's
-            super().get(block, timeout)
-            raise KeyboardInterrupt
 
     with open_client(endpoint) as client, schedule(client, path, "a") as result:
         monkeypatch.setattr("queue.SimpleQueue", Interrupted)

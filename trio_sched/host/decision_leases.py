@@ -4,10 +4,10 @@ Theory of operation
 -------------------
 It is three session TTLs long, and its leader renews it. When a leader has gone, the next one goes
 on with its lease, if it has the TTL of its own; else it puts the decision, and the marks of slots,
-under one of its own. So nobody sees a gap, and nothing outlives the hosts by more than three TTLs.
+under one of its own. So no host sees a gap, and nothing outlives the hosts by more than three TTLs.
 
 A host that has one session for all of its paths has one such lease for all that it leads
-(``shared_decisions.py``). Nobody else may go on with it, as then it would keep alive what others
+(``shared_decisions.py``). No other host may go on with it, as then it would keep alive what others
 have left there, nor revoke it. So its id says what it is: bit 62 is set in it, and in no other.
 """
 

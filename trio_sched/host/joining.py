@@ -380,9 +380,8 @@ async def clear_if_last(client: Client, keys: PathKeys, decision_leases: Abstrac
         # lease that neither it nor a mark hangs on is of no use to any host.
         useless = decision_leases - {kv.lease for index in (0, 1) for kv in answer.get(index)}
     for lease in useless:
-        if is_shared(lease):  # its host sees to that
-            continue
-        await revoke_quietly(client, lease)
+        if not is_shared(lease):  # else its host sees to that
+            await revoke_quietly(client, lease)
     return answer.succeeded
 
 

@@ -4,7 +4,7 @@ Theory of operation
 -------------------
 A path's own lease for its decisions costs a renewal in each session TTL. A host that shares a
 session among a thousand paths shares this lease among them, too. Only that host renews it, as long
-as it lives, and whoever leads one of the paths next puts all under a lease of its own.
+as it lives, and the next leader of one of the paths puts all under a lease of its own.
 
 So one thing is different: what hangs on it does not lapse when the host has left a path, or leads
 it no more, and then all others go before any of them has taken over. So of such a path it is asked,
@@ -35,7 +35,7 @@ from trio_sched.model.keys import PathKeys
 __all__ = ["SharedDecisionLease"]
 
 _CONDITIONS: Final = 4  # about one path
-_PATHS_AT_ONCE: Final = 30  # etcd takes 128 conditions in a transaction, if not told otherwise
+_PATHS_AT_ONCE: Final = 30  # etcd takes 128 conditions in a transaction, if no limit is set
 
 
 @dataclass(eq=False, slots=True)
@@ -134,7 +134,7 @@ class SharedDecisionLease:
 
     async def run(self) -> None:
         """Renew it once in a session TTL, and look after what hangs on it; until cancelled."""
-        pause = float(self._ttl)
+        pause: float = self._ttl
         while True:
             await trio.sleep_until(on_beat(trio.current_time() + pause, self._ttl))
             pause = self._ttl
@@ -196,12 +196,10 @@ class SharedDecisionLease:
             if not answer.succeeded:
                 parts = range(_CONDITIONS * number, _CONDITIONS * (number + 1))
                 found = [kv for index in parts for kv in answer.get(index)]
-            in_use = [kv for kv in found if kv.lease == lease]
-            if in_use:
+            led_with = (use.candidate, use.fence)
+            if any(kv.lease == lease for kv in found):
                 await self._clear(use, lease)
-            elif not any(
-                (kv.key, kv.create_revision) == (use.candidate, use.fence) for kv in found
-            ):
+            elif all((kv.key, kv.create_revision) != led_with for kv in found):
                 self._forget(use)
 
     def _forget(self, use: _Use) -> None:
