@@ -11,9 +11,10 @@ import trio
 from tests.helpers import until
 from tests.host.test_patience import in_no_time
 from tests.host.test_slots import Work
-from trio_sched import Client, LocalHost, Result, open_host, schedule
+from trio_sched import Client, LocalHost, Result, open_client, open_host, schedule
 from trio_sched.etcd_shim.errors import ClientClosed
 from trio_sched.etcd_shim.lease import new_lease_id
+from trio_sched.etcd_shim.watch import EventType
 from trio_sched.host.decision_leases import is_shared, shared_lease_id
 from trio_sched.host.joining import clear_if_last
 from trio_sched.model.keys import PathKeys
@@ -347,3 +348,29 @@ async def test_others_see_no_gap_when_the_host_leaves_or_dies(*, dies: bool) -> 
                     assert hosts, "the decision was not there for a while"
             assert b.scheduled
         nursery.cancel_scope.cancel()
+
+
+async def test_what_was_left_is_looked_at_on_a_real_etcd(endpoint: str, path: str) -> None:
+    """Whose compares of leases over empty ranges, and of keys that are not there, must hold."""
+    left, kept = PathKeys(f"{path}/left"), f"{path}/kept"
+    async with (
+        open_client(endpoint) as client,
+        open_host(client, "m", session_ttl=2) as host,
+        host.schedule(kept) as stays,
+    ):
+        await until(stays, "m")
+        live = (await client.lease_grant(600)).id
+        async with host.schedule(left.path) as result:
+            await until(result, "m")
+            await client.put(left.exchange + b"x", "", lease=live)
+        assert await there(client, left) == [left.host("x"), left.scheduled, left.record]
+        decisions = host._shared.decisions
+        async with client.watch(left.record) as watcher:
+            await client.lease_revoke(live)
+            with trio.fail_after(30):
+                (deletion,) = (await watcher.receive()).events
+        assert deletion.type is EventType.DELETE
+        assert await there(client, left) == []
+        await decisions._look_back(decisions.id)  # as the next time, in a TTL
+        assert decisions._uses.keys() == {kept}
+        assert stays.scheduled
