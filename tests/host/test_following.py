@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+from grpclib.const import Status
 
 from tests.helpers import until
 from trio_sched import Client, Hosts, Observation, Slot, observe, open_client, schedule
+from trio_sched._support.suspension import lease_time
 from trio_sched.etcd_shim import KeyValue, WatchBatch
-from trio_sched.etcd_shim.errors import RevisionWentBack
+from trio_sched.etcd_shim.errors import RevisionWentBack, rpc_error
 from trio_sched.host.following import PathFollower
 from trio_sched.host.reads import found_keys
 from trio_sched.model.keys import KeyRange, PathKeys
@@ -376,3 +378,38 @@ async def test_f3_a_read_of_another_range_does_not_prove_the_decision(path: str)
         assert follower.view.hosts == ("b",)
         assert await follower.reload(keys.decision)
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("full", [False, True])
+async def test_f37_while_nothing_is_covered_etcd_has_to_answer_all_the_same(full: bool) -> None:
+    """Also one that is full, and refuses transactions that only read, as 3.5.1 does."""
+    etcd = MemoryEtcd()
+    async with etcd.open_client() as client:
+        await client.put("/p/scheduled", "a")
+        etcd.cluster.refusals.no_space_for_txns = etcd.cluster.refusals.no_space = full
+        follower = PathFollower(client, PathKeys("/p"), 1)
+        before = follower.fresh_at
+        await follower.prove()
+        assert follower.fresh_at > before
+        etcd.cluster.refusals.refuse = lambda _method, _request: rpc_error(Status.UNAVAILABLE, "no")
+        with trio.move_on_after(0.1) as scope:
+            await follower.prove()
+        assert scope.cancelled_caught
+
+
+async def test_f3_what_proved_an_empty_view_does_not_prove_what_is_loaded_next() -> None:
+    """The proof overtakes the read."""
+    async with MemoryEtcd().open_client() as client:
+        keys = PathKeys("/p")
+        follower = PathFollower(client, keys, 1)
+        asked_at = lease_time()
+        found = await follower.read(keys.decision)
+        await follower.prove()
+        assert follower.fresh_at > asked_at
+        follower.cover(keys.decision, found, asked_at)
+        assert follower.fresh_at == asked_at
+        await follower.prove()
+        proven_at = follower.fresh_at
+        assert proven_at > asked_at
+        follower.cover(keys.decision, found, asked_at)
+        assert follower.fresh_at == proven_at, "a proof of what is covered stays one"

@@ -32,6 +32,20 @@ def planned(seed: int, *actions: list[Any], **options: Any) -> Plan:
 
 
 FAILED_PLANS = {
+    "a full etcd refuses transactions while nothing is covered that could be proven": planned(
+        910003985,
+        [3.239, "isolate", 0, 0.289, 5],
+        [4.21, "miss", 0, 0.0, 4],
+        [4.45, "die", 1, 0.415, 2],
+        [9.385, "full", 0, 1.956, 5],
+        [10.155, "leave", 4, 0.366, 2],
+        hosts=5,
+        members=1,
+        max_count=2,
+        ttl=3,
+        seconds=12.0,
+        takeover_pause=3.0,
+    ),
     "operators who were held up all steer at once": planned(
         890002070,
         [11.854, "isolate", 0, 0.306, 5],

@@ -108,9 +108,12 @@ class PathFollower:
 
     def cover(self, covered: KeyRange, found: GetResult, asked_at: float | None = None) -> None:
         """Load a read of a range, sent at `asked_at`: a proof, if it has all to be proven."""
+        is_first = not any(self.view.covers(key) for key in self._proven)
         self._load(covered, found)
         is_proof = all(key in covered for key in self._proven if self.view.covers(key))
         if asked_at is not None and is_proof:
+            if is_first:
+                self.fresh_at = asked_at  # what proved an empty view does not prove this
             self._note_fresh(asked_at)
         self.note_change()
 
@@ -418,7 +421,8 @@ class PathFollower:
         Flat, and with plain reads in its else: so it stays out of raft, and is
         linearizable though it reads nothing when all is as it was.
         """
-        wanted, known = self.expected(), self.view.revision
+        anything = {self._proven[0]: Expectation()}  # where nothing is covered: etcd has to answer
+        wanted, known = self.expected() or anything, self.view.revision
         asked_at = lease_time()
         found, revision = await self.patience.insist(self._find_differences, wanted)
         _check_revision(known, revision)
