@@ -361,7 +361,7 @@ GIVEN: Final = {
     *("Candidate", "Client", "ControlState", "HeldSlot", "Host", "Hosts", "Observation"),
     *("HostStatistics", "LocalHost", "PathObservation", "PathState", "Reaper", "Result"),
     *("ResultStatistics", "Slot"),
-    *("Strategy", "StrategyOptions", "Tick", "TickOutcome", "open_client"),
+    *("Strategy", "StrategyOptions", "StrategyTracker", "Tick", "TickOutcome", "open_client"),
     *("Diary", "Replay", "ReplayedDecision", "Span", "WorldReport"),
     *("Etcd", "FaultyLink", "Member", "ScheduledHosts"),
 }

@@ -107,6 +107,7 @@ TESTED_BY = {
     "host/session.py": ["host/test_schedule_faults.py"],
     "host/work.py": ["host/test_slots.py"],
     "leader/choice.py": ["leader/test_machine_control.py", "leader/test_machine_evictions.py"],
+    "strategies/trackers.py": ["leader/test_pool.py"],
     "leader/diagnosis.py": ["cli/test_pure.py"],
     "leader/events.py": ["leader/test_machine.py"],
     "leader/preview.py": ["cli/test_pure.py"],

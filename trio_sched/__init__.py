@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from trio_sched.strategies import (
         Strategy as Strategy,
         StrategyOptions as StrategyOptions,
+        StrategyTracker as StrategyTracker,
         known_strategies as known_strategies,
         register as register,
     )
@@ -75,7 +76,8 @@ _HOMES = homes(
         "trio_sched.model.ticks": "Tick TickSchedule",
         "trio_sched.scheduler": "observe open_host schedule",
         "trio_sched.host.slot": "Slot",
-        "trio_sched.strategies": "Strategy StrategyOptions known_strategies register",
+        "trio_sched.strategies": "Strategy StrategyOptions StrategyTracker "
+        "known_strategies register",
     }
 )
 

@@ -85,7 +85,10 @@ def test_every_state_with_every_event(state: State, name: str) -> None:
 
 def _memory(core: LeaderMachine) -> dict[str, object]:
     """Return all that it holds; what lies in its containers is immutable."""
-    return {name: copy.copy(value) for name, value in vars(core).items() if name != "_strategy"}
+    of_pool = {f"pool's {name}": value for name, value in vars(core._pool).items()}
+    held = vars(core) | of_pool
+    left_out = {"_pool", "_strategy", "pool's _strategy"}
+    return {name: copy.copy(held[name]) for name in held.keys() - left_out}
 
 
 def test_the_table_has_a_cell_for_every_state_and_event() -> None:

@@ -25,7 +25,6 @@ from tests.leader.machine_helpers import (
     stored_at,
     write_in,
 )
-from trio_sched.leader.choice import barred
 from trio_sched.leader.machine import (
     ControlChanged,
     DecisionChanged,
@@ -41,6 +40,7 @@ from trio_sched.leader.machine import (
     WriteDone,
     WriteLost,
 )
+from trio_sched.leader.pool import barred
 from trio_sched.model.control_state import ControlState
 from trio_sched.model.records import DecisionRecord, Options
 from trio_sched.model.stored_decision import StoredDecision

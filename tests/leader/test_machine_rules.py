@@ -13,7 +13,6 @@ from tests.leader.machine_helpers import (
     NOTHING,
     Counting,
     chosen,
-    core_in,
     host,
     lead,
     make,
@@ -31,11 +30,14 @@ from trio_sched.leader.machine import (
     HostJoined,
     HostLeft,
     Intent,
+    LeaderMachine,
     LoadSnapshot,
     Snapshot,
     State,
+    WriteDone,
 )
 from trio_sched.model.records import Host
+from trio_sched.strategies import get_strategy
 
 # Strategies that fail
 
@@ -163,16 +165,35 @@ def test_the_public_names_are_those_of_all() -> None:
 # Cost
 
 
-def test_an_event_costs_the_same_in_a_large_pool() -> None:
-    """Of 5,000 hosts none is looked at when an event comes during a write."""
+class Untouchable(dict[str, Host]):
+    """Answers about one host at a time."""
 
-    class Untouchable(dict[str, Host]):
-        def __iter__(self) -> None:  # type: ignore[override]
-            raise AssertionError("the pool was gone through")
+    def __iter__(self) -> None:  # type: ignore[override]
+        raise AssertionError("the pool was gone through")
 
-        values = items = keys = __iter__  # type: ignore[assignment]
+    values = items = keys = __iter__  # type: ignore[assignment]
 
-    core = core_in(State.WRITING)
-    core._pool = Untouchable({f"n{at}": host(f"n{at}") for at in range(5000)})
-    core.handle(HostJoined(host("new", 30), 30), HostLeft("n7", 31))
+
+@pytest.mark.parametrize("strategy", ["rr", "alpha", "priority", "spread", "rendezvous"])
+def test_an_event_costs_the_same_in_a_large_pool(strategy: str) -> None:
+    """Of 5,000 hosts none is looked at but those that change, and those that are chosen."""
+    core = lead(make(2, get_strategy(strategy)), *[f"n{at}" for at in range(5000)])
+    pool = core._pool
+    pool._hosts, pool._offered = Untouchable(pool._hosts), Untouchable(pool._offered)
+    asked: list[frozenset[str]] = []
+    for at in range(30, 60, 3):
+        first = chosen_by(core)
+        gone = next(iter(first))
+        assert core.handle(HostJoined(host(f"a{at}", at), at), HostLeft(gone, at + 1))
+        core.handle(WriteDone(at + 2))
+        now = chosen_by(core)
+        assert gone not in now
+        assert len(now) == 2
+        asked.append(now)
+    assert len(set(asked)) == 10
     assert len(core.pool) == 5000
+
+
+def chosen_by(core: LeaderMachine) -> frozenset[str]:
+    assert core.stored is not None
+    return frozenset(core.stored.hosts)

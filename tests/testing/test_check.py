@@ -14,7 +14,13 @@ import pytest
 from hypothesis import strategies as st
 
 from trio_sched.model.records import Host
-from trio_sched.strategies import Strategy, StrategyOptions, choose, known_strategies
+from trio_sched.strategies import (
+    Strategy,
+    StrategyOptions,
+    StrategyTracker,
+    choose,
+    known_strategies,
+)
 from trio_sched.testing import check_strategy
 
 Asked = Mapping[str, Host]
@@ -64,6 +70,37 @@ class Shared(Strategy):
         return sorted(hosts, reverse=self.reverse)[: options.max_count]
 
 
+class Forgetful(StrategyTracker):
+    """Goes on choosing hosts that are gone, if it may, or those that came first."""
+
+    def __init__(self, *, removes: bool) -> None:
+        self.hosts: dict[str, Host] = {}
+        self.removes = removes
+
+    def put(self, host: Host) -> None:
+        self.hosts[host.name] = host
+
+    def remove(self, name: str) -> None:
+        if self.removes:
+            del self.hosts[name]
+
+    def schedule(self, options: StrategyOptions) -> Sequence[str]:
+        names = list(self.hosts) if self.removes else sorted(self.hosts)
+        return names[: options.max_count]
+
+
+class Tracking(First):
+    """Says that it tracks what it chooses."""
+
+    name = "tracking"
+
+    def __init__(self, *, removes: bool) -> None:
+        self.removes = removes
+
+    def track(self, path: str) -> StrategyTracker:  # noqa: ARG002 # as `Strategy` has it
+        return Forgetful(removes=self.removes)
+
+
 def make() -> Strategy:
     return First()
 
@@ -78,6 +115,8 @@ def test_it_takes_whatever_stands_for_a_strategy(strategy: Any) -> None:
     [
         (lambda hosts, _options: sorted(hosts), "names known hosts", "it chose 2 hosts where at"),
         (lambda hosts, _options: ["x", *hosts][:1], "names known hosts", "it named 'x', which is"),
+        (Tracking(removes=True), "the same by its tracker", "and by its tracker ["),
+        (Tracking(removes=False), "the same by its tracker", "which is not one of the hosts"),
         (lambda hosts, _options: iter(hosts), "names known hosts", "not a sequence"),
         (Moody, "answers the same", "and asked the same again"),
         (Shared, "answers the same", "and made anew"),

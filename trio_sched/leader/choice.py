@@ -16,17 +16,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
 from trio_sched.model.stored_decision import StoredDecision
-from trio_sched.strategies import Strategy, StrategyOptions, choose
 
 if TYPE_CHECKING:
+    from trio_sched.leader.pool import Pool
     from trio_sched.model.control_state import ControlState
     from trio_sched.model.records import DecisionRecord, Host, Options
 
-__all__ = ["Choice", "CurrentDecision", "barred", "decide", "order_of"]
+__all__ = ["Choice", "CurrentDecision", "decide", "order_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,40 +87,29 @@ class Choice:
     stuck: tuple[str, ...] = ()
 
 
-def decide(
-    strategy: Strategy,
-    pool: Mapping[str, Host],
-    leader_options: Options,
-    path: str,
-    control: ControlState,
-    current: CurrentDecision,
-) -> Choice:
+def decide(pool: Pool, current: CurrentDecision) -> Choice:
     """Return what is wanted now.
 
     Args:
-        strategy: asked not at all if paused, else once, and once more if an
-            eviction left it with too few.
-        pool: the hosts that are registered.
-        leader_options: the leader's own options.
-        path: that the hosts share.
-        control: what operators want.
+        pool: the hosts that are registered, and what operators want. Its strategy is asked not at
+            all if decisions are paused, else once, and once more if an eviction left it with
+            too few.
         current: the decision that stands.
 
     Raises:
         StrategyError: the strategy raised, or broke its rules.
     """
+    leader_options, control, hosts = pool.leader_options, pool.control, pool.offered
     if control.paused:
-        return _frozen(pool, leader_options, control, current)
+        return _frozen(pool.hosts, leader_options, control, current)
     max_count = control.max_count or leader_options.max_count
-    hosts = {name: host for name, host in pool.items() if not barred(host, leader_options, control)}
     held = min(max_count, sum(name in hosts for name in current.hosts))
     out, stuck = _evict(hosts, held, control, current)
-    options = StrategyOptions(max_count, tuple(current.hosts), path)
-    offered = {name: host for name, host in hosts.items() if name not in out} if out else hosts
-    chosen = choose(strategy, MappingProxyType(offered), options)
+    last = tuple(current.hosts)
+    chosen = pool.choose(max_count, last, out)
     if out and len(chosen) < held:
         out, stuck = (), (*out, *stuck)
-        chosen = choose(strategy, MappingProxyType(hosts), options)
+        chosen = pool.choose(max_count, last)
     return Choice(
         {name: hosts[name].lease for name in chosen},
         _shown(leader_options, max_count, control, _newest_eviction(control)),
@@ -145,25 +133,6 @@ def _frozen(
     max_count = recorded if type(recorded) is int else control.max_count or leader_options.max_count
     evicted = current.evicted if control.evictions else 0
     return Choice(hosts, _shown(leader_options, max(max_count, len(hosts), 1), control, evicted))
-
-
-def barred(host: Host, leader_options: Options, control: ControlState) -> str | None:
-    """Return why a host may not be chosen, in a few words; None if it may.
-
-    Args:
-        host: a host that is registered.
-        leader_options: the leader's options.
-        control: what operators want.
-    """
-    name, allowed = host.name, leader_options.hosts_filter
-    if not host.available:
-        return f"unavailable: {host.reason}" if host.reason else "unavailable"
-    if name in control.drained:
-        return "drained"
-    if allowed is not None and name not in allowed:
-        return "not in hosts_filter"
-    # Others may have put a key that no value of `scheduled` could name.
-    return None if name and "," not in name else "its name does not fit into 'scheduled'"
 
 
 def _evict(

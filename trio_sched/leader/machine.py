@@ -71,7 +71,6 @@ has to promise in turn, is in the theory of operation at the head of the source.
 from __future__ import annotations
 
 from enum import Enum
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from trio_sched.exceptions import StrategyError
@@ -96,13 +95,13 @@ from trio_sched.leader.events import (
     WriteLost,
     WriteRefused,
 )
+from trio_sched.leader.pool import Pool
 from trio_sched.leader.reasons import (
     foreign_write,
     options_difference,
     why_asserted,
     why_written,
 )
-from trio_sched.model.control_state import ControlState
 from trio_sched.model.records import DecisionRecord, Hosts
 from trio_sched.model.stored_decision import StoredDecision
 from trio_sched.strategies import Strategy
@@ -110,6 +109,7 @@ from trio_sched.strategies import Strategy
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from trio_sched.model.control_state import ControlState
     from trio_sched.model.records import Host, Options
 
 __all__ = [
@@ -175,14 +175,13 @@ class LeaderMachine:
 
     def _forget(self) -> None:
         self._fence: int | None = None
-        self._pool: dict[str, Host] = {}
+        self._pool = Pool(self._strategy, self._options, self._path)
         self._floor = 0  # revision of the newest snapshot
         self._revisions: dict[str, int] = {}  # of each host's newest event above the floor
         self._stored: StoredDecision | None = None
         self._held: StoredDecision | None = (
             None  # newest that the watch said while we could not use it
         )
-        self._control = ControlState()
         self._control_at = 0  # revision of the newest word of operators
         self._record: DecisionRecord | None = None  # being written, or written last
         self._own: DecisionRecord | None = None  # ours that was stored last
@@ -208,7 +207,7 @@ class LeaderMachine:
     @property
     def pool(self) -> Mapping[str, Host]:
         """The hosts that live, by name, as far as is known; a read-only live view."""
-        return MappingProxyType(self._pool)
+        return self._pool.hosts
 
     @property
     def stored(self) -> StoredDecision | None:
@@ -291,9 +290,10 @@ class LeaderMachine:
             if revision > snapshot.revision
         }
         pool = {host.name: host for host in snapshot.hosts if host.name not in self._revisions}
-        pool.update((name, self._pool[name]) for name in self._revisions if name in self._pool)
-        self._dirty |= pool != self._pool
-        self._pool = pool
+        known = self._pool.hosts
+        pool.update((name, known[name]) for name in self._revisions if name in known)
+        self._dirty |= pool != known
+        self._pool.replace(pool)
         if snapshot.control is not None:
             self._apply_control(snapshot.control, snapshot.revision)
         for host in pool.values():
@@ -306,19 +306,20 @@ class LeaderMachine:
     def _apply_control(self, control: ControlState, revision: int) -> None:
         if revision > self._control_at:
             self._control_at = revision
-            self._dirty |= (control, control.revision) != (self._control, self._control.revision)
-            self._control = control
+            known = self._pool.control
+            self._dirty |= (control, control.revision) != (known, known.revision)
+            self._pool.steer(control)
 
     def _joined(self, event: HostJoined) -> State:
         if self._is_newer(event.host.name, event.revision):
-            self._dirty |= event.host.is_news(self._pool.get(event.host.name))
-            self._pool[event.host.name] = event.host
+            self._dirty |= event.host.is_news(self._pool.hosts.get(event.host.name))
+            self._pool.put(event.host)
             self._compare_options(event.host)
         return self._state
 
     def _left(self, event: HostLeft) -> State:
-        if self._is_newer(event.name, event.revision) and event.name in self._pool:
-            del self._pool[event.name]
+        if self._is_newer(event.name, event.revision) and event.name in self._pool.hosts:
+            self._pool.remove(event.name)
             self._dirty = True
         return self._state
 
@@ -437,9 +438,7 @@ class LeaderMachine:
     def _evaluate(self) -> State:
         current = CurrentDecision.of(self._own, self._known)
         try:
-            choice = decide(
-                self._strategy, self._pool, self._options, self._path, self._control, current
-            )
+            choice = decide(self._pool, current)
         except StrategyError as error:
             self._intents.append(Fail(error))
             return State.FAILED
@@ -449,7 +448,7 @@ class LeaderMachine:
     def _is_stored(self, choice: Choice) -> bool:
         stored, record = self._known, self._known.record
         if record is None:
-            return not self._pool and not stored.mod_revision
+            return not self._pool.hosts and not stored.mod_revision
         return (
             self._record is not None  # the first write after an election is always made
             and self._is_ours(stored)
@@ -470,7 +469,7 @@ class LeaderMachine:
         stored = self._known
         if stored.record is None or not self._is_ours(stored) or self._record is None:
             return why_asserted(choice, again=bool(self._backoff))
-        return why_written(stored.record, stored.mod_revision, choice, self._pool)
+        return why_written(stored.record, stored.mod_revision, choice, self._pool.hosts)
 
     # The table: for each state, what to do with each event. A handler returns the
     # next state. The columns are those of _EVENTS.

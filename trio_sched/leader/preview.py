@@ -8,6 +8,7 @@ from typing import Any
 
 from trio_sched.leader.choice import Choice, CurrentDecision, decide
 from trio_sched.leader.diagnosis import leader_ignores_control
+from trio_sched.leader.pool import Pool
 from trio_sched.leader.reasons import why_asserted, why_written
 from trio_sched.model.path_state import PathState
 from trio_sched.model.records import Host, Options
@@ -78,9 +79,10 @@ def preview(state: PathState, strategy: str | None, max_count: int | None) -> Pr
     mod_revision = state.hosts.revision if state.hosts else 0
     stored = StoredDecision(tuple(state.hosts), mod_revision, state.revision, record=state.record)
     current = CurrentDecision.of_stored(stored)
-    choice = decide(
-        get_strategy(options.strategy), state.pool, options, state.path, control, current
-    )
+    pool = Pool(get_strategy(options.strategy), options, state.path)
+    pool.steer(control)
+    pool.replace(state.pool)
+    choice = decide(pool, current)
     chosen = tuple(choice.hosts)
     count: Any = choice.options["max_count"]
     return Preview(

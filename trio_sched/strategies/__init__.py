@@ -22,6 +22,7 @@ from trio_sched.strategies.base import (
     Strategy as Strategy,
     StrategyFunction as StrategyFunction,
     StrategyOptions as StrategyOptions,
+    StrategyTracker as StrategyTracker,
     choose as choose,
     described,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "StrategyFactory",
     "StrategyFunction",
     "StrategyOptions",
+    "StrategyTracker",
     "choose",
     "get_strategy",
     "known_strategies",

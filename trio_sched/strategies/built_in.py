@@ -5,6 +5,9 @@ rank. Where one draws lots, the lot of a host depends on the path and the host's
 alone, by a hash that is the same in every process; so hosts that come and go leave
 the lots of the others as they are, and little moves.
 
+All but `weighted` and `random` track large pools, see ``trackers.py``: what these two draw
+changes for every host with each that comes.
+
 How `weighted` draws
 --------------------
 Of k places a host is due the share ``k * weight / total`` of one. A host that is due a
@@ -26,7 +29,8 @@ from heapq import nsmallest
 from typing import TYPE_CHECKING, Final
 
 from trio_sched._support.text import bytewise
-from trio_sched.strategies.base import Strategy, StrategyOptions
+from trio_sched.strategies.base import Strategy, StrategyOptions, StrategyTracker
+from trio_sched.strategies.trackers import RankTracker, ZoneTracker, even_share
 
 if TYPE_CHECKING:
     from trio_sched.model.records import Host
@@ -48,6 +52,10 @@ class RoundRobin(Strategy):
             kept += _first(options.max_count - len(kept), newcomers, _age)
         return kept[: options.max_count]
 
+    def track(self, path: str) -> StrategyTracker:  # noqa: ARG002 # it matters not
+        """See `Strategy`."""
+        return RankTracker(_age, keeps=True)
+
 
 class Alpha(Strategy):
     """Takes the first by name, compared bytewise."""
@@ -57,6 +65,10 @@ class Alpha(Strategy):
     def schedule(self, hosts: Mapping[str, Host], options: StrategyOptions) -> Sequence[str]:
         """See `Strategy`."""
         return nsmallest(options.max_count, hosts, key=bytewise)
+
+    def track(self, path: str) -> StrategyTracker:  # noqa: ARG002 # it matters not
+        """See `Strategy`."""
+        return RankTracker(lambda host: (bytewise(host.name),), keeps=False)
 
 
 class Priority(Strategy):
@@ -72,6 +84,10 @@ class Priority(Strategy):
             return (-host.priority, *seniority(host))
 
         return _first(options.max_count, hosts.values(), rank)
+
+    def track(self, path: str) -> StrategyTracker:  # noqa: ARG002 # it matters not
+        """See `Strategy`."""
+        return RankTracker(_age, lambda host: -host.priority, keeps=True)
 
 
 class Spread(Strategy):
@@ -89,19 +105,16 @@ class Spread(Strategy):
         zones: dict[str | None, list[tuple[int, int, bytes, str]]] = {}
         for name, host in hosts.items():
             zones.setdefault(host.zone, []).append((*seniority(host), name))
-        chosen: list[tuple[int, int, bytes, str]] = []
-        room = options.max_count
-        open_zones = sorted(map(sorted, zones.values()), key=len, reverse=True)
-        while open_zones and len(open_zones[-1]) * len(open_zones) <= room:
-            smallest = open_zones.pop()  # it is due more than it has
-            chosen += smallest
-            room -= len(smallest)
-        if open_zones:
-            each, more = divmod(room, len(open_zones))
-            for zone in open_zones:
-                chosen += zone[:each]
-            chosen += nsmallest(more, (zone[each] for zone in open_zones))
+        by_size = sorted(map(sorted, zones.values()), key=len, reverse=True)
+        open_zones, each, more = even_share([*map(len, by_size)], options.max_count)
+        chosen = nsmallest(more, (zone[each] for zone in by_size[:open_zones]))
+        for at, zone in enumerate(by_size):
+            chosen += zone[:each] if at < open_zones else zone
         return [name for *_, name in sorted(chosen)]
+
+    def track(self, path: str) -> StrategyTracker:  # noqa: ARG002 # it matters not
+        """See `Strategy`."""
+        return ZoneTracker(_age)
 
 
 class Rendezvous(Strategy):
@@ -112,6 +125,10 @@ class Rendezvous(Strategy):
     def schedule(self, hosts: Mapping[str, Host], options: StrategyOptions) -> Sequence[str]:
         """See `Strategy`."""
         return _first(options.max_count, hosts.values(), _lots(options.path))
+
+    def track(self, path: str) -> StrategyTracker:
+        """See `Strategy`."""
+        return RankTracker(_lots(path), keeps=False)
 
 
 class Random(Strategy):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from random import Random
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias, cast
 
 from trio_sched.model.records import Host, HostData
-from trio_sched.strategies import Strategy, StrategyOptions, choose
+from trio_sched.strategies import Strategy, StrategyOptions, StrategyTracker, choose
+from trio_sched.strategies.base import choose_tracked
 
 __all__ = [
     "LAST_COUNT",
@@ -39,6 +40,16 @@ class Case:
         """Return what a strategy chooses."""
         pool = {host.name: host for host in self.hosts}
         return choose(strategy, MappingProxyType(pool), self.options)
+
+    def ask_tracked(
+        self, strategy: Strategy, tracker: StrategyTracker, known: Iterable[Host]
+    ) -> tuple[str, ...]:
+        """Return what it chooses by a tracker, which knows other hosts."""
+        pool = {host.name: host for host in self.hosts}
+        before = {host.name: host for host in known}
+        names = pool.keys() | before.keys()
+        changed = sorted(name for name in names if pool.get(name) != before.get(name))
+        return choose_tracked(strategy, tracker, MappingProxyType(pool), self.options, changed)
 
     def __str__(self) -> str:
         options = self.options

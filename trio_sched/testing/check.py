@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from trio_sched._support.arguments import check_bools, check_int
 from trio_sched.exceptions import StrategyError
 from trio_sched.strategies import Strategy, StrategyFactory, StrategyFunction, get_strategy
+from trio_sched.strategies.base import track
 from trio_sched.testing.cases import Case, MakeData, made_up, smaller
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
+
+    from trio_sched.model.records import Host
 
 __all__ = ["check_strategy"]
 
@@ -56,7 +59,8 @@ def check_strategy(
     It has to name known hosts only, each once and at most ``max_count``; to answer the
     same when it is asked the same, also if it is made anew and the hosts come in another
     order; and to stand by what it chose: asked again with that as the last decision, it
-    must not change it, or the leader would write without end.
+    must not change it, or the leader would write without end. If it tracks its hosts, its tracker
+    has to choose the same while hosts come and go.
 
     Args:
         strategy: its name, itself, a class or function that makes it, or a plain
@@ -183,11 +187,29 @@ def _of_stickiness(make: _Make, case: Case) -> str | None:
     return f"it chose {list(chosen)}, and dropped {dropped}, though there was room"
 
 
+def _of_tracking(make: _Make, case: Case) -> str | None:
+    strategy = make()
+    tracker = track(strategy, case.options.path)
+    if tracker is None:
+        return None
+    half = case.hosts[len(case.hosts) // 2 :]
+    known: tuple[Host, ...] = ()
+    for hosts in (case.hosts[::-1], half, case.hosts):
+        now = replace(case, hosts=hosts)
+        chosen, known = now.ask_tracked(strategy, tracker, known), hosts
+        expected = now.ask(strategy)
+        if chosen != expected:
+            names = [host.name for host in hosts]
+            return f"of {names} it chose {list(expected)}, and by its tracker {list(chosen)}"
+    return None
+
+
 _LAWS = (
     _Law("it names known hosts only, each once, and at most max_count", _of_rules),
     _Law("it answers the same when it is asked the same", _of_purity),
     _Law("it does not depend on the order in which the hosts come", _of_order),
     _Law("it stands by what it chose when nothing has changed", _of_settling),
+    _Law("it chooses the same by its tracker", _of_tracking),
 )
 _FULL = _Law("it chooses max_count hosts if there are as many", _of_use)
 _STICKY = _Law("it keeps the hosts of the last decision, unless there are too many", _of_stickiness)
