@@ -232,4 +232,7 @@ async def test_bad_arguments_about_users_are_told_at_once() -> None:
                 "a",
                 Permission("all", "k"),  # type: ignore[arg-type] # what is tested
             )
+        for none in (None, ("read", "k"), b"k"):
+            with pytest.raises(TypeError, match="permission must be a Permission"):
+                await client.auth.role_grant_permission("a", none)  # type: ignore[arg-type] # as above
         assert client.statistics().connects == 0

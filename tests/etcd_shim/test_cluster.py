@@ -55,6 +55,9 @@ async def test_bad_arguments_are_told_at_once() -> None:
             await client.cluster.member_add(PEER)
         with pytest.raises(ValueError, match="a URL, or more"):
             await client.cluster.member_add([])
+        for url in ("", "http://\udc80:2380"):
+            with pytest.raises(ValueError, match="a URL of peer_urls"):
+                await client.cluster.member_add([url])
         with pytest.raises(ValueError, match="member_id"):
             await client.cluster.member_remove(0)
         with pytest.raises(TypeError):

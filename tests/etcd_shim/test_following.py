@@ -15,6 +15,7 @@ from trio_sched.etcd_shim import (
     Client,
     EventType,
     Follower,
+    Put,
     WatchBatch,
     Watcher,
     open_client,
@@ -43,6 +44,17 @@ async def test_first_the_state_then_each_change(endpoint: str, path: str) -> Non
             assert [event.type for event in seen] == [EventType.PUT, EventType.DELETE]
             assert delivered(follower) == await stored(client, path)
             assert follower.healed == 0
+
+
+async def test_what_is_left_of_an_iteration_is_received_first(endpoint: str, path: str) -> None:
+    async with open_client(endpoint) as client, client.follow(f"{path}/") as follower:
+        await client.txn((), [Put(f"{path}/{index}", str(index)) for index in range(3)])
+        assert (await follower.__anext__()).kv.value == b"0"
+        await client.put(f"{path}/9", "9")
+        with trio.move_on_after(0):
+            await follower.receive()
+        seen = [[event.kv.value for event in (await follower.receive()).events] for _ in range(2)]
+        assert seen == [[b"1", b"2"], [b"9"]]
 
 
 async def test_f12_it_heals_over_a_compaction_and_notices_deletions(etcd: Etcd, path: str) -> None:

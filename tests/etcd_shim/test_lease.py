@@ -166,6 +166,42 @@ async def test_open_lease_cancelled_revokes_all_the_same(endpoint: str) -> None:
         assert lease.id not in await client.lease_list()
 
 
+async def test_open_lease_of_an_id_that_another_client_has_leaves_that_alone(
+    endpoint: str, path: str
+) -> None:
+    taken = 123456788
+    async with open_client(endpoint) as other, open_client(endpoint) as client:
+        await other.lease_grant(30, taken)
+        await other.put(path, "theirs", lease=taken)
+        with pytest.raises(LeaseExists):
+            async with client.open_lease(30, taken):
+                pytest.fail("it is not ours")
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            async with client.open_lease(30, taken):
+                pytest.fail("it is not ours")
+        assert (await other.get(path)).value == b"theirs"
+        await other.lease_revoke(taken)
+
+
+async def test_f10_open_lease_of_an_id_of_ones_own_cancelled_meanwhile_revokes_it(
+    endpoint: str,
+) -> None:
+    lease = 123456787
+    async with open_client(endpoint) as client:
+        await client.get("x")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_enter, client, lease)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        assert lease not in await client.lease_list()
+
+
+async def _enter(client: Client, lease: int) -> None:
+    async with client.open_lease(30, lease):
+        await trio.sleep_forever()
+
+
 async def test_f17_open_lease_whose_grant_is_not_answered_goes_on_with_it(endpoint: str) -> None:
     async with open_client(endpoint) as witness, open_faulty_link(endpoint) as link:
         async with open_client(link.endpoint) as client:

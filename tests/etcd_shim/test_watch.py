@@ -40,6 +40,20 @@ async def test_async_for(endpoint: str, path: str) -> None:
             break
 
 
+async def test_what_is_left_of_an_iteration_is_received_first(endpoint: str, path: str) -> None:
+    async with open_client(endpoint) as client, client.watch(path, prefix=True) as events:
+        puts = [Put(f"{path}/{index}", str(index)) for index in range(3)]
+        first = (await client.txn((), puts)).revision
+        assert (await events.__anext__()).kv.value == b"0"
+        last = (await client.put(f"{path}/9", "9")).revision
+        with trio.move_on_after(0):
+            await events.receive()
+        batch = await events.receive()
+        assert (values([*batch.events]), batch.revision) == ([b"1", b"2"], first)
+        batch = await events.receive()
+        assert (values([*batch.events]), batch.revision) == ([b"9"], last)
+
+
 async def test_the_watch_exists_when_the_block_is_entered(endpoint: str, path: str) -> None:
     async with open_client(endpoint) as watching, open_client(endpoint) as putting:
         for index in range(20):

@@ -106,12 +106,17 @@ class Follower:
     async def receive(self) -> WatchBatch:
         """Wait for changes and return all that arrived together.
 
-        Cancelled, it loses none. While etcd is away, it waits.
+        What is left of a batch that was iterated comes first. Cancelled, it loses none. While etcd
+        is away, it waits.
 
         Raises:
             EtcdError: the watch cannot go on, as etcd refuses.
             trio.BusyResourceError: another task is waiting already.
         """
+        if self._unread:
+            await trio.lowlevel.checkpoint()
+            unread, self._unread = self._unread, deque()
+            return WatchBatch(tuple(unread), self._revision)
         while True:
             try:
                 events, revision = await self._next()

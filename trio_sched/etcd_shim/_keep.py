@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from typing import Final, Protocol
 
 import trio
@@ -209,8 +208,16 @@ async def open_kept_lease(
     """Do what `Client.open_lease` says. `ours` says whether the id is random."""
     sent = lease_time()
     granted = ttl
+    is_ours = ours  # else it may be another client's until it is granted
+
+    async def grant() -> int:
+        nonlocal is_ours
+        answer = await _grant(client, ttl, lease, ours=ours)
+        is_ours = True
+        return answer
+
     try:
-        granted = await run_shielded(ttl, partial(_grant, client, ttl, lease, ours=ours))
+        granted = await run_shielded(ttl, grant)
         kept = KeptLease(client.lease_renew, lease, granted, sent)
         async with open_service_nursery() as services:
             services.start_soon(kept.keep_alive)
@@ -219,5 +226,6 @@ async def open_kept_lease(
             finally:
                 kept.mark_lost("its block was left")
     finally:
-        with trio.move_on_after(granted, shield=True), suppress(EtcdError):
-            await client.lease_revoke(lease)
+        if is_ours:
+            with trio.move_on_after(granted, shield=True), suppress(EtcdError):
+                await client.lease_revoke(lease)

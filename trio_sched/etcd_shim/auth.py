@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias, cast
 
-from trio_sched._support.arguments import check_choice, check_text
+from trio_sched._support.arguments import check_choice, check_instance, check_text
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
 from trio_sched.etcd_shim._pb.services_grpc import AuthStub
 from trio_sched.etcd_shim._retry import call
@@ -174,6 +174,7 @@ class Auth:
 
     async def role_grant_permission(self, role: str, permission: Permission) -> None:
         """Let a role do more."""
+        check_instance("permission", permission, Permission, "a Permission")
         request = pb.AuthRoleGrantPermissionRequest(
             name=_name("role", role), permission=permission.encode()
         )

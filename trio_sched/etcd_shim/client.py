@@ -283,6 +283,10 @@ class Client:
         Args:
             ttl: as for `lease_grant`.
             lease: its id; None for a random one.
+
+        Raises:
+            LeaseExists: when the block is entered: a lease of this id exists. It is left alone, as
+                it is if the answer to the grant is lost, since it may be another client's.
         """
         from trio_sched.etcd_shim._keep import open_kept_lease  # noqa: PLC0415 # not at once
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Self, cast
 
 import trio
 
-from trio_sched._support.arguments import check_bools, check_int, check_tuple
+from trio_sched._support.arguments import check_bools, check_int, check_text, check_tuple
 from trio_sched._support.chance import chance
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
 from trio_sched.etcd_shim._pb.services_grpc import ClusterStub
@@ -163,6 +163,8 @@ def _check(peer_urls: Sequence[str]) -> Sequence[str]:
     check_tuple("peer_urls", peer_urls, str, "URLs, each a str,")
     if not peer_urls:
         raise ValueError("peer_urls must hold a URL, or more")
+    for url in peer_urls:
+        check_text("a URL of peer_urls", url, least=1)
     return peer_urls
 
 

@@ -120,7 +120,8 @@ class Watcher:
         self._was_created = False
         self._arrived: list[Event] = []
         self._arrived_revision: int | None = None  # up to which; None if nothing has
-        self._unread: list[Event] = []  # the next one last
+        self._unread: list[Event] = []  # of a batch that is being iterated; the next one last
+        self._unread_revision = 0  # that batch's
         self._turn = 0  # how many of them may still be taken before others get a turn
         self._fragments: list[pb.Event] = []
         self._error: EtcdError | None = None
@@ -132,7 +133,7 @@ class Watcher:
     async def receive(self) -> WatchBatch:
         """Wait for the next events and return all that arrived together.
 
-        Cancelled, it loses none.
+        What is left of a batch that was iterated comes first. Cancelled, it loses none.
 
         Raises:
             Compacted: the history to be watched is gone.
@@ -141,6 +142,10 @@ class Watcher:
             EtcdError: the watch cannot go on.
             trio.BusyResourceError: another task is waiting already.
         """
+        if self._unread:
+            await trio.lowlevel.checkpoint()
+            unread, self._unread = self._unread, []
+            return WatchBatch(tuple(reversed(unread)), self._unread_revision)
         await self._wait()
         revision, self._arrived_revision = self._arrived_revision, None
         events, self._arrived = self._arrived, []
@@ -203,7 +208,9 @@ class Watcher:
         """
         if not self._unread:
             while not self._unread:
-                self._unread[:0] = reversed((await self.receive()).events)
+                batch = await self.receive()
+                self._unread[:0] = reversed(batch.events)
+                self._unread_revision = batch.revision
             self._turn = _EVENTS_IN_A_TURN
         elif self._turn:
             self._turn -= 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -134,6 +135,51 @@ async def test_f10_cancelled_at_each_checkpoint_no_candidate_is_left(path: str) 
 
             steps = await sweep(lead, nothing_left)
             assert steps > 8
+
+
+async def test_f10_an_observer_cancelled_at_each_checkpoint_loses_no_leader(
+    endpoint: str, path: str
+) -> None:
+    """Also between the event of the first leader, and the read that says who that is."""
+    with trio.fail_after(WAIT):
+        async with (
+            open_client(endpoint) as client,
+            trio.open_nursery() as nursery,
+            AsyncExitStack() as stack,
+        ):
+            leaders = await stack.enter_async_context(Election(client, path).observe())
+            seen: list[bytes] = []
+
+            async def put_once_it_waits(observer: LeaderObserver) -> None:
+                while observer._follower is None:
+                    await trio.lowlevel.checkpoint()
+                await client.put(f"{path}/1", "leader")
+
+            async def observe() -> None:
+                nursery.start_soon(put_once_it_waits, leaders)
+                seen.append(await next_value(leaders))
+
+            async def none_lost_and_begin_anew() -> None:
+                nonlocal leaders
+                if not seen:
+                    seen.append(await next_value(leaders))
+                assert seen == [b"leader"]
+                seen.clear()
+                await client.delete(f"{path}/1")
+                await stack.aclose()
+                leaders = await stack.enter_async_context(Election(client, path).observe())
+
+            assert await sweep(observe, none_lost_and_begin_anew) > 5
+
+
+async def test_two_tasks_that_wait_for_a_leader_are_one_too_many(endpoint: str, path: str) -> None:
+    async with open_client(endpoint) as client:
+        async with Election(client, path).observe() as leaders, trio.open_nursery() as nursery:
+            nursery.start_soon(leaders.__anext__)
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(trio.BusyResourceError):
+                await leaders.__anext__()
+            nursery.cancel_scope.cancel()
 
 
 async def test_f17_a_proclamation_whose_answer_is_lost_is_made_once(

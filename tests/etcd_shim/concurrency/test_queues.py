@@ -18,7 +18,7 @@ from trio_sched.etcd_shim.errors import (
     PermissionDenied,
     rpc_error,
 )
-from trio_sched.testing import open_etcd
+from trio_sched.testing import open_etcd, open_faulty_link
 
 
 async def test_f17_an_item_whose_answer_is_lost_is_taken_once(
@@ -95,6 +95,28 @@ async def test_an_item_that_etcd_does_not_answer_for_is_uncertain(
         with trio.CancelScope() as scope, pytest.raises(DequeueUncertain):
             await queue.dequeue()
         server.members[0].resume()
+
+
+async def test_f17_an_item_that_etcd_was_not_asked_for_is_uncertain_and_still_there(
+    endpoint: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queues, "_CLEANUP_TIMEOUT", 0.1)
+    async with open_faulty_link(endpoint) as link, open_client(link.endpoint) as client:
+        queue = Queue(client, path)
+        await queue.enqueue("x")
+        txn = client.txn
+
+        async def never_sent(*arguments: object) -> object:
+            link.stall()
+            return await txn(*arguments)  # type: ignore[arg-type] # passed on
+
+        with monkeypatch.context() as patch:
+            patch.setattr(client, "txn", never_sent)
+            with pytest.raises(DequeueUncertain, match="may have been taken by us"):
+                await queue.dequeue()
+        link.cut()
+        link.heal()
+        assert await queue.dequeue() == b"x"
 
 
 async def test_f10_cancelled_at_each_checkpoint_no_item_is_lost(path: str) -> None:

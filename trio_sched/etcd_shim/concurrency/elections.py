@@ -84,6 +84,7 @@ class LeaderObserver:
         self._following = AsyncExitStack()
         self._follower: Follower | None = None
         self._leader: KeyValue | None = None  # whose key is followed; None for all of them
+        self._waiting = False  # whether a task does
 
     def __aiter__(self) -> Self:
         return self
@@ -100,13 +101,23 @@ class LeaderObserver:
             trio.BusyResourceError: another task is waiting already.
         """
         await trio.lowlevel.checkpoint()
+        if self._waiting:
+            raise trio.BusyResourceError("another task is waiting already")
+        self._waiting = True
+        try:
+            return await self._next()
+        finally:
+            self._waiting = False
+
+    async def _next(self) -> KeyValue:
         while True:
             if self._follower is None:
                 await self._look()
             assert self._follower is not None
             if self._leader is None:
-                await self._follower.receive()
-                await self._look()
+                if not self._follower.state:
+                    await self._follower.receive()
+                await self._look()  # cancelled here, the next call comes here again
             elif not is_there(self._follower, self._leader):
                 await self._look()
             elif (now := self._follower.state[self._leader.key]) != self._delivered:

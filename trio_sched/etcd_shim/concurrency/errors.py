@@ -45,17 +45,17 @@ class BarrierHeld(EtcdError):
 
 
 class DequeueUncertain(EtcdError):
-    """The answer that says whether an item was taken is lost. The cause is what lost it.
+    """The answer that says whether an item was taken is lost; by what, if known, is the cause.
 
-    The item is no longer in the queue: either we have taken it, or another client has. Only the
-    program knows whether doing it twice does less harm than not doing it.
+    We may have taken the item, or another client has, or it is still in the queue, as etcd was not
+    reached. Only the program knows whether doing it twice does less harm than not doing it.
 
     Attributes:
         kv: the item.
     """
 
     def __init__(self, kv: KeyValue) -> None:
-        super().__init__(f"the item {kv.key!r} was taken, maybe by us: the answer is lost")
+        super().__init__(f"the item {kv.key!r} may have been taken by us: the answer is lost")
         self.kv: KeyValue = kv
 
 

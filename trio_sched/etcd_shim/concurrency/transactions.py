@@ -27,8 +27,9 @@ In each, a key that is read twice gives the same, and one that was written gives
 A commit whose answer is lost
 -----------------------------
 It may have been carried out. If all that is written is compared, the same transaction is sent
-again: it succeeds once, whatever became of the first. If it fails and no key that we write was
-changed, the first has failed as well. Otherwise it is not known, and the error is raised.
+again: it is carried out once at most, whatever became of the first. If it fails and a key that we
+read and write is as it was, the first has failed as well. Otherwise the keys were changed by the
+first, or by another client; which of them is not known, and the error is raised.
 """
 
 from __future__ import annotations
@@ -263,8 +264,9 @@ async def stm(
     Raises:
         EtcdError: etcd cannot be reached, or refuses. If the answer to the commit was lost, a
             `ConnectionLost` whose `processed` is true, or the like: it is not known then whether
-            it was carried out. That is only so if another client has written the keys that it
-            writes, or if it writes keys that are not compared; see `Isolation`.
+            it was carried out. That is only so if the keys that it writes were changed, by this
+            commit or by another client, or if it writes keys that are not compared; see
+            `Isolation`. What certainly was not carried out is committed again.
     """
     check_client(client)
     check_async("apply", apply)
