@@ -62,6 +62,8 @@ class Report:
         faults: how often each fault was made.
         runs: how many there were.
         writes: how many guarded writes went through.
+        writers: how many runs must have made one: none of a tree, nor of a host that was stopped,
+            and longer than a lease lives without etcd.
         gaps: the longest time, in seconds, that nothing ran after each kind of fault.
         predicted: overlaps that docs/guarantees.md predicts: after a raft leader stood still, and
             of work from before a restore with work from after it.
@@ -72,6 +74,7 @@ class Report:
     faults: dict[str, int]
     runs: int
     writes: int
+    writers: int
     gaps: dict[str, float] = field(default_factory=dict)
     predicted: list[str] = field(default_factory=list)
 
@@ -370,11 +373,22 @@ class Soak:
             self._ended[name] = last
         return last if age > BEATS else inf
 
+    @property
+    def _writers(self) -> list[Life]:
+        """The lives of hosts whose work makes guarded writes, and that were not stopped."""
+        trees = {event["life"] for event in self._read_log() if event.get("tree")}
+        lives = self._lives.items()
+        return [life for name, life in lives if name not in trees and not life.frozen]
+
     async def report(self, client: Client) -> Report:
         """Judge it all."""
         self._epochs[-1].history = await read_history(client, self.path)
         runs, ends = self.runs(), [*(epoch.began for epoch in self._epochs[1:]), inf]
-        report = Report(Verdict([], [], 0), [], self.faults, len(runs), 0, self.gaps)
+        now, writers = time.monotonic(), self._writers
+        its_own = [run for run in runs if run.life in writers]
+        long = sum(min(run.ended, run.life.gone, now) - run.began > 2 * TTL for run in its_own)
+        verdict = Verdict([], [], 0)
+        report = Report(verdict, [], self.faults, len(runs), 0, long, self.gaps)
         earlier: list[Run] = []
         for epoch, end in zip(self._epochs, ends, strict=True):
             its = [run for run in runs if epoch.began <= run.began < end]

@@ -38,7 +38,7 @@ async def test_never_more_than_max_count_run(path: str, tmp_path: Path, members:
     assert not report.verdict.violations, f"seed {SEED}"
     assert not report.stale, f"seed {SEED}"
     assert report.runs >= 3
-    assert report.writes
+    assert report.writes or not report.writers
     late = {kind: gap for kind, gap in report.gaps.items() if gap > gap_allowed(kind)}
     assert not late, f"seed {SEED}: work did not go on"
 
