@@ -185,3 +185,23 @@ async def test_bad_arguments_are_told_at_once() -> None:
         with pytest.raises(TypeError, match="name of a file"):
             await client.maintenance.snapshot_save(5)  # type: ignore[arg-type] # what is tested
         assert client.statistics().connects == 0
+
+
+async def test_a_snapshot_takes_the_place_of_no_device_nor_folder(
+    endpoint: str, tmp_path: Path
+) -> None:
+    """A device such as /dev/null would be gone for all; a FIFO stands for one."""
+    fifo, folder = tmp_path / "fifo", tmp_path / "folder"
+    os.mkfifo(fifo)
+    folder.mkdir()
+    async with open_client(endpoint) as client:
+        with pytest.raises(FileExistsError, match="no regular file"):
+            await client.maintenance.snapshot_save(fifo)
+        with pytest.raises(IsADirectoryError):
+            await client.maintenance.snapshot_save(folder)
+        for name in ("", "."):
+            with pytest.raises(ValueError, match="must be the name of a file"):
+                await client.maintenance.snapshot_save(name)
+        assert client.statistics().connects == 0
+    assert stat.S_ISFIFO(fifo.stat().st_mode)
+    assert folder.is_dir()

@@ -158,11 +158,18 @@ class WatchHub:
     def _forget(self, watcher: Watcher) -> None:
         known = self._watchers.pop(watcher._id, None)
         self._creations.pop(watcher._id, None)
-        if known is not None and self._call is not None:
-            theirs = self._theirs.pop(watcher._id, watcher._id)
+        if known is None or self._call is None:
+            return
+        theirs: int | None = watcher._id
+        if self._one_at_a_time:
+            theirs = self._theirs.pop(watcher._id, None)  # None until it is created
+        if theirs is not None:
             self._ours.pop(theirs, None)
-            cancel = pb.WatchCancelRequest(watch_id=theirs)
-            self._send(self._call, pb.WatchRequest(cancel_request=cancel))
+            self._cancel(self._call, theirs)
+
+    def _cancel(self, call: _Call, theirs: int) -> None:
+        cancel = pb.WatchCancelRequest(watch_id=theirs)
+        self._send(call, pb.WatchRequest(cancel_request=cancel))
 
     def _create(self, call: _Call, watcher: Watcher) -> None:
         """Ask for a watch, or resume it; in its turn where that is needed."""
@@ -302,7 +309,7 @@ class WatchHub:
         watch_id = answer.watch_id
         if self._creating and answer.created:
             watch_id = self._take_creation(answer)
-        elif self._ours:
+        elif self._one_at_a_time:
             watch_id = self._ours.get(watch_id, 0)
         watcher = self._watchers.get(watch_id)
         if watcher is None:
@@ -356,8 +363,11 @@ class WatchHub:
                 return 0
             self._one_at_a_time = True
         if self._one_at_a_time:
-            self._ours[answer.watch_id] = watch_id
-            self._theirs[watch_id] = answer.watch_id
+            if watch_id in self._watchers:
+                self._ours[answer.watch_id] = watch_id
+                self._theirs[watch_id] = answer.watch_id
+            elif self._call is not None and not answer.canceled:  # left before it had a number
+                self._cancel(self._call, answer.watch_id)
             self._create_next()
         return watch_id
 

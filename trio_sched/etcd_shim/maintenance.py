@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import AsyncIterator
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Self, cast
 
 import trio
 
-from trio_sched._support.arguments import check_instance, check_int
+from trio_sched._support.arguments import check_instance, check_int, shown
 from trio_sched.etcd_shim._pb import messages_pb2 as pb
 from trio_sched.etcd_shim._pb.services_grpc import MaintenanceStub
 from trio_sched.etcd_shim._retry import call
@@ -210,12 +211,14 @@ class Maintenance:
         It is for its owner alone to read, as that of etcdctl is: all keys and users are in it.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: it cannot be written, or is there and no regular file; a device stays as it is.
+            ValueError: it is no name of a file.
             RemoteProtocolError: what came is not what was sent: its hash is another one.
             ConnectionLost: the connection ended before it was whole.
         """
         check_instance("file", file, (str, os.PathLike), "the name of a file")
         target = trio.Path(os.fspath(file))
+        await _check_replaceable(target)
         partial = target.with_name(f"{target.name}.{new_lease_id():x}.part")  # no other's
         try:
             async with await trio.open_file(partial, "xb", opener=_open_private) as out:
@@ -249,6 +252,16 @@ class Maintenance:
             version = (await self.status()).version
             if faults := "; ".join(map(str, known_faults(version))):
                 _logger.warning("etcd %s has known faults: %s", version, faults)
+
+
+async def _check_replaceable(target: trio.Path) -> None:
+    """Raise where a file cannot be put in its place, or must not be, as what is there is none."""
+    if not target.name:
+        raise ValueError(f"file must be the name of a file, not {shown(str(target))}")
+    if await target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+    if await target.exists() and not await target.is_file():
+        raise FileExistsError(errno.EEXIST, "It is there, and no regular file", str(target))
 
 
 def _open_private(file: str, flags: int) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio
 import trio.testing
@@ -9,9 +11,9 @@ import trio.testing
 from tests.etcd_shim.concurrency.losing import lose_answer
 from tests.etcd_shim.concurrency.rows import WAIT
 from tests.etcd_shim.sweep import sweep
-from trio_sched.etcd_shim import open_client
+from trio_sched.etcd_shim import Put, open_client
 from trio_sched.etcd_shim.concurrency import Barrier, BarrierHeld, DoubleBarrier
-from trio_sched.etcd_shim.errors import ConnectionFailed
+from trio_sched.etcd_shim.errors import ConnectionFailed, LeaseLost
 from trio_sched.testing import open_etcd
 
 
@@ -63,6 +65,38 @@ async def test_one_that_dies_holds_up_no_other(endpoint: str, path: str) -> None
             assert not left
             await client.lease_revoke(dead.id)
     assert sorted(left) == [0, 1]
+
+
+async def test_f2_one_that_is_late_lets_in_nobody_of_a_later_round(
+    endpoint: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was stopped before it could put ``ready``, until its lease had lapsed."""
+    ready = f"{path}/ready".encode()
+    async with open_client(endpoint) as client, open_client(endpoint) as witness:
+        await witness.put(f"{path}/waiters/other", "")
+        put, txn = client.put, client.txn
+
+        async def lapse() -> None:
+            for kv in await witness.get_prefix(f"{path}/waiters/"):
+                if kv.lease:
+                    await witness.lease_revoke(kv.lease)
+
+        async def late_put(key: Any, *rest: Any, **options: Any) -> Any:
+            if key == ready:
+                await lapse()
+            return await put(key, *rest, **options)
+
+        async def late_txn(compare: Any, success: Any, *rest: Any) -> Any:
+            if Put(ready) in success:
+                await lapse()
+            return await txn(compare, success, *rest)
+
+        monkeypatch.setattr(client, "put", late_put)
+        monkeypatch.setattr(client, "txn", late_txn)
+        with pytest.raises(LeaseLost):
+            async with DoubleBarrier(client, path, 2).enter():
+                pytest.fail("we are not in")
+        assert (await witness.get(ready)).kv is None
 
 
 async def test_where_there_is_no_etcd_a_barrier_says_so_at_once() -> None:

@@ -182,6 +182,15 @@ async def test_two_tasks_that_wait_for_a_leader_are_one_too_many(endpoint: str, 
             nursery.cancel_scope.cancel()
 
 
+async def test_an_observer_whose_block_was_left_begins_no_watch(endpoint: str, path: str) -> None:
+    async with open_client(endpoint) as client:
+        async with Election(client, path).observe() as leaders:
+            pass
+        with pytest.raises(trio.ClosedResourceError):
+            await leaders.__anext__()
+        assert not client._watches._watchers
+
+
 async def test_f17_a_proclamation_whose_answer_is_lost_is_made_once(
     endpoint: str, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

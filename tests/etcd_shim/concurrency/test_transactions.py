@@ -28,11 +28,12 @@ async def test_f17_a_commit_that_was_not_carried_out_is_made_once(
         stm.put(path, str(int(await stm.get(path) or 0) + 1))
 
     async with open_client(endpoint) as client:
+        await client.put(path, "5")
         lose_answer(monkeypatch, client, carried_out=False)
         done = await stm(client, increment, isolation=isolation)
         assert done.attempts == 1
         (kv,) = await client.get(path)
-        assert (kv.value, kv.version) == (b"1", 1)
+        assert (kv.value, kv.version) == (b"6", 2)
 
 
 @pytest.mark.parametrize("isolation", SERIAL)
@@ -73,6 +74,28 @@ async def test_f17_a_commit_that_cannot_have_been_carried_out_is_a_conflict(
         assert done.attempts == 2
         (kv,) = await client.get(f"{path}/sum")
         assert (kv.value, kv.version) == (b"10", 2)
+
+
+@pytest.mark.parametrize("isolation", SERIAL)
+async def test_f17_a_key_that_was_created_and_taken_away_is_not_created_again(
+    endpoint: str, path: str, isolation: Isolation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is absent as it was before, so its conditions do not show that it was there."""
+
+    async def create(stm: STM) -> None:
+        assert await stm.get(path) is None
+        stm.put(path, "job")
+
+    async def take() -> None:
+        taken.append((await other.delete(path)).deleted)
+
+    taken: list[int] = []
+    async with open_client(endpoint) as client, open_client(endpoint) as other:
+        lose_answer(monkeypatch, client, carried_out=True, then=take)
+        with pytest.raises(ConnectionLost, match="the answer is lost"):
+            await stm(client, create, isolation=isolation)
+        assert taken == [1]
+        assert (await client.get(path)).kv is None
 
 
 async def test_f17_a_blind_write_is_not_made_twice(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 import trustme
 
 from tests.etcd_shim.proxies.programs import IDLE, PROXIES, open_proxy
@@ -104,3 +105,29 @@ async def test_f70_each_watch_gets_its_own_events(
             await ready.acquire()
         for number, found in got.items():
             assert found == [b"%d-%d" % (number % 10, value) for value in range(3)]
+
+
+async def test_f70_a_watch_that_is_left_before_it_has_a_number_is_ended(
+    endpoint: str, path: str, tmp_path: Path
+) -> None:
+    """Else ``etcd grpc-proxy`` goes on to send its events, for as long as there is a watch."""
+    async with (
+        open_behind("grpc-proxy", endpoint, tmp_path) as client,
+        client.watch(path) as watcher,
+    ):
+        hub = client._watches
+        for _ in range(20):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_watch, client, path)
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.cancel_scope.cancel()
+        async with client.watch(path) as last:  # it is created after all of them
+            assert len(hub._ours) == len(hub._theirs) == 2
+            await client.put(path, "x")
+            assert await values(last, 1) == await values(watcher, 1) == [b"x"]
+        assert len(hub._ours) == len(hub._theirs) == 1
+
+
+async def _watch(client: Client, path: str) -> None:
+    async with client.watch(path):
+        await trio.sleep_forever()

@@ -28,6 +28,7 @@ from trio_sched.etcd_shim.concurrency.turns import (
     DEFAULT_TTL,
     OwnKey,
     check_name,
+    lose,
     put_own_key,
     watched_over,
 )
@@ -168,13 +169,19 @@ class _Round:
         if self._own.key in entered[count:]:
             raise BarrierFull(self._name, count)
         if len(entered) >= count:
-            await retry_transient(self._client.put, self._ready, b"")
+            await self._let_in()
             return
         request = Get(self._ready)
         found = await retry_transient(self._client.read, request)
         async with follow(self._client, request, found) as follower:
             while not self._is_ready(follower.state.get(self._ready)):
                 await follower.receive()
+
+    async def _let_in(self) -> None:
+        """Put ``ready``, unless our own key is gone: it would let in those of a later round."""
+        put = Put(self._ready)
+        if not (await retry_transient(self._client.txn, [self._own.guard], [put])).succeeded:
+            raise lose(self._own)
 
     def _is_ready(self, ready: KeyValue | None) -> bool:
         return ready is not None and ready.mod_revision > self._own.create_revision

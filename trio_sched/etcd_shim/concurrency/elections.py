@@ -85,6 +85,7 @@ class LeaderObserver:
         self._follower: Follower | None = None
         self._leader: KeyValue | None = None  # whose key is followed; None for all of them
         self._waiting = False  # whether a task does
+        self._ended = False
 
     def __aiter__(self) -> Self:
         return self
@@ -99,8 +100,11 @@ class LeaderObserver:
         Raises:
             EtcdError: etcd refuses.
             trio.BusyResourceError: another task is waiting already.
+            trio.ClosedResourceError: the block was left.
         """
         await trio.lowlevel.checkpoint()
+        if self._ended:
+            raise trio.ClosedResourceError("the block of this observer was left")
         if self._waiting:
             raise trio.BusyResourceError("another task is waiting already")
         self._waiting = True
@@ -146,6 +150,7 @@ class LeaderObserver:
 
     async def end(self) -> None:
         """Follow nothing more."""
+        self._ended = True
         await self._following.aclose()
 
 

@@ -26,10 +26,11 @@ In each, a key that is read twice gives the same, and one that was written gives
 
 A commit whose answer is lost
 -----------------------------
-It may have been carried out. If all that is written is compared, the same transaction is sent
-again: it is carried out once at most, whatever became of the first. If it fails and a key that we
-read and write is as it was, the first has failed as well. Otherwise the keys were changed by the
-first, or by another client; which of them is not known, and the error is raised.
+It may have been carried out. The same transaction is sent again if that cannot write twice: all
+that is written is compared, and one of the keys that are written was read and was there, or no key
+is put. If it fails and a key that we read and write is as it was, the first has failed as well.
+Otherwise the keys were changed by the first, or by another client; which of them is not known, and
+the error is raised.
 """
 
 from __future__ import annotations
@@ -215,17 +216,28 @@ class STM:
         if not write:
             write += [Get(key) for key in self._read]
         read = [Get(key) for key in self._read]
-        compared = {condition.key for condition in conditions}
         try:
             return await self._client.txn(conditions, write, read)
         except TRANSIENT as exc:
-            if not self._written.keys() <= compared:
+            if not self._succeeds_once(conditions):
                 raise
             lost = exc
         done = await retry_transient(self._client.txn, conditions, write, read)
         if done.succeeded or self._is_untouched(done):
             return done
         raise lost
+
+    def _succeeds_once(self, conditions: Sequence[Compare]) -> bool:
+        """Return whether the transaction writes nothing more when it is sent again.
+
+        What was there is at a revision that does not come again once it was written. What was not
+        there may have been created by us, and taken away by another client since.
+        """
+        if not self._written.keys() <= {condition.key for condition in conditions}:
+            return False
+        if not any(isinstance(write, Put) for write in self._written.values()):
+            return True
+        return any(key in self._written and kv.mod_revision for key, kv in self._read.items())
 
     def _is_untouched(self, done: TxnResult) -> bool:
         """Return whether a transaction that failed shows that none before it has succeeded."""
@@ -265,8 +277,9 @@ async def stm(
         EtcdError: etcd cannot be reached, or refuses. If the answer to the commit was lost, a
             `ConnectionLost` whose `processed` is true, or the like: it is not known then whether
             it was carried out. That is only so if the keys that it writes were changed, by this
-            commit or by another client, or if it writes keys that are not compared; see
-            `Isolation`. What certainly was not carried out is committed again.
+            commit or by another client, or if it writes keys that are not compared, see
+            `Isolation`, or if it puts keys of which none was read and was there: those that it
+            created may be gone again. What certainly was not carried out is committed again.
     """
     check_client(client)
     check_async("apply", apply)

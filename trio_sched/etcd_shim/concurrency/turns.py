@@ -52,6 +52,7 @@ __all__ = [
     "OwnKey",
     "check_name",
     "first_of",
+    "lose",
     "open_turn",
     "put_own_key",
     "watched_over",
@@ -156,6 +157,11 @@ class OwnKey:
         return loss
 
 
+def lose(own: OwnKey) -> KeyDeleted:
+    """Note that our key was found to be gone; return what to raise below `watched_over`."""
+    return own._lose()
+
+
 T = TypeVar("T", bound=OwnKey)
 
 
@@ -219,7 +225,7 @@ async def _before(client: Client, prefix: bytes, own: OwnKey) -> GetResult:
     )
     found = await retry_transient(client.read, request)
     if found.kv is None or found.kv.key != own.key:
-        raise own._lose()
+        raise lose(own)
     return found
 
 
