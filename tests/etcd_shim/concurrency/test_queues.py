@@ -150,6 +150,23 @@ async def test_f10_cancelled_at_each_checkpoint_no_item_is_lost(path: str) -> No
             assert step > 5
 
 
+@pytest.mark.parametrize("foreign", ["5", "5x", "0/0", "x", "00000000000000001", "9999/x", ""])
+async def test_what_others_put_among_numbers_is_no_number(
+    endpoint: str, path: str, foreign: str
+) -> None:
+    """It is an item all the same, in the order of its key."""
+    async with open_client(endpoint) as client:
+        queue = PriorityQueue(client, path)
+        await client.put(f"{path}/00001/{foreign}", "foreign")
+        with trio.fail_after(WAIT):
+            for value in ("a", "b", "c"):
+                await queue.enqueue(value, 1)
+            numbers = [kv.key.rpartition(b"/")[2] for kv in await client.get_prefix(path)]
+            taken = [await queue.dequeue() for _ in range(4)]
+        assert {b"%016d" % number for number in range(3)} <= {*numbers}
+        assert [value for value in taken if value != b"foreign"] == [b"a", b"b", b"c"]
+
+
 async def test_where_there_is_no_etcd_a_queue_says_so_at_once() -> None:
     async with open_client("http://127.0.0.1:1") as client:
         for queue in (Queue(client, "/a"), PriorityQueue(client, "/b")):

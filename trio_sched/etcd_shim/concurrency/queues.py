@@ -13,6 +13,7 @@ one that was taken is gone: a program that may die while it works on one needs s
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -36,6 +37,7 @@ __all__ = ["MAX_PRIORITY", "PriorityQueue", "Queue"]
 MAX_PRIORITY: Final = 65_535
 """The highest number of a priority, which is the last to be served; Go's is a ``uint16``."""
 
+_NUMBER: Final = re.compile(rb"\d{16}")
 _CLEANUP_TIMEOUT: Final = 5.0  # seconds for the answer that says whether an item was taken
 
 
@@ -168,12 +170,21 @@ class PriorityQueue(_Items):
         value = to_bytes(value)
         among = b"%s%05d/" % (self._prefix, priority)
         claimed = b"__" + among[:-1]
-        # Of all that begin with a digit:
-        last_of = Get(among, among + b":", limit=1, sort_order="descending", keys_only=True)
         while True:
-            last = await self._client.read(last_of)
-            number = 0 if last.kv is None else int(last.kv.key.rpartition(b"/")[2]) + 1
-            key = b"%s%016d" % (among, number)
+            key = b"%s%016d" % (among, await self._next_number(among))
             absent = Compare.create_revision(key, "==", 0)
             if (await self._client.txn([absent], [Put(claimed), Put(key, value)])).succeeded:
                 return
+
+    async def _next_number(self, among: bytes) -> int:
+        """Return the number of the next item, after the last of a priority.
+
+        What others have put there under another kind of name does not count.
+        """
+        end = among + b":"  # behind all that begins with a digit
+        last_of = Get(among, end, limit=1, sort_order="descending", keys_only=True)
+        found = await self._client.read(last_of)
+        if found.kv is not None and not _NUMBER.fullmatch(found.kv.key, len(among)):
+            found = await self._client.read(Get(among, end, keys_only=True))
+        numbers = [match[0] for kv in found if (match := _NUMBER.fullmatch(kv.key, len(among)))]
+        return int(max(numbers, default=-1)) + 1
