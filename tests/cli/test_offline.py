@@ -49,6 +49,15 @@ def test_each_command_has_help(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", _COMMANDS)
+def test_the_help_names_the_environment(name: str) -> None:
+    """Of each option about etcd, wherever there is one."""
+    words = " ".join(offline([name, "--help"]).out.split())
+    for option in ("ENDPOINTS", "USER", "PASSWORD", "CACERT", "CERT", "KEY"):
+        named = f"env var: TRIO_SCHED_{option}, ETCDCTL_{option}" in words
+        assert named == ("--cacert" in words)
+
+
+@pytest.mark.parametrize("name", _COMMANDS)
 def test_the_list_of_commands_says_what_they_say(name: str) -> None:
     """It is shown without importing them."""
     found = command.get_command(click.Context(command), name)

@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -19,43 +19,37 @@ __all__ = ["Connection", "Seconds", "connection_options", "usage_errors"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_PREFIXES: Final = ("TRIO_SCHED", "ETCDCTL")
 _FILE = click.Path(exists=True, dir_okay=False, readable=True)
 
 
-def _variables(name: str) -> list[str]:
-    """Return the environment variables of an option; the first that is set counts.
+def _option(name: str, **rest: Any) -> Callable[[F], F]:
+    """Make an option that environment variables give, too; the first that is set counts.
 
     `run` has ``TRIO_SCHED_*`` for each option; for these, so do all others, that no command talks
     to another etcd than it.
     """
-    return [f"TRIO_SCHED_{name}", f"ETCDCTL_{name}"]
+    variables = [f"{prefix}_{name.removeprefix('--').upper()}" for prefix in _PREFIXES]
+    return click.option(name, envvar=variables, show_envvar=True, **rest)
 
 
 _OPTIONS = (
-    click.option(
+    _option(
         "--endpoints",
-        envvar=_variables("ENDPOINTS"),
         default="127.0.0.1:2379",
         metavar="URLS",
         show_default=True,
         help="Members of the etcd cluster, joined with commas.",
     ),
-    click.option(
-        "--user", envvar=_variables("USER"), metavar="NAME[:PASSWORD]", help="Who we are to etcd."
-    ),
-    click.option(
+    _option("--user", metavar="NAME[:PASSWORD]", help="Who we are to etcd."),
+    _option(
         "--password",
-        envvar=_variables("PASSWORD"),
         metavar="PASSWORD",
         help="Goes with --user. Others see it in a command line, but not in the environment.",
     ),
-    click.option(
-        "--cacert", envvar=_variables("CACERT"), type=_FILE, help="Authorities to trust, for https."
-    ),
-    click.option(
-        "--cert", envvar=_variables("CERT"), type=_FILE, help="Our certificate, for https."
-    ),
-    click.option("--key", envvar=_variables("KEY"), type=_FILE, help="The key of our certificate."),
+    _option("--cacert", type=_FILE, help="Authorities to trust, for https."),
+    _option("--cert", type=_FILE, help="Our certificate, for https."),
+    _option("--key", type=_FILE, help="The key of our certificate."),
 )
 
 
