@@ -14,8 +14,9 @@ import trio
 
 from tests.cli.run.run_tools import COMMAND, Lines, done, open_run
 from tests.places import DOCS
-from tests.reaper.process_tools import ended_with_block
+from tests.reaper.process_tools import alive, ended_with_block, eventually
 from trio_sched import open_client
+from trio_sched.etcd_shim import EventType
 from trio_sched.testing import open_etcd, open_faulty_link
 
 PAGE = DOCS.joinpath("systemd.md").read_text()
@@ -139,3 +140,53 @@ async def test_it_says_that_etcd_has_not_answered(path: str) -> None:
         assert (lost["why"], lost["hosts"]) == ("deadline", ["host"])
         assert await run.code() == 76
         link.heal()
+
+
+@pytest.mark.parametrize("options", [[], ["-v"], ["--json"]])
+@pytest.mark.parametrize("redirected", ["2>&-", "2>/dev/full"])
+async def test_what_cannot_be_said_changes_no_exit_code(
+    endpoint: str, path: str, options: list[str], redirected: str
+) -> None:
+    command = ["--endpoints", endpoint, *options, "--", "sh", "-c", "echo done; exit 7"]
+    in_shell = ["sh", "-c", f'"$@" {redirected}', "sh", *COMMAND, path, *command]
+    with trio.fail_after(40):
+        ended = await trio.run_process(in_shell, capture_stdout=True, check=False)
+    assert (ended.returncode, ended.stdout) == (7, b"done\n")
+
+
+async def test_an_error_that_cannot_be_said_has_its_exit_code() -> None:
+    options = ["--endpoints", "127.0.0.1:1", "/a", "--", "true"]
+    for redirected in ("2>&-", "2>/dev/full"):
+        in_shell = ["sh", "-c", f'"$@" {redirected}', "sh", *COMMAND, *options]
+        assert (await trio.run_process(in_shell, check=False)).returncode == 69
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+async def test_f26_a_command_of_which_nothing_can_be_said_is_ended_before_its_slot_is_freed(
+    endpoint: str, path: str, options: list[str]
+) -> None:
+    """Who reads what we say has gone; and the command does not heed SIGTERM."""
+    stubborn = ["sh", "-c", "trap '' TERM; echo $$; while :; do sleep 1; done"]
+    arguments = ["--endpoints", endpoint, "--hostname", "host", "--grace", "0.5", *options]
+    async with open_client(endpoint) as client:
+        process = await trio.lowlevel.open_process(
+            [*COMMAND, path, *arguments, "--", *stubborn],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        assert process.stderr is not None
+        async with ended_with_block(process, 40), client.watch(f"{path}/slots/0") as slot:
+            lines = Lines(process.stdout)
+            first = int(await lines.read() or "")
+            await process.stderr.aclose()
+            await client.put(f"{path}/control", json.dumps({"drained": ["host"]}))
+            async for event in slot:
+                if event.type is EventType.DELETE:
+                    break
+            assert not alive(first)
+            await client.delete(f"{path}/control")
+            second = int(await lines.read() or "")
+            assert alive(second)
+            process.send_signal(signal.SIGTERM)  # which the command does not heed
+        await eventually(lambda: not alive(second))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -19,6 +21,9 @@ _ALWAYS: Final = ("error", "log")
 
 class Reporter(logging.Handler):
     """Writes events as JSON lines, or as text, and errors as one line.
+
+    What cannot be written, as standard error is closed, has no reader any more, or lies on a disk
+    that is full, is dropped: it has no part in what the command does, and it raises nothing.
 
     It also is the handler of the scheduler's logger, and so writes its warnings.
 
@@ -74,5 +79,19 @@ class Reporter(logging.Handler):
 
     def _write(self, line: str) -> None:
         # At once and whole, as the child may write to the same place.
-        sys.stderr.write(f"{line}\n")
-        sys.stderr.flush()
+        if sys.stderr is None:
+            return  # it was closed when we were started
+        try:
+            sys.stderr.write(f"{line}\n")
+            sys.stderr.flush()
+        except OSError:
+            _drop_unwritten()
+
+
+def _drop_unwritten() -> None:
+    """Drop what could not be written: else it comes later, and changes the exit code."""
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        with suppress(OSError):
+            sys.stderr = open(  # noqa: SIM115 # it stays open
+                sys.stderr.fileno(), "w", buffering=1, errors="backslashreplace", closefd=False
+            )
