@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from pathlib import Path
 from typing import cast
 
 import pytest
 import trio
 
+from tests.cli.run.run_tools import COMMAND, PATIENCE
 from tests.reaper.process_tools import alive, eventually, exists, proc_bytes
 from trio_sched._support import processes
 from trio_sched._support.processes import wait_ended
@@ -117,6 +119,16 @@ async def test_without_pidfds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert child.exit_code == 3
     await wait_ended(child.pid)  # which is gone
     assert not processes._there(child.pid)
+
+
+async def test_with_no_standard_files_at_all(endpoint: str, path: str, tmp_path: Path) -> None:
+    mark = tmp_path / "ran"
+    words = f"sleep 0.1; echo so > {mark}; exit 7"
+    command = [*COMMAND, path, "--endpoints", endpoint, "--", "sh", "-c", words]
+    with trio.fail_after(PATIENCE):
+        closing = ["sh", "-c", 'exec "$@" 0>&- 1>&- 2>&-', "sh"]
+        assert (await trio.run_process([*closing, *command], check=False)).returncode == 7
+    assert mark.read_text() == "so\n"
 
 
 def test_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
