@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -45,6 +46,15 @@ def means(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     elif not has_cgroups():
         pytest.skip("no cgroup may be made here")
     return str(request.param)
+
+
+async def test_the_keepers_end_of_the_gate_is_no_standard_file() -> None:
+    """It would be lost when the process is given a standard input or output."""
+    words = "import sys; from trio_sched.reaper.child import open_gate\n"
+    words += "ends = open_gate(); sys.exit(7 if ends[1].fileno() > 2 else 1)"
+    for closing in ("0>&-", "0>&- 1>&-", "0>&- 1>&- 2>&-"):
+        command = ["sh", "-c", f'exec "$@" {closing}', "sh", sys.executable, "-c", words]
+        assert (await trio.run_process(command, check=False)).returncode == 7
 
 
 def never() -> float:

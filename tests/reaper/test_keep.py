@@ -119,6 +119,21 @@ def test_what_cannot_be_run() -> None:
         assert {found.line(), found.line()} == {"failed 2", "ended 126"}
 
 
+@pytest.mark.parametrize("closed", ["0", "0 1", "1 2", "0 1 2"])
+def test_standard_files_that_are_closed_are_closed_for_the_command_and_no_trouble(
+    closed: str,
+) -> None:
+    """No file of the keeper's own takes their place."""
+    closing = " ".join(f"{number}>&-" for number in closed.split())
+    looking = " || ".join(f"[ -e /proc/self/fd/{number} ]" for number in closed.split())
+    with keeper(
+        *("sh", "-c", f"{looking} || exit 7"), under=("sh", "-c", f'exec "$@" {closing}', "sh")
+    ) as found:
+        found.gate.settimeout(30)
+        found.begun()
+        assert [found.line(), found.line(), found.line()] == ["running", "ended 7", ""]
+
+
 def test_the_environment_is_not_changed_but_for_the_cookie() -> None:
     env = {"PATH": os.environ["PATH"]}
     with keeper("env", options="-l", env=env) as found:

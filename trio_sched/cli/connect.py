@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from trio_sched._support.arguments import check_text
 from trio_sched.etcd_shim import Client, open_client, tls_context
 from trio_sched.etcd_shim.channel import Endpoint
 
@@ -92,7 +93,13 @@ class Connection:
                 context = tls_context(cacert=cacert or "", cert=cert or "", key=key or "")
             except (OSError, ValueError) as exc:
                 raise click.UsageError(f"cannot use --cacert, --cert and --key: {exc}") from exc
-        return cls(urls, *_who(user, password), context)
+        who = _who(user, password)
+        try:
+            for name, text in zip(("user", "password"), who, strict=True):
+                check_text(name, text or "")
+        except ValueError as exc:
+            raise click.UsageError(f"--user: {exc}") from exc
+        return cls(urls, *who, context)
 
     def open(self) -> AbstractAsyncContextManager[Client]:
         """Open a client, as `open_client` does."""

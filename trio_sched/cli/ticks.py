@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from trio_sched._support.arguments import MAX_INT64
 from trio_sched.cli.common import CODES, reading_options
 from trio_sched.cli.connect import Connection
 from trio_sched.cli.output import perform, show, show_json, within
@@ -37,7 +38,7 @@ Examples:
 @click.option(
     "-n",
     "--last",
-    type=click.IntRange(1),
+    type=click.IntRange(1, MAX_INT64),
     default=20,
     show_default=True,
     help="How many at most.",

@@ -25,6 +25,7 @@ import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from fcntl import F_DUPFD_CLOEXEC, fcntl
 
 import trio
 
@@ -60,8 +61,11 @@ class KeeperLost(Exception):
 
 
 def open_gate() -> tuple[socket.socket, socket.socket]:
-    """Return our end of the gate, and the keeper's."""
+    """Return our end of the gate, and the keeper's, which is above 0, 1 and 2 if these are free."""
     ours, theirs = socket.socketpair()
+    if theirs.fileno() <= 2:
+        with theirs:
+            theirs = socket.socket(fileno=fcntl(theirs, F_DUPFD_CLOEXEC, 3))
     ours.setblocking(False)  # noqa: FBT003 # takes no keyword
     return ours, theirs
 

@@ -5,15 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
+from pathlib import Path
 from typing import cast
 
 import pytest
 import trio
 
+from tests.cli.run.run_tools import COMMAND, PATIENCE, open_run
 from tests.reaper.process_tools import alive, eventually, exists, proc_bytes
+from trio_sched import open_client, schedule
 from trio_sched._support import processes
 from trio_sched._support.processes import wait_ended
 from trio_sched.cli.exits import CannotRun
+from trio_sched.cli.run import life
 from trio_sched.cli.run.child import RunChild, start_child
 from trio_sched.reaper.helper import groups
 from trio_sched.reaper.helper.tree import Work
@@ -117,6 +122,51 @@ async def test_without_pidfds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert child.exit_code == 3
     await wait_ended(child.pid)  # which is gone
     assert not processes._there(child.pid)
+
+
+@pytest.mark.parametrize(
+    ("other", "found"),
+    [
+        ("a\0b", r"a\x00b"),
+        ("\u65e5", "\u65e5"),
+    ],
+)
+async def test_names_of_others_that_no_variable_can_hold_end_nothing(
+    endpoint: str, path: str, other: str, found: str
+) -> None:
+    """Nor is a name to be text that this machine's locale has."""
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    words = "import os; print(os.environb[b'TRIO_SCHED_HOSTS'].hex())"
+    command = [sys.executable, "-c", words]
+    async with (
+        open_client(endpoint) as client,
+        schedule(client, path, other, max_count=2) as result,
+    ):
+        await result.wait_scheduled()
+        async with open_run(
+            endpoint, path, "-n", "2", command=command, name="zz", env=ascii_only
+        ) as run:
+            names = bytes.fromhex(await run.line()).decode().split(",")
+            assert sorted(names) == sorted([found, "zz"])
+            assert await run.code() == 0
+
+
+def test_a_variable_that_would_be_too_long_is_empty() -> None:
+    """A hundred names of a thousand letters are; and Linux takes 128 KiB."""
+    long = ",".join(f"{number:03}{'x' * 996}" for number in range(100))
+    assert life._variable(long) == long
+    assert life._variable(f"{long},x") == ""
+    assert life._variable("\u65e5" * 40_000) == ""
+
+
+async def test_with_no_standard_files_at_all(endpoint: str, path: str, tmp_path: Path) -> None:
+    mark = tmp_path / "ran"
+    words = f"sleep 0.1; echo so > {mark}; exit 7"
+    command = [*COMMAND, path, "--endpoints", endpoint, "--", "sh", "-c", words]
+    with trio.fail_after(PATIENCE):
+        closing = ["sh", "-c", 'exec "$@" 0>&- 1>&- 2>&-', "sh"]
+        assert (await trio.run_process([*closing, *command], check=False)).returncode == 7
+    assert mark.read_text() == "so\n"
 
 
 def test_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,7 +125,7 @@ Exit codes:
 )
 @click.option(
     "--takeover-pause",
-    type=click.FloatRange(min=0, max=MAX_TAKEOVER_PAUSE),
+    type=Seconds(min=0, max=MAX_TAKEOVER_PAUSE),
     metavar="SECONDS",
     default=0.5,
     show_default=True,

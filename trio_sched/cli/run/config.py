@@ -85,6 +85,8 @@ def _options(context: click.Context) -> Iterator[tuple[str, click.Parameter]]:
 def _value(option: click.Parameter, value: object) -> object:
     """Return a value as if it stood on the line; a list with commas, and a table as JSON."""
     match value:
+        case str() if "\0" in value:
+            raise ValueError("holds NUL, which neither a line nor a variable can")
         case str():
             return value
         case bool() if getattr(option, "is_flag", False):
@@ -92,7 +94,7 @@ def _value(option: click.Parameter, value: object) -> object:
         case int() | float() if not isinstance(value, bool):
             return str(value)  # 2.5 is no whole number then
         case list() if option.name in _LISTS and all(isinstance(each, str) for each in value):
-            return ",".join(value)
+            return _value(option, ",".join(value))
         case dict() if option.name == "data":
             return json.dumps(value)
         case _:

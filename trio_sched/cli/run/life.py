@@ -45,7 +45,7 @@ __all__ = ["RunSettings", "run_command"]
 _NO_WAIT = 1.0  # seconds for the leader to decide, with --no-wait
 _LAST_MOMENT = 0.2  # seconds before the deadline at which nothing must be left of the child
 _STEADY = 10.0  # seconds: a child that ran for less is started again after a pause
-_MAX_VARIABLE = 100_000  # characters; Linux takes 128 KiB in one variable
+_MAX_VARIABLE = 100_000  # bytes; Linux takes 128 KiB in one variable
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 _LEAVE = 5.0  # seconds that leaving may take when etcd does not answer
 
@@ -369,14 +369,13 @@ class _Life:
         return self._settings.once and self._settings.ticks is None  # a tick goes on elsewhere
 
     def _environment(self, slot: Slot, roster: Roster, result: Result) -> dict[str, str]:
-        text = str(roster)
         return os.environ | {
             "TRIO_SCHED_PATH": self._settings.path,
             "TRIO_SCHED_HOSTNAME": self._settings.hostname,
             "TRIO_SCHED_SLOT": str(slot.index),
             "TRIO_SCHED_TOKEN": str(slot.token),
-            "TRIO_SCHED_ROSTER": text if len(text) <= _MAX_VARIABLE else "",
-            "TRIO_SCHED_HOSTS": ",".join(_names(result)),
+            "TRIO_SCHED_ROSTER": _variable(str(roster)),
+            "TRIO_SCHED_HOSTS": _variable(",".join(_names(result))),
             "TRIO_SCHED_DEADLINE": f"{_monotonic(slot.deadline):.3f}",
             "ETCD_LOCK_KEY": slot.key.decode(),
             "ETCD_LOCK_REV": str(slot.token),
@@ -385,6 +384,15 @@ class _Life:
 
 def _names(result: Result) -> Sequence[str]:
     return [] if result.newest is None else list(result.newest)
+
+
+def _variable(text: str) -> str:
+    r"""Return what others have written as a variable can hold it; nothing if it is too long.
+
+    It is UTF-8 there, whatever this machine's locale says, and NUL is written as ``\x00``.
+    """
+    found = text.replace("\0", r"\x00").encode(errors="backslashreplace")
+    return os.fsdecode(found) if len(found) <= _MAX_VARIABLE else ""
 
 
 def _monotonic(moment: float) -> float:

@@ -13,6 +13,7 @@ import click
 import trio
 from grpclib.const import Status
 
+from trio_sched._support.arguments import MAX_INT64
 from trio_sched.cli.common import CODES, read_at, read_path, read_ttls, reading_options
 from trio_sched.cli.connect import Connection, Seconds
 from trio_sched.cli.exits import NO_PATH
@@ -56,7 +57,7 @@ Examples:
 )
 @click.option(
     "--at",
-    type=click.IntRange(1),
+    type=click.IntRange(1, MAX_INT64),
     metavar="REVISION",
     show_default="now",
     help="Show what was there then, if etcd still keeps it; see `trio-sched history`.",

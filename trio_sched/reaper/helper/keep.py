@@ -70,8 +70,20 @@ _IGNORED_BY_PYTHON = (signals.SIGPIPE, signals.SIGXFSZ)
 def main() -> None:
     """Do it. Returns never."""
     _, gate, parent, options, *command = sys.argv
+    _fill_standard_files()
     _Keeper(int(gate), int(parent), options).keep(command)
     os._exit(0)
+
+
+def _fill_standard_files() -> None:
+    """Have something open as 0, 1 and 2; for the command, what we open is closed by its exec.
+
+    What is closed there would else be taken by files of ours, which are lost when we let go of
+    those of the command.
+    """
+    while (null := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(null)
 
 
 class _Keeper:
